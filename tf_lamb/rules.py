@@ -1,0 +1,465 @@
+"""LAMB and LARS: the papers' equations as pure functions of arrays.
+
+Every function takes `ops` first: any module with NumPy's names (`abs`, `array`,
+`expm1`, `max`, `maximum`, `minimum`, `sqrt`, `square`, `sum`, `where`), such as
+`numpy`, `keras.ops` or `tensorflow.experimental.numpy`. Nothing here knows a
+variable, its name, or a framework: a variable that is excluded from weight
+decay arrives with `weight_decay=0.`, one that is excluded from layer adaptation
+with `adapt=False`.
+
+Arithmetic and norms are carried out in float32 for every narrower dtype (and in
+float64 for float64); results return in the dtype of the array they replace.
+
+Letters, as in the papers: `x` (`param`) the parameter of one layer, `g`
+(`grad`) its gradient, `m` and `v` the moments, `u` (`update`) the direction,
+`lambda` the weight decay, `phi` the scaling function, `t` (`step`) the 1-based
+count of updates.
+"""
+
+import math
+import re
+from typing import Any, NamedTuple, Optional, Tuple
+
+Array = Any
+
+NORMS = ("l2", "l1", "linf")
+NESTEROV_FORMS = (None, "nadam", "nadam_both")
+LARS_FORMS = ("you2017", "optax", "timm", "model_garden", "you2020")
+
+# Which norm divides |x|: |g| + lambda |x|, |g + lambda x|, or the momentum's.
+_DENOMINATOR = {
+    "you2017": "parts",
+    "optax": "sum",
+    "timm": "parts",
+    "model_garden": "momentum",
+    "you2020": "momentum",
+}
+_RATE_INSIDE_MOMENTUM = ("you2017", "optax")
+
+
+class Step(NamedTuple):
+    """What one update of one parameter gives.
+
+    Attributes:
+      param: new parameter, `[*shape]`, dtype of the old one.
+      m: new first moment (LARS: momentum buffer), `[*shape]`.
+      v: new second moment, `[*shape]`; None for LARS.
+      trust_ratio: scalar, float32 (float64 for a float64 parameter); 1 where
+        layer adaptation does not apply.
+    """
+
+    param: Array
+    m: Array
+    v: Optional[Array]
+    trust_ratio: Array
+
+
+class Direction(NamedTuple):
+    """A direction and the moments it was made from, before it is scaled.
+
+    Attributes:
+      update: float32 (float64), `[*shape]`: LAMB's `r + lambda x`; LARS' vector
+        that the momentum takes in, or, in the forms that normalise the
+        momentum, the momentum itself.
+      m: new first moment, `[*shape]`.
+      v: new second moment, `[*shape]`; None for LARS.
+    """
+
+    update: Array
+    m: Array
+    v: Optional[Array]
+
+
+def dtype_name(x: Array) -> str:
+    """The dtype's NumPy name, whichever framework `x` belongs to."""
+    return re.search(r"[a-z]+\d*(?='|$)", str(x.dtype)).group()
+
+
+def widen(ops, x: Array) -> Array:
+    """`x` in float32, or as it is if it is float32 or float64."""
+    if dtype_name(x) in ("float32", "float64"):
+        return x
+    return ops.array(x, dtype="float32")
+
+
+def _narrow(ops, value: Array, like: Array) -> Array:
+    """`value` in the dtype of `like`."""
+    name = dtype_name(like)
+    return value if dtype_name(value) == name else ops.array(value, dtype=name)
+
+
+def norm(ops, x: Array, kind: str = "l2") -> Array:
+    r"""Norm of a whole tensor, accumulated in float32 or wider.
+
+    $$\|x\|_2 = \sqrt{\sum x_i^2},\quad \|x\|_1 = \sum |x_i|,\quad
+      \|x\|_\infty = \max |x_i|$$
+
+    Args:
+      ops: array functions.
+      x: tensor of any shape and floating dtype.
+      kind: one of `NORMS`.
+
+    Returns:
+      A scalar, float32 (float64 for a float64 `x`): a float16 sum of 70,000
+      ones would be infinite.
+    """
+    x = widen(ops, x)
+    if kind == "l2":
+        return ops.sqrt(ops.sum(ops.square(x)))
+    if kind == "l1":
+        return ops.sum(ops.abs(x))
+    return ops.max(ops.abs(x))
+
+
+def trust_ratio(
+    ops,
+    param_norm: Array,
+    update_norm: Array,
+    *,
+    phi_bounds: Optional[Tuple[float, float]] = None,
+    coefficient: float = 1.0,
+    divisor: Optional[Array] = None,
+) -> Array:
+    r"""Ratio of a layer's norm to that of its update.
+
+    $$\frac{c\,\phi(\|x\|)}{\|u\|},\qquad
+      \phi(z) = \min(\max(z, \gamma_l), \gamma_u)$$
+
+    and 1 where `|x|` or `|u|` is 0.
+
+    Args:
+      ops: array functions.
+      param_norm: `|x|`, scalar >= 0.
+      update_norm: `|u|`, scalar >= 0.
+      phi_bounds: `(gamma_l, gamma_u)`, or None for `phi(z) = z`.
+      coefficient: `c`, LARS' trust coefficient; 1 for LAMB.
+      divisor: what divides in place of `|u|` (LARS adds terms to it).
+
+    Returns:
+      A scalar.
+
+    References:
+      You et al. 2020 (arXiv:1904.00962), Algorithm 2.
+    """
+    divisor = update_norm if divisor is None else divisor
+    numerator = param_norm
+    if phi_bounds is not None:
+        lower, upper = phi_bounds
+        numerator = ops.minimum(ops.maximum(numerator, lower), upper)
+    applies = (param_norm > 0) & (update_norm > 0)
+    one = ops.ones_like(divisor)
+    safe = ops.where(applies, divisor, one)
+    return ops.where(applies, coefficient * numerator / safe, one)
+
+
+def _one_minus_power(ops, beta: float, exponent: Array) -> Array:
+    """`1 - beta ** exponent`; the plain form loses 5 digits at beta = .999."""
+    if beta == 0:
+        return 1.0
+    return -ops.expm1(exponent * math.log(beta))
+
+
+def _moment_estimate(
+    ops, moment, sample, beta, step, bias_correction, lookahead
+):
+    """`moment` without its bias towards 0, or Nesterov's look-ahead of it."""
+    if not lookahead:
+        if not bias_correction:
+            return moment
+        return moment / _one_minus_power(ops, beta, step)
+    ahead, now = beta * moment, (1 - beta) * sample
+    if bias_correction:
+        ahead = ahead / _one_minus_power(ops, beta, step + 1)
+        now = now / _one_minus_power(ops, beta, step)
+    return ahead + now
+
+
+def lamb_direction(
+    ops,
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    step: Array,
+    *,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    weight_decay: Array,
+    bias_correction: bool = True,
+    nesterov: Optional[str] = None,
+) -> Direction:
+    """LAMB's moments and unscaled direction `u`; `lamb` has the equations."""
+    x, g = widen(ops, param), widen(ops, grad)
+    new_m = beta_1 * widen(ops, m) + (1 - beta_1) * g
+    new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(g)
+    m_hat = _moment_estimate(
+        ops, new_m, g, beta_1, step, bias_correction, nesterov is not None
+    )
+    v_hat = _moment_estimate(
+        ops,
+        new_v,
+        ops.square(g),
+        beta_2,
+        step,
+        bias_correction,
+        nesterov == "nadam_both",
+    )
+    update = m_hat / (ops.sqrt(v_hat) + epsilon) + weight_decay * x
+    return Direction(update, _narrow(ops, new_m, m), _narrow(ops, new_v, v))
+
+
+def descend(ops, param: Array, update: Array, rate: Array) -> Array:
+    """`x - rate * u`, in the dtype of `x`."""
+    return _narrow(ops, widen(ops, param) - rate * update, param)
+
+
+def lamb(
+    ops,
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    step: Array,
+    *,
+    learning_rate: Array,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-6,
+    weight_decay: Array = 0.0,
+    adapt: bool = True,
+    bias_correction: bool = True,
+    nesterov: Optional[str] = None,
+    norm_kind: str = "l2",
+    phi_bounds: Optional[Tuple[float, float]] = None,
+) -> Step:
+    r"""One LAMB update of one layer.
+
+    $$\begin{aligned}
+    m_t &= \beta_1 m_{t-1} + (1-\beta_1) g_t, &
+    \hat m_t &= m_t / (1-\beta_1^t) \\
+    v_t &= \beta_2 v_{t-1} + (1-\beta_2) g_t^2, &
+    \hat v_t &= v_t / (1-\beta_2^t) \\
+    u_t &= \frac{\hat m_t}{\sqrt{\hat v_t}+\epsilon} + \lambda x_t, &
+    x_{t+1} &= x_t - \eta_t \frac{\phi(\|x_t\|)}{\|u_t\|} u_t
+    \end{aligned}$$
+
+    Args:
+      ops: array functions.
+      param: `x_t`, `[*shape]`, any floating dtype.
+      grad: `g_t`, `[*shape]`.
+      m: `m_{t-1}`, `[*shape]`, 0 before the first step.
+      v: `v_{t-1}`, `[*shape]`, 0 before the first step.
+      step: `t`, floating scalar, 1 at the first update.
+      learning_rate: `eta_t`, scalar >= 0.
+      beta_1: in [0, 1).
+      beta_2: in [0, 1).
+      epsilon: > 0, added to the root.
+      weight_decay: `lambda`, scalar >= 0; 0 for an excluded variable.
+      adapt: whether the trust ratio applies; if not it is 1.
+      bias_correction: False drops both hats, as ALBERT's code does.
+      nesterov: None; "nadam": Dozat's look-ahead of the first moment,
+        `beta_1 m_t / (1-beta_1^(t+1)) + (1-beta_1) g_t / (1-beta_1^t)`;
+        "nadam_both": the same for the second moment, with `g_t^2`, as well.
+      norm_kind: one of `NORMS`, for `|x|` and `|u|` alike.
+      phi_bounds: `(gamma_l, gamma_u)` of phi, or None for `phi(z) = z`.
+
+    Returns:
+      A `Step`.
+
+    References:
+      You et al. 2020 (arXiv:1904.00962), Algorithm 2; the look-ahead is that of
+      Dozat 2016, "Incorporating Nesterov Momentum into Adam", with a constant
+      beta.
+    """
+    update, new_m, new_v = lamb_direction(
+        ops,
+        param,
+        grad,
+        m,
+        v,
+        step,
+        beta_1=beta_1,
+        beta_2=beta_2,
+        epsilon=epsilon,
+        weight_decay=weight_decay,
+        bias_correction=bias_correction,
+        nesterov=nesterov,
+    )
+    ratio = ops.ones_like(ops.sum(update))
+    if adapt:
+        ratio = trust_ratio(
+            ops,
+            norm(ops, param, norm_kind),
+            norm(ops, update, norm_kind),
+            phi_bounds=phi_bounds,
+        )
+    new_param = descend(ops, param, update, learning_rate * ratio)
+    return Step(new_param, new_m, new_v, ratio)
+
+
+def lars_direction(
+    ops,
+    param: Array,
+    grad: Array,
+    m: Array,
+    *,
+    momentum: float,
+    weight_decay: Array,
+    form: str,
+    nesterov: bool = False,
+) -> Direction:
+    """The vector whose norm `lars` may need; `lars` has the equations."""
+    decayed = widen(ops, grad) + weight_decay * widen(ops, param)
+    if _DENOMINATOR[form] != "momentum":
+        return Direction(decayed, m, None)
+    share = 1 - momentum if form == "you2020" else 1.0
+    new_m = momentum * widen(ops, m) + share * decayed
+    update = decayed + momentum * new_m if nesterov else new_m
+    return Direction(update, _narrow(ops, new_m, m), None)
+
+
+def lars_measures_grad(form: str) -> bool:
+    """Whether `form` divides by the gradient's norm, not the direction's."""
+    return _DENOMINATOR[form] == "parts"
+
+
+def lars_ratio(
+    ops,
+    param_norm: Array,
+    measured_norm: Array,
+    *,
+    weight_decay: Array,
+    trust_coefficient: float,
+    epsilon: float,
+    form: str,
+    phi_bounds: Optional[Tuple[float, float]] = None,
+) -> Array:
+    """The local rate of `lars`; `measured_norm` is `|g|`, `|d|` or `|m|`."""
+    divisor = measured_norm + epsilon
+    if lars_measures_grad(form):
+        divisor = divisor + weight_decay * param_norm
+    return trust_ratio(
+        ops,
+        param_norm,
+        measured_norm,
+        phi_bounds=phi_bounds,
+        coefficient=1.0 if form == "you2020" else trust_coefficient,
+        divisor=divisor,
+    )
+
+
+def lars_apply(
+    ops,
+    param: Array,
+    direction: Direction,
+    ratio: Array,
+    *,
+    learning_rate: Array,
+    momentum: float,
+    form: str,
+    nesterov: bool = False,
+) -> Step:
+    """The update of `lars`, once its local rate is known."""
+    update, m, _ = direction
+    if _DENOMINATOR[form] == "momentum":
+        new_param = descend(ops, param, update, learning_rate * ratio)
+        return Step(new_param, m, None, ratio)
+    inside = form in _RATE_INSIDE_MOMENTUM
+    scaled = (learning_rate * ratio if inside else ratio) * update
+    new_m = momentum * widen(ops, m) + scaled
+    update = scaled + momentum * new_m if nesterov else new_m
+    new_param = descend(ops, param, update, 1.0 if inside else learning_rate)
+    return Step(new_param, _narrow(ops, new_m, m), None, ratio)
+
+
+def lars(
+    ops,
+    param: Array,
+    grad: Array,
+    m: Array,
+    *,
+    learning_rate: Array,
+    momentum: float = 0.9,
+    weight_decay: Array = 0.0,
+    trust_coefficient: float = 0.001,
+    epsilon: float = 0.0,
+    adapt: bool = True,
+    form: str = "you2017",
+    nesterov: bool = False,
+    norm_kind: str = "l2",
+    phi_bounds: Optional[Tuple[float, float]] = None,
+) -> Step:
+    r"""One LARS update of one layer, in one of the five forms in use.
+
+    With `d = g + lambda x` and `c` the trust coefficient:
+
+    | form | local rate | momentum | step |
+    |---|---|---|---|
+    | `you2017` | `c |x| / (|g| + lambda |x| + eps)` | `m = mu m + lr local d` | `x -= m` |
+    | `optax` | `c |x| / (|d| + eps)` | `m = mu m + lr local d` | `x -= m` |
+    | `timm` | `c |x| / (|g| + lambda |x| + eps)` | `m = mu m + local d` | `x -= lr m` |
+    | `model_garden` | `c |x| / (|m| + eps)` | `m = mu m + d` | `x -= lr local m` |
+    | `you2020` | `phi(|x|) / (|m| + eps)` | `m = mu m + (1-mu) d` | `x -= lr local m` |
+
+    Nesterov's form takes `mu m + (what m just took in)` in place of `m` in the
+    step. The local rate is 1 where a norm of its fraction is 0.
+
+    Args:
+      ops: array functions.
+      param: `x`, `[*shape]`, any floating dtype.
+      grad: `g`, `[*shape]`.
+      m: momentum buffer, `[*shape]`, 0 before the first step.
+      learning_rate: `lr`, scalar >= 0.
+      momentum: `mu`, in [0, 1).
+      weight_decay: `lambda`, scalar >= 0; 0 for an excluded variable.
+      trust_coefficient: `c`, > 0; not used by `you2020`.
+      epsilon: >= 0, added to the denominator.
+      adapt: whether the local rate applies; if not it is 1.
+      form: one of `LARS_FORMS`: the 2017 paper, TF contrib and MLPerf; optax
+        (and Model Garden with `classic_momentum=True`); timm; Model Garden with
+        `classic_momentum=False`; Algorithm 1 of the LAMB paper.
+      nesterov: not defined for `you2020`.
+      norm_kind: one of `NORMS`.
+      phi_bounds: bounds of phi on `|x|`, or None for `phi(z) = z`.
+
+    Returns:
+      A `Step` whose `v` is None and whose `trust_ratio` is the local rate.
+
+    References:
+      You, Gitman, Ginsburg 2017 (arXiv:1708.03888), Algorithm 1; You et al.
+      2020 (arXiv:1904.00962), Algorithm 1.
+    """  # noqa: E501
+    direction = lars_direction(
+        ops,
+        param,
+        grad,
+        m,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        form=form,
+        nesterov=nesterov,
+    )
+    ratio = ops.ones_like(ops.sum(direction.update))
+    if adapt:
+        measured = grad if lars_measures_grad(form) else direction.update
+        ratio = lars_ratio(
+            ops,
+            norm(ops, param, norm_kind),
+            norm(ops, measured, norm_kind),
+            weight_decay=weight_decay,
+            trust_coefficient=trust_coefficient,
+            epsilon=epsilon,
+            form=form,
+            phi_bounds=phi_bounds,
+        )
+    return lars_apply(
+        ops,
+        param,
+        direction,
+        ratio,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        form=form,
+        nesterov=nesterov,
+    )
