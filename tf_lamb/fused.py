@@ -120,16 +120,20 @@ def _wide_dtype(x: tf.Tensor) -> tf.DType:
     return tf.float64 if x.dtype == tf.float64 else tf.float32
 
 
-def _norm(x: tf.Tensor, kind: str) -> tf.Tensor:
-    """`rules.norm`, by the fastest native reduction."""
+def half_squared_norm(x: tf.Tensor) -> tf.Tensor:
+    """Half the sum of squares in float32 (float64 for float64), a scalar."""
+    return tf.nn.l2_loss(rules.widen(ops, x))
+
+
+def _measure(x: tf.Tensor, kind: str) -> tf.Tensor:
+    """What `_norm` makes a norm of, by the fastest native reduction."""
     if kind == "l2":
-        return tf.sqrt(squared_norm(x))
+        return half_squared_norm(x)
     return rules.norm(ops, x, kind)
 
 
-def squared_norm(x: tf.Tensor) -> tf.Tensor:
-    """Sum of squares in float32 (float64 for float64), a scalar."""
-    return 2 * tf.nn.l2_loss(rules.widen(ops, x))
+def _norm(measure: tf.Tensor, kind: str) -> tf.Tensor:
+    return tf.sqrt(2 * measure) if kind == "l2" else measure
 
 
 def _scaled(grad: tf.Tensor, scalars: Scalars) -> tf.Tensor:
@@ -160,10 +164,16 @@ def _lamb_direction(options: LambOptions, param, grad, m, v, scalars):
     )
 
 
-def _descend(_, param, update, ratio, scalars):
+def _lamb_apply(options, param, update, param_measure, measure, scalars):
+    ratio = rules.trust_ratio(
+        ops,
+        _norm(param_measure, options.norm_kind),
+        _norm(measure, options.norm_kind),
+        phi_bounds=options.phi_bounds,
+    )
     rate = tf.cast(scalars.learning_rate, ratio.dtype) * ratio
     new_param = rules.descend(ops, param, update, rate)
-    return tf.where(scalars.proceed, new_param, param)
+    return tf.where(scalars.proceed, new_param, param), ratio
 
 
 def lamb(
@@ -202,19 +212,16 @@ def lamb(
         scalars,
         jit_compile,
     )
-    ratio = tf.ones((), update.dtype)
+    # The trust ratio of norms that are 0 is 1.
+    measures = [tf.zeros((), update.dtype)] * 2
     if adapt:
-        ratio = rules.trust_ratio(
-            ops,
-            _norm(x, options.norm_kind),
-            _norm(update, options.norm_kind),
-            phi_bounds=options.phi_bounds,
-        )
+        measures = [_measure(y, options.norm_kind) for y in (x, update)]
+    new_param, ratio = _call(
+        _lamb_apply, options, (x, update, *measures), scalars, jit_compile
+    )
     m.assign(new_m)
     v.assign(new_v)
-    param.assign(
-        _call(_descend, None, (x, update, ratio), scalars, jit_compile)
-    )
+    param.assign(new_param)
     return ratio
 
 
@@ -235,13 +242,30 @@ def _lars_measured(options: LarsOptions, param, grad, m, scalars):
     return _lars_direction(options, param, grad, m, scalars).update
 
 
-def _lars_apply(options: LarsOptions, param, grad, m, ratio, scalars):
+def _lars_apply(
+    options: LarsOptions, param, grad, m, param_measure, measure, scalars
+):
+    dtype = _wide_dtype(param)
+    measured_norm = _norm(measure, options.norm_kind)
+    if rules.lars_measures_grad(options.form):
+        # It was taken before clipping.
+        measured_norm *= tf.cast(scalars.scale, dtype)
+    ratio = rules.lars_ratio(
+        ops,
+        _norm(param_measure, options.norm_kind),
+        measured_norm,
+        weight_decay=tf.cast(scalars.weight_decay, dtype),
+        trust_coefficient=options.trust_coefficient,
+        epsilon=options.epsilon,
+        form=options.form,
+        phi_bounds=options.phi_bounds,
+    )
     step = rules.lars_apply(
         ops,
         param,
         _lars_direction(options, param, grad, m, scalars),
         ratio,
-        learning_rate=tf.cast(scalars.learning_rate, ratio.dtype),
+        learning_rate=tf.cast(scalars.learning_rate, dtype),
         momentum=options.momentum,
         form=options.form,
         nesterov=options.nesterov,
@@ -249,6 +273,7 @@ def _lars_apply(options: LarsOptions, param, grad, m, ratio, scalars):
     return (
         tf.where(scalars.proceed, step.param, param),
         tf.where(scalars.proceed, step.m, m),
+        ratio,
     )
 
 
@@ -277,29 +302,17 @@ def lars(
       The local rate, a scalar.
     """
     x, buffer = tf.convert_to_tensor(param), tf.convert_to_tensor(m)
-    ratio = tf.ones((), _wide_dtype(x))
+    measures = [tf.zeros((), _wide_dtype(x))] * 2
     if adapt:
-        if rules.lars_measures_grad(options.form):
-            scale = tf.cast(scalars.scale, ratio.dtype)
-            measured_norm = _norm(grad, options.norm_kind) * scale
-        else:
+        measured = grad
+        if not rules.lars_measures_grad(options.form):
             # This form needs a vector's norm before the update can begin.
             measured = _call(
                 _lars_measured, options, (x, grad, buffer), scalars, jit_compile
             )
-            measured_norm = _norm(measured, options.norm_kind)
-        ratio = rules.lars_ratio(
-            ops,
-            _norm(x, options.norm_kind),
-            measured_norm,
-            weight_decay=tf.cast(scalars.weight_decay, ratio.dtype),
-            trust_coefficient=options.trust_coefficient,
-            epsilon=options.epsilon,
-            form=options.form,
-            phi_bounds=options.phi_bounds,
-        )
-    new_param, new_m = _call(
-        _lars_apply, options, (x, grad, buffer, ratio), scalars, jit_compile
+        measures = [_measure(y, options.norm_kind) for y in (x, measured)]
+    new_param, new_m, ratio = _call(
+        _lars_apply, options, (x, grad, buffer, *measures), scalars, jit_compile
     )
     m.assign(new_m)
     param.assign(new_param)

@@ -210,7 +210,7 @@ class LayerAdaptive(keras.optimizers.Optimizer):
         def update_and_reset():
             update(*grads)
             for total in sums:
-                total.assign(ops.zeros_like(total))
+                total.assign(ops.zeros(total.shape, total.dtype))
 
         state = [*trainable_variables, *self.variables]
         _cond(is_update_step, update_and_reset, accumulate, state)
@@ -229,40 +229,39 @@ class LayerAdaptive(keras.optimizers.Optimizer):
         rate = ops.cast(self.learning_rate, "float32")
         ratios = self._update_all(grads, variables, scales, proceed, step, rate)
 
-        indices = [self._get_variable_index(v) for v in variables]
-        by_index = dict(zip(indices, ratios))
-        kept = ops.unstack(ops.convert_to_tensor(self._trust_ratios))
-        row = [
-            ops.cast(by_index[i], "float32") if i in by_index else old
-            for i, old in enumerate(kept)
-        ]
-        row = ops.where(proceed, ops.stack(row), ops.stack(kept))
-        self._trust_ratios.assign(row)
+        old = ops.convert_to_tensor(self._trust_ratios)
+        self._trust_ratios.assign(
+            ops.where(proceed, self._ratio_vector(old, variables, ratios), old)
+        )
         self._skipped_steps.assign_add(1 - ops.cast(proceed, "int32"))
         if self.use_ema:
             self._update_averages(proceed, step)
+
+    def _ratio_vector(self, old, variables, ratios):
+        """The ratios in the order of all variables, old ones in the gaps."""
+        ratios = [ops.cast(ratio, "float32") for ratio in ratios]
+        indices = [self._get_variable_index(v) for v in variables]
+        if indices == list(range(len(self._paths))):
+            return ops.stack(ratios)
+        updated = dict(zip(indices, ratios))
+        return ops.stack(
+            [updated.get(i, old[i]) for i in range(len(self._paths))]
+        )
 
     def _clip(self, grads):
         """Gradients, a factor for each, and whether to update at all."""
         one = ops.ones((), "float32")
         proceed = ops.convert_to_tensor(True)
-        if not (self.skip_nonfinite or self.clipnorm or self.global_clipnorm):
-            squares = None
-        elif BACKEND == "tensorflow":
-            squares = [fused.squared_norm(g) for g in grads]
-        else:
-            squares = [ops.sum(ops.square(rules.widen(ops, g))) for g in grads]
-        if squares is not None:
-            squares = [ops.cast(square, "float32") for square in squares]
-            total = ops.sum(ops.stack(squares))
-            if self.skip_nonfinite:
-                proceed = ops.isfinite(total)
+        if self.skip_nonfinite or self.clipnorm or self.global_clipnorm:
+            squares = self._squared_norms(grads)
+            total = ops.sum(squares)
+        if self.skip_nonfinite:
+            proceed = ops.isfinite(total)
         scales = [one] * len(grads)
         if self.clipnorm:
-            scales = [
-                self.clipnorm / ops.maximum(ops.sqrt(square), self.clipnorm)
-                for square in squares
-            ]
+            limit = self.clipnorm
+            factors = limit / ops.maximum(ops.sqrt(squares), limit)
+            scales = ops.unstack(factors, len(grads))
         elif self.global_clipnorm:
             limit = self.global_clipnorm
             scales = [limit / ops.maximum(ops.sqrt(total), limit)] * len(grads)
@@ -271,6 +270,16 @@ class LayerAdaptive(keras.optimizers.Optimizer):
             grads = [ops.clip(g, -limit, limit) for g in grads]
         return grads, scales, proceed
 
+    def _squared_norms(self, grads):
+        """Sums of squares, float32 `[len(grads)]`."""
+        if BACKEND == "tensorflow":
+            halves = [fused.half_squared_norm(g) for g in grads]
+        else:
+            halves = [
+                0.5 * ops.sum(ops.square(rules.widen(ops, g))) for g in grads
+            ]
+        return 2 * ops.stack([ops.cast(half, "float32") for half in halves])
+
     def _update_all(self, grads, variables, scales, proceed, step, rate):
         """Applies the rule to each variable; returns the trust ratios."""
         indices = [self._get_variable_index(v) for v in variables]
@@ -278,13 +287,25 @@ class LayerAdaptive(keras.optimizers.Optimizer):
         slots = [[slot[i] for i in indices] for slot in self._slots]
         n = len(grads)
         if BACKEND == "tensorflow":
+            decay, none = (
+                ops.convert_to_tensor(value, "float32")
+                for value in (self.weight_decay, 0.0)
+            )
+            decays = [decay if t.decay else none for t in treatments]
             slots = [[v.value for v in slot] for slot in slots]
             return fused.update_each(
                 self._distribution_strategy,
                 self._fused_update,
-                [getattr(v, "value", v) for v in variables],
+                list(map(_native, variables)),
                 [treatments, *slots],
-                [grads, scales, [proceed] * n, [step] * n, [rate] * n],
+                [
+                    grads,
+                    scales,
+                    decays,
+                    [proceed] * n,
+                    [step] * n,
+                    [rate] * n,
+                ],
             )
         return [
             self._update_one(
@@ -307,6 +328,8 @@ class LayerAdaptive(keras.optimizers.Optimizer):
     ):
         """The rule on one variable, on JAX and torch; returns the ratio."""
         old = [variable.value, *(slot.value for slot in slots)]
+        if rules.dtype_name(variable) == "float64":
+            step, rate = ops.cast(step, "float64"), ops.cast(rate, "float64")
         param, m, v, ratio = self._rule(*old, grad, treatment, step, rate)
         for target, before, after in zip(
             (variable, *slots), old, (param, m, v)
@@ -316,11 +339,8 @@ class LayerAdaptive(keras.optimizers.Optimizer):
 
     def _fused_update(self, variable, treatment, *rest):
         """The compiled rule on one device's component of a variable."""
-        *slots, grad, scale, proceed, step, rate = rest
-        decay = self.weight_decay if treatment.decay else 0.0
-        scalars = fused.Scalars(
-            rate, ops.convert_to_tensor(decay, "float32"), step, scale, proceed
-        )
+        *slots, grad, scale, decay, proceed, step, rate = rest
+        scalars = fused.Scalars(rate, decay, step, scale, proceed)
         return self._fused_rule(variable, grad, *slots, scalars, treatment)
 
     def _update_averages(self, proceed, step):
@@ -356,7 +376,7 @@ class LayerAdaptive(keras.optimizers.Optimizer):
             fused.update_each(
                 self._distribution_strategy,
                 average,
-                [getattr(v, "value", v) for v, _ in pairs],
+                [_native(v) for v, _ in pairs],
                 [[mean.value for _, mean in pairs]],
                 flags,
             )
@@ -379,3 +399,9 @@ class LayerAdaptive(keras.optimizers.Optimizer):
 
 def _as_list(patterns: Optional[Sequence[str]]):
     return None if patterns is None else list(patterns)
+
+
+def _native(variable):
+    """The framework's own variable; custom loops may pass it themselves."""
+    is_keras = isinstance(variable, keras.Variable)
+    return variable.value if is_keras else variable
