@@ -1,0 +1,1 @@
+"""Reference models trained with LAMB and LARS."""

@@ -1,0 +1,1 @@
+"""What the reference models share: flags, errors, fit loop, reports."""

@@ -1,0 +1,56 @@
+"""One way for every script to say that its input is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+
+class InputError(ValueError):
+    """Bad input from the user.
+
+    The message is one line that names what was given, what was expected and
+    what to do, because `run` prints it without a traceback.
+    """
+
+
+def _refuse(message: str) -> None:
+    """Prints `message` as one line and leaves with status 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        message = str(error).rstrip(".")
+        _refuse(f"{message}. Correct the flag; --help lists them all.")
+
+
+def run(main: Callable[[list[str]], object]) -> None:
+    """Runs a script's `main` under absl.
+
+    An `InputError`, a flag that cannot be parsed and an argument that is no
+    flag end the program with status 2 and one line on stderr. Any other
+    exception is a defect of the program and keeps its traceback.
+
+    Args:
+        main: Called with `[program name]` after the flags are parsed. What
+            it returns becomes the exit status (None is 0).
+    """
+
+    def wrapped(argv: list[str]) -> object:
+        try:
+            if len(argv) > 1:
+                raise InputError(
+                    f"unexpected argument {argv[1]!r}: every option is a "
+                    "--flag; quote a glob to keep the shell from expanding it"
+                )
+            return main(argv)
+        except InputError as error:
+            return _refuse(str(error))
+
+    app.run(wrapped, flags_parser=_parse_flags)

@@ -1,0 +1,1 @@
+"""BERT: corpus, pretraining data, model and train scripts."""

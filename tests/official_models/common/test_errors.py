@@ -1,0 +1,65 @@
+"""Scripts end with status 2 and one line when their input is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """
+from absl import flags
+from official_models.common.errors import InputError, run
+
+flags.DEFINE_integer("steps", 1, "Steps.")
+flags.DEFINE_string("input", None, "Input.")
+flags.mark_flag_as_required("input")
+
+def main(argv):
+    print(argv[1:], flags.FLAGS.steps)
+    if flags.FLAGS.input == "bad":
+        raise InputError("bad: this is\\nno input")
+    if flags.FLAGS.input == "defect":
+        raise ValueError("a defect")
+
+run(main)
+"""
+
+
+def _run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_good_input():
+    result = _run("--input=good", "--steps=3")
+    assert (result.returncode, result.stdout) == (0, "[] 3\n")
+    assert not result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--input=bad"], ["bad: this is no input"]),
+        ([], ["--input", "--help"]),
+        (["--input=good", "--steps=many"], ["--steps=many", "--help"]),
+        (["--input=good", "--stepz=1"], ["'stepz'", "steps"]),
+        (["--input=a.txt", "b.txt"], ["'b.txt'", "quote"]),
+    ],
+)
+def test_bad_input(arguments, parts):
+    result = _run(*arguments)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert all(part in line for part in parts)
+
+
+def test_a_defect_keeps_its_traceback():
+    result = _run("--input=defect")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr and "a defect" in result.stderr
