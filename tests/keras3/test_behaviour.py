@@ -1,0 +1,453 @@
+"""What users rely on beside the equations, on every backend."""
+
+import keras
+import numpy as np
+import pytest
+
+import tf_lamb
+from tests.keras3 import problems
+
+OPTIMIZERS = ("LAMB", "LARS")
+
+
+def _fit_model(optimizer, epochs=2, dtype=None, seed=0, **compile_arguments):
+    """A small classifier with an embedding, fitted on fixed data."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((4,), dtype="int32")
+    x = keras.layers.Embedding(20, 8, name="embedding", dtype=dtype)(inputs)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(16, activation="relu", name="hidden", dtype=dtype)(x)
+    x = keras.layers.BatchNormalization(name="norm", dtype=dtype)(x)
+    x = keras.layers.Dense(3, name="logits", dtype="float32")(x)
+    model = keras.Model(inputs, x)
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        **compile_arguments,
+    )
+    x, y = _data()
+    history = model.fit(
+        x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0
+    )
+    return model, history.history["loss"]
+
+
+def _data():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 20, size=(96, 4)).astype("int32")
+    return x, (x.sum(1) % 3).astype("int32")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_fit_learns(name):
+    rate = {"LAMB": 0.03, "LARS": 5.0}[name]
+    optimizer = getattr(tf_lamb, name)(
+        rate,
+        weight_decay=1e-4,
+        exclude_from_weight_decay=["bias", "gamma", "beta"],
+    )
+    _, losses = _fit_model(optimizer, epochs=30)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_is_a_keras_optimizer():
+    for name in OPTIMIZERS:
+        optimizer = getattr(tf_lamb, name)()
+        assert isinstance(optimizer, keras.optimizers.Optimizer)
+
+
+def test_tfa_positional_arguments():
+    optimizer = tf_lamb.LAMB(
+        0.002, 0.8, 0.99, 1e-5, 0.1, ["bias"], ["kernel"], "lamb"
+    )
+    config = optimizer.get_config()
+    assert config["learning_rate"] == pytest.approx(0.002)
+    assert (config["beta_1"], config["beta_2"]) == (0.8, 0.99)
+    assert (config["epsilon"], config["weight_decay"]) == (1e-5, 0.1)
+    assert config["exclude_from_weight_decay"] == ["bias"]
+    assert config["exclude_from_layer_adaptation"] == ["kernel"]
+    assert config["name"] == "lamb"
+    with pytest.warns(DeprecationWarning, match="weight_decay"):
+        assert tf_lamb.LAMB(weight_decay_rate=0.3).weight_decay == 0.3
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_config_round_trip_keeps_everything(name):
+    schedule = tf_lamb.WarmupPolynomial(0.01, 100, 10, decay_from="start")
+    arguments = dict(
+        learning_rate=schedule,
+        weight_decay=0.02,
+        exclude_from_weight_decay=["bias"],
+        exclude_from_layer_adaptation=[],
+        norm="l1",
+        phi_bounds=(0.1, 5.0),
+        skip_nonfinite=False,
+        jit_compile=False,
+        global_clipnorm=1.0,
+        use_ema=True,
+        ema_momentum=0.5,
+        ema_overwrite_frequency=7,
+        loss_scale_factor=8.0,
+        gradient_accumulation_steps=2,
+    )
+    if name == "LAMB":
+        arguments.update(
+            beta_1=0.7,
+            beta_2=0.8,
+            epsilon=1e-4,
+            bias_correction=False,
+            nesterov="nadam",
+        )
+    else:
+        arguments.update(
+            momentum=0.5,
+            trust_coefficient=0.01,
+            epsilon=0.1,
+            form="timm",
+            nesterov=True,
+        )
+    optimizer = getattr(tf_lamb, name)(**arguments)
+    config = optimizer.get_config()
+    # Every argument of the constructor has to be in the config.
+    for argument, value in arguments.items():
+        if argument != "learning_rate":
+            expected = list(value) if isinstance(value, tuple) else value
+            assert config[argument] == expected, argument
+    serialized = keras.optimizers.serialize(optimizer)
+    again = keras.optimizers.deserialize(serialized)
+    assert type(again) is type(optimizer)
+    assert again.get_config() == config
+
+
+def test_save_and_load_keep_weights_slots_and_exclusions(tmp_path):
+    optimizer = tf_lamb.LAMB(
+        0.01, weight_decay=0.1, exclude_from_weight_decay=["bias", "norm/"]
+    )
+    model, _ = _fit_model(optimizer)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.saving.load_model(path)
+    assert loaded.optimizer.treatments == optimizer.treatments
+    assert not loaded.optimizer.treatments["hidden/bias"].adapt
+    for a, b in zip(optimizer.variables, loaded.optimizer.variables):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
+        )
+    x, y = _data()
+    for each in (model, loaded):
+        each.fit(x, y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+    for a, b in zip(model.get_weights(), loaded.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "clip", [{}, {"clipnorm": 0.05}, {"global_clipnorm": 0.05}]
+)
+def test_accumulated_micro_batches_equal_one_large_batch(name, clip):
+    """k micro-batches give the update of their mean, clipping included."""
+    k = 4
+    make = getattr(tf_lamb, name)
+    accumulated = make(0.1, gradient_accumulation_steps=k, **clip)
+    whole = make(0.1, **clip)
+    a = problems.make_variables(problems.initial_values())
+    b = problems.make_variables(problems.initial_values())
+    for update in range(3):
+        grads = [problems.gradients(k * update + i) for i in range(k)]
+        for part in grads:
+            problems.apply(accumulated, a, part)
+        mean = {n: np.mean([part[n] for part in grads], 0) for n in grads[0]}
+        problems.apply(whole, b, mean)
+    assert (
+        problems.distance(problems.values_of(a), problems.values_of(b)) < 1e-6
+    )
+
+
+def test_apply_outside_fit():
+    """The stateful `apply` of custom loops, on JAX too."""
+    variables = problems.make_variables(problems.initial_values())
+    optimizer = tf_lamb.LAMB(0.1, gradient_accumulation_steps=2)
+    for step in range(4):
+        grads = problems.gradients(step)
+        optimizer.apply(
+            [keras.ops.convert_to_tensor(grads[v.name]) for v in variables],
+            variables,
+        )
+    expected = problems.run(tf_lamb.LAMB(0.1, gradient_accumulation_steps=2), 4)
+    assert (
+        problems.distance(
+            problems.values_of(variables), problems.values_of(expected)
+        )
+        < 1e-7
+    )
+
+
+def test_accumulation_touches_nothing_but_its_sums_in_between():
+    optimizer = tf_lamb.LAMB(0.1, gradient_accumulation_steps=3, use_ema=True)
+    variables = problems.run(optimizer, 2)
+    initial = problems.initial_values()
+    assert problems.distance(problems.values_of(variables), initial) == 0
+    for slots in optimizer._slots:
+        for slot in slots:
+            assert not keras.ops.convert_to_numpy(slot).any()
+    assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == 0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e20])
+def test_nonfinite_gradient_skips_the_whole_update(name, bad):
+    optimizer = getattr(tf_lamb, name)(0.1, use_ema=True, weight_decay=0.1)
+    variables = problems.run(optimizer, 3)
+    state = [*variables, *optimizer._slots[0], *optimizer._slots[-1]]
+    state += optimizer._model_variables_moving_average
+    before = [np.array(keras.ops.convert_to_numpy(v)) for v in state]
+    ratios = optimizer.trust_ratios
+    grads = problems.gradients(3)
+    grads["bias"][2] = bad  # one value of one variable
+    problems.apply(optimizer, variables, grads)
+    for variable, value in zip(state, before):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(variable), value
+        )
+    assert optimizer.skipped_steps == 1
+    assert optimizer.trust_ratios == ratios
+    # From here on it goes as if the step had never been.
+    problems.run(optimizer, 2, first_step=4, variables=variables)
+    other = getattr(tf_lamb, name)(0.1, use_ema=True, weight_decay=0.1)
+    expected = problems.run(other, 3)
+    problems.run(other, 2, first_step=4, variables=expected)
+    assert (
+        problems.distance(
+            problems.values_of(variables), problems.values_of(expected)
+        )
+        < 1e-7
+    )
+
+
+def test_first_step_may_be_skipped():
+    optimizer = tf_lamb.LAMB(0.1)
+    variables = problems.make_variables(problems.initial_values())
+    problems.apply(
+        optimizer,
+        variables,
+        {n: np.full_like(g, np.nan) for n, g in problems.gradients(0).items()},
+    )
+    problems.run(optimizer, 2, variables=variables)
+    expected = problems.run(tf_lamb.LAMB(0.1), 2)
+    assert (
+        problems.distance(
+            problems.values_of(variables), problems.values_of(expected)
+        )
+        < 1e-7
+    )
+
+
+def test_nonfinite_micro_batch_skips_its_update_and_is_forgotten():
+    optimizer = tf_lamb.LAMB(0.1, gradient_accumulation_steps=2)
+    variables = problems.make_variables(problems.initial_values())
+    bad = problems.gradients(0)
+    bad["kernel"][0, 0] = np.nan
+    problems.apply(optimizer, variables, bad)
+    problems.apply(optimizer, variables, problems.gradients(1))
+    assert optimizer.skipped_steps == 1
+    initial = problems.initial_values()
+    assert problems.distance(problems.values_of(variables), initial) == 0
+    problems.run(optimizer, 2, variables=variables)
+    assert problems.distance(problems.values_of(variables), initial) > 1e-3
+
+
+def test_without_skipping_a_nan_reaches_the_weights():
+    optimizer = tf_lamb.LAMB(0.1, skip_nonfinite=False)
+    variables = problems.make_variables(problems.initial_values())
+    grads = problems.gradients(0)
+    grads["kernel"][0, 0] = np.nan
+    problems.apply(optimizer, variables, grads)
+    assert np.isnan(problems.values_of(variables)["kernel"]).any()
+
+
+def test_missing_gradient_leaves_its_variable_alone():
+    optimizer = tf_lamb.LAMB(0.1, weight_decay=0.1)
+    variables = problems.make_variables(problems.initial_values())
+    for step in range(3):
+        grads = problems.gradients(step)
+        grads["kernel"] = None
+        problems.apply(optimizer, variables, grads)
+    values = problems.values_of(variables)
+    initial = problems.initial_values()
+    np.testing.assert_array_equal(values["kernel"], initial["kernel"])
+    assert np.abs(values["bias"]).min() > 0
+    assert optimizer.trust_ratios["kernel"] == 1
+
+
+def test_ema_overwrite_and_finalize():
+    plain = tf_lamb.LAMB(0.1, use_ema=True, ema_momentum=0.5)
+    variables = problems.run(plain, 3)
+    average = [
+        keras.ops.convert_to_numpy(a)
+        for a in plain._model_variables_moving_average
+    ]
+    overwriting = tf_lamb.LAMB(
+        0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3
+    )
+    overwritten = problems.run(overwriting, 3)
+    plain.finalize_variable_values(variables)
+    for a, b, mean in zip(variables, overwritten, average):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(a), mean, rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(b), mean, rtol=1e-6
+        )
+
+
+def test_constraint_is_applied():
+    variable = keras.Variable(np.full((4,), 0.5, "float32"), name="positive")
+    variable.constraint = keras.constraints.NonNeg()
+    optimizer = tf_lamb.LAMB(2.0)
+    optimizer.apply(
+        [keras.ops.convert_to_tensor(np.array([1, 1, -1, -1], "float32"))],
+        [variable],
+    )
+    value = keras.ops.convert_to_numpy(variable)
+    assert (value[:2] == 0).all()
+    assert (value[2:] > 0.5).all()
+
+
+def test_overwrite_with_gradient():
+    """Float8's scales arrive as gradients and are written as they are."""
+    kernel, scale = problems.make_variables(
+        {k: v for k, v in problems.initial_values().items() if k != "bias"}
+    )
+    scale.overwrite_with_gradient = True
+    optimizer = tf_lamb.LAMB(0.1)
+    grads = problems.gradients(0)
+    grads["scale"][:] = 42
+    problems.apply(optimizer, [kernel, scale], grads)
+    assert keras.ops.convert_to_numpy(scale)[0] == 42
+
+
+def test_loss_scaling_by_a_factor_and_by_the_wrapper():
+    plain = problems.run(tf_lamb.LAMB(0.1), 3)
+    fixed = tf_lamb.LAMB(0.1, loss_scale_factor=1024.0)
+    wrapped = keras.optimizers.LossScaleOptimizer(
+        tf_lamb.LAMB(0.1), initial_scale=1024.0
+    )
+    for optimizer in (fixed, wrapped):
+        variables = problems.make_variables(problems.initial_values())
+        for step in range(3):
+            scaled = {n: 1024 * g for n, g in problems.gradients(step).items()}
+            problems.apply(optimizer, variables, scaled)
+        assert (
+            problems.distance(
+                problems.values_of(variables), problems.values_of(plain)
+            )
+            < 1e-6
+        )
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_fit(policy):
+    if policy == "mixed_float16" and keras.config.backend() == "torch":
+        # Keras on torch computes float16 on CPU; the policy is for GPUs.
+        policy = "mixed_bfloat16"
+    _, losses = _fit_model(tf_lamb.LAMB(0.03), epochs=15, dtype=policy)
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+def test_describe_and_exclude_method():
+    optimizer = tf_lamb.LAMB(
+        weight_decay=0.1, exclude_from_weight_decay=["bias"]
+    )
+    with pytest.raises(ValueError, match="build"):
+        optimizer.describe()
+    kernel, bias, scale = problems.make_variables(problems.initial_values())
+    optimizer.exclude_from_weight_decay(var_list=[scale], var_names=["kern"])
+    optimizer.build([kernel, bias, scale])
+    lines = optimizer.describe().splitlines()
+    assert [line.split() for line in lines] == [
+        ["variable", "shape", "decay", "adapt"],
+        ["kernel", "5x7", "no", "no"],
+        ["bias", "7", "no", "no"],
+        ["scale", "1", "no", "yes"],
+    ]
+    with pytest.raises(ValueError, match="built already"):
+        optimizer.exclude_from_weight_decay(var_names=["x"])
+
+
+def test_pattern_without_a_match_names_the_nearest_and_changes_nothing():
+    optimizer = tf_lamb.LAMB(exclude_from_weight_decay=["Bais"])
+    variables = problems.make_variables(problems.initial_values())
+    with pytest.raises(ValueError, match="'Bais' matches none of 3.*'bias'"):
+        optimizer.build(variables)
+    assert not optimizer.built
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"learning_rate": -1.0}, "learning_rate: expected a number >= 0"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"beta_1": 1.0}, r"beta_1: expected a number in \[0, 1\), got 1.0"),
+        ({"beta_2": -0.1}, "beta_2"),
+        ({"epsilon": 0}, "epsilon: expected a number > 0"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"norm": "l3"}, "norm: expected one of 'l2', 'l1', 'linf'"),
+        ({"nesterov": "yes"}, "nesterov: expected one of None, 'nadam'"),
+        ({"phi_bounds": (2, 1)}, "phi_bounds: expected a pair"),
+        ({"phi_bounds": 3}, "phi_bounds"),
+        ({"clipnorm": -1}, "clipnorm: expected a number > 0"),
+        ({"exclude_from_weight_decay": "bias"}, r"write \['bias'\]"),
+        ({"exclude_from_weight_decay": ["("]}, "not a regular expression"),
+        ({"exclude_from_layer_adaptation": [3]}, "not a regular expression"),
+        ({"clipnorm": 1.0, "clipvalue": 1.0}, "Only one of"),
+        ({"momentun": 1.0}, "not recognized"),
+    ],
+)
+def test_bad_lamb_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        tf_lamb.LAMB(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"momentum": 1.0}, "momentum"),
+        ({"form": "lars"}, "form: expected one of 'you2017', 'optax'"),
+        ({"trust_coefficient": 0}, "trust_coefficient"),
+        ({"form": "you2020", "nesterov": True}, "not defined"),
+    ],
+)
+def test_bad_lars_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tf_lamb.LARS(**arguments)
+
+
+def test_schedules_in_fit_and_serialised():
+    schedule = tf_lamb.Rewarmup(
+        [
+            tf_lamb.WarmupPolynomial(0.1, 10, 5),
+            tf_lamb.WarmupPolynomial(0.05, 6, 3, power=2.0),
+        ],
+        [10, 6],
+    )
+    rates = [float(schedule(step)) for step in range(16)]
+    assert rates[0] == 0 and rates[5] == pytest.approx(0.1)
+    assert rates[10] == 0 and rates[13] == pytest.approx(0.05)
+    again = keras.optimizers.schedules.deserialize(
+        keras.optimizers.schedules.serialize(schedule)
+    )
+    assert [float(again(step)) for step in range(16)] == rates
+    optimizer = tf_lamb.LAMB(schedule)
+    _fit_model(optimizer, epochs=1)
+    assert float(optimizer.learning_rate) == pytest.approx(rates[6])
+
+
+def test_rate_can_be_set_and_read():
+    optimizer = tf_lamb.LAMB(0.1)
+    variables = problems.run(optimizer, 1)
+    optimizer.learning_rate = 0.0
+    before = problems.values_of(variables)
+    problems.run(optimizer, 1, first_step=1, variables=variables)
+    assert problems.distance(problems.values_of(variables), before) == 0

@@ -1,0 +1,82 @@
+"""Trust ratios in tables, in TensorBoard and in a plot."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_lamb
+from tf_lamb.callbacks import (
+    StepTable,
+    TrustRatioLogger,
+    plot_trust_ratios,
+    read_table,
+)
+
+
+def _fit(callback, epochs=2, **arguments):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    optimizer = tf_lamb.LAMB(
+        0.1, exclude_from_weight_decay=["bias"], **arguments
+    )
+    model.compile(optimizer, "mse", steps_per_execution=2)
+    x = np.ones((32, 3), "float32")
+    model.fit(
+        *(x, x[:, :2]),
+        batch_size=4,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[callback],
+    )
+    return optimizer
+
+
+def test_logger_writes_a_table_tensorboard_and_a_plot(tmp_path):
+    path = tmp_path / "ratios.csv"
+    optimizer = _fit(TrustRatioLogger(path, tmp_path / "tb", every=4))
+    table = read_table(path)
+    kernel, bias = table
+    assert kernel.endswith("kernel") and bias.endswith("bias")
+    assert [step for step, _ in table[kernel]] == [4, 8, 12, 16]
+    last = table[kernel][-1][1]
+    assert last == pytest.approx(optimizer.trust_ratios[kernel])
+    assert {ratio for _, ratio in table[bias]} == {1.0}
+    (events,) = (tmp_path / "tb").iterdir()
+    tags = [
+        (event.step, value.tag)
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    ]
+    assert (16, f"trust_ratio/{kernel}") in tags
+    plot_trust_ratios(path, tmp_path / "ratios.png")
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("*.tmp*"))
+
+
+def test_logger_counts_updates_under_accumulation(tmp_path):
+    path = tmp_path / "ratios.csv"
+    logger = TrustRatioLogger(path, every=2, first_step=10)
+    _fit(logger, gradient_accumulation_steps=4)
+    (points, *_) = read_table(path).values()
+    assert [step for step, _ in points] == [12, 14]
+
+
+def test_table_goes_on_after_an_interruption(tmp_path):
+    path = tmp_path / "table.csv"
+    table = StepTable(path, ["loss", "val_loss"])
+    table.write(1, {"loss": 3.0})
+    table.write(2, {"loss": 2.0, "val_loss": 2.5})
+    table.write(3, {"loss": 1.0})
+    with open(path, "a") as file:
+        file.write("4,0.")  # cut off in the middle of a row
+    table = StepTable(path, ["loss", "val_loss"], first_step=2)
+    table.write(3, {"loss": 1.5})
+    assert read_table(path) == {
+        "loss": [(1, 3.0), (2, 2.0), (3, 1.5)],
+        "val_loss": [(2, 2.5)],
+    }
+    # Other columns: another table.
+    StepTable(path, ["accuracy"], first_step=2)
+    assert read_table(path) == {"accuracy": []}

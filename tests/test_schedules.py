@@ -1,0 +1,128 @@
+"""Schedules as functions of NumPy arrays, and the papers' tables."""
+
+import numpy as np
+import pytest
+
+from tf_lamb import schedules
+
+BATCHES = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+# You et al. 2020, the tables of untuned LAMB: rate = peak / 2^k.
+HALVINGS = (3, 2.5, 2, 1.5, 1, 0.5, 0)
+BERT_WARMUP = (1 / 320, 1 / 160, 1 / 80, 1 / 40, 1 / 20, 1 / 10, 1 / 5)
+IMAGENET_WARMUP_EPOCHS = (0.3125, 0.625, 1.25, 2.5, 5, 10, 20)
+
+
+def _curve(**arguments):
+    steps = np.arange(1001.0)
+    return schedules.warmup_polynomial(
+        np, steps, **{"learning_rate": 0.5, "total_steps": 1000, **arguments}
+    )
+
+
+@pytest.mark.parametrize("i", range(7))
+def test_untuned_tables(i):
+    bert = schedules.untuned_bert(BATCHES[i])
+    assert bert.learning_rate == pytest.approx(5e-3 / 2 ** HALVINGS[i], 1e-14)
+    assert bert.warmup == pytest.approx(BERT_WARMUP[i], 1e-14)
+    imagenet = schedules.untuned_imagenet(BATCHES[i])
+    assert imagenet.learning_rate == pytest.approx(0.04 / 2 ** HALVINGS[i])
+    assert imagenet.warmup == IMAGENET_WARMUP_EPOCHS[i]
+
+
+def test_albert_is_the_column_of_4096():
+    """ALBERT's published defaults: .00176 and 3125 of 125000 steps."""
+    rule = schedules.untuned_bert(4096)
+    assert rule.learning_rate == pytest.approx(0.00176, rel=5e-3)
+    assert rule.warmup * 125_000 == pytest.approx(3125)
+
+
+def test_linear_epoch_warmup_is_a_constant_number_of_steps():
+    steps = [
+        schedules.untuned_imagenet(batch).warmup * 1_281_167 / batch
+        for batch in BATCHES
+    ]
+    assert max(steps) == pytest.approx(min(steps))
+
+
+def test_linear_scaling():
+    sizes = {"base_batch_size": 256, "global_batch_size": 1024}
+    scale = schedules.scale_learning_rate
+    assert scale(0.1, rule="linear", **sizes) == pytest.approx(0.4)
+    assert scale(0.1, rule="sqrt", **sizes) == pytest.approx(0.2)
+
+
+def test_warmup_is_linear_from_zero_and_the_decay_ends_at_the_end():
+    curve = _curve(warmup_steps=200, end_learning_rate=0.1)
+    assert curve[0] == 0 and curve[100] == pytest.approx(0.25)
+    assert curve[200] == pytest.approx(0.5) == curve.max()
+    assert curve[600] == pytest.approx(0.3)
+    assert curve[1000] == pytest.approx(0.1)
+    assert np.abs(np.diff(curve)).max() < 0.003  # no jump anywhere
+
+
+def test_decay_from_start_jumps_by_the_warmup_ratio():
+    """The published BERT's rate falls by 20% at once at ratio 1/5."""
+    curve = _curve(warmup_steps=200, decay_from="start")
+    assert curve[199] == pytest.approx(0.4975)
+    assert curve[200] == pytest.approx(0.5 * (1 - 200 / 1000))
+    assert curve[1000] == 0
+
+
+def test_power_and_no_warmup():
+    curve = _curve(power=2.0)
+    assert curve[0] == 0.5
+    assert curve[500] == pytest.approx(0.125)
+    later = schedules.warmup_polynomial(
+        np, np.array(5e3), learning_rate=1.0, total_steps=10, power=0.5
+    )
+    assert later == 0
+
+
+def test_rewarmup_starts_each_phase_from_zero():
+    """The 76-minute run: 7,037 steps, then 1,562 with a warmup of its own."""
+    lengths = (7037, 1562)
+
+    def phase(steps):
+        return lambda s: schedules.warmup_polynomial(
+            np, s, learning_rate=1.0, total_steps=steps, warmup_steps=100
+        )
+
+    steps = np.arange(float(sum(lengths)))
+    curve = schedules.rewarmup(
+        np, steps, [phase(n) for n in lengths], list(lengths)
+    )
+    assert curve[0] == 0 and curve[100] == 1
+    assert curve[7036] == pytest.approx(1 / 6937)
+    assert curve[7037] == 0 and curve[7137] == 1
+    three = schedules.rewarmup(
+        np,
+        np.arange(6.0),
+        [lambda s: s, lambda s: 10 + s, lambda s: 20 + s],
+        [2, 2, 2],
+    )
+    assert three.tolist() == [0, 1, 10, 11, 20, 21]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"learning_rate": -1}, "learning_rate"),
+        ({"total_steps": 0}, "total_steps: expected a whole number >= 1"),
+        ({"warmup_steps": 11}, "warmup_steps: expected at most total_steps"),
+        ({"power": 0}, "power"),
+        ({"decay_from": "end"}, "decay_from: expected one of"),
+    ],
+)
+def test_bad_arguments(change, message):
+    arguments = dict(
+        learning_rate=1.0,
+        total_steps=10,
+        warmup_steps=0,
+        end_learning_rate=0.0,
+        power=1.0,
+        decay_from="start",
+    )
+    with pytest.raises(ValueError, match=message):
+        schedules.check_warmup_polynomial(**{**arguments, **change})
+    with pytest.raises(ValueError, match="global_batch_size"):
+        schedules.untuned_bert(0)
