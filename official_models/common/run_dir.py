@@ -1,0 +1,135 @@
+"""The folder of a run: what it is of, its checkpoints, how it goes on."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from official_models.common.errors import InputError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file under a temporary name, then renames it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+RECORD = "run.json"
+
+
+def open_run(output_dir: str, identity: dict) -> Path:
+    """Makes the folder of a run, or finds that it holds this run already.
+
+    `record_run` makes it this run's, once its inputs have proved good.
+
+    Args:
+        output_dir: the folder.
+        identity: everything that decides the run's weights, as JSON values.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: it cannot be written, or holds another run.
+    """
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if (folder / RECORD).exists():
+            _check_same_run(folder / RECORD, identity)
+    except OSError as error:
+        raise InputError(
+            f"--output_dir {output_dir}: {error.strerror}; name a folder that "
+            "can be written"
+        ) from error
+    return folder
+
+
+def record_run(folder: Path, identity: dict) -> None:
+    """Writes down whose run the folder is."""
+    write_text(folder / RECORD, json.dumps(identity, indent=2) + "\n")
+
+
+def _check_same_run(record: Path, identity: dict) -> None:
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(
+            f"{record} is not the record of a run; remove it or name another "
+            "--output_dir"
+        ) from None
+    now = json.loads(json.dumps(identity))
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            raise InputError(
+                f"{record.parent} holds a run with {name} = "
+                f"{before.get(name)!r}, this one has {now.get(name)!r}; "
+                "continue it with the same flags or name another --output_dir"
+            )
+
+
+class Checkpoints:
+    """Saves and restores a compiled model with its optimizer, by step.
+
+    Args:
+        model: built and compiled; its optimizer is built here if it is not.
+        folder: where the checkpoints are.
+        keep: how many of the last ones stay.
+    """
+
+    def __init__(self, model: keras.Model, folder: Path, keep: int = 3):
+        model.optimizer.build(model.trainable_variables)
+        self._checkpoint = tf.train.Checkpoint(
+            step=tf.Variable(0, dtype=tf.int64),
+            # A model's own tracking would bring the metrics along, whose state
+            # is of no use to a run that goes on.
+            variables=[v.value for v in model.variables],
+            optimizer=model.optimizer,
+        )
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(folder), max_to_keep=keep
+        )
+
+    def restore(self) -> int:
+        """Restores the last checkpoint; returns its step, 0 if there is none.
+
+        Raises:
+            InputError: it is damaged, or of another model.
+        """
+        there = [
+            path
+            for path in self._manager.checkpoints
+            if tf.io.gfile.exists(f"{path}.index")
+        ]
+        if not there:
+            return 0
+        path = there[-1]
+        try:
+            status = self._checkpoint.restore(path)
+            status.assert_consumed()
+        except (ValueError, AssertionError) as error:
+            raise InputError(
+                f"checkpoint {path} is of another model: {_first_line(error)}; "
+                "name another --output_dir"
+            ) from error
+        except (tf.errors.OpError, IndexError) as error:
+            raise InputError(
+                f"checkpoint {path} cannot be read: {_first_line(error)}; "
+                "remove its files to go on from the one before"
+            ) from error
+        return int(self._checkpoint.step)
+
+    def save(self, step: int) -> None:
+        """Saves the state after `step` steps."""
+        self._checkpoint.step.assign(step)
+        self._manager.save(checkpoint_number=step)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")[:200]

@@ -1,0 +1,336 @@
+"""The pretraining script: what it writes, how it goes on, what it refuses."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
+
+from official_models.common import errors
+from official_models.nlp.bert import pretrain
+
+ROOT = Path(__file__).parents[4]
+SMALL = (
+    "--steps=8 --save_every=4 --log_every=2 --eval_every=4 "
+    "--global_batch_size=8 --max_seq_length=16 --max_predictions_per_seq=2 "
+    "--hidden_size=16 --num_layers=1 --intermediate_size=32 --vocab_size=80 "
+    "--dropout=0.1"
+).split()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Documents of sentences in which each word fixes the next one."""
+    folder = tmp_path_factory.mktemp("corpus")
+    words = "ant bee cat dog elk fox gnu hen ibis jay kite lark".split()
+    rng = np.random.default_rng(0)
+    for name in "abcdefghij":
+        sentences = []
+        for _ in range(60):
+            start, length = rng.integers(12), rng.integers(4, 9)
+            chosen = [words[(start + i) % 12] for i in range(length)]
+            sentences.append(" ".join(chosen) + ".")
+        (folder / f"{name}.txt").write_text("\n".join(sentences))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def defined_flags():
+    if "output_dir" not in flags.FLAGS:
+        pretrain.define_flags()
+    with flagsaver.flagsaver():
+        yield
+
+
+def run(corpus, output_dir, *arguments):
+    """The script's main, in this process."""
+    flags.FLAGS.unparse_flags()
+    with flagsaver.flagsaver():
+        flags.FLAGS(
+            [
+                "pretrain",
+                f"--output_dir={output_dir}",
+                *([f"--input={corpus}"] if corpus else []),
+                *SMALL,
+                *arguments,
+            ]
+        )
+        pretrain.main([])
+
+
+def script(corpus, output_dir, *arguments):
+    """The script as a process."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "official_models.nlp.bert.pretrain"),
+            *(f"--output_dir={output_dir}", f"--input={corpus}"),
+            *SMALL,
+            *arguments,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def variables(folder, step):
+    reader = tf.train.load_checkpoint(str(folder / f"checkpoints/ckpt-{step}"))
+    return {
+        name: reader.get_tensor(name)
+        for name, dtype in reader.get_variable_to_dtype_map().items()
+        if dtype != tf.string
+    }
+
+
+def refuses(match, corpus, output_dir, *arguments):
+    with pytest.raises(errors.InputError, match=match) as caught:
+        run(corpus, output_dir, *arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
+    corpus, tmp_path, capsys
+):
+    run(corpus, tmp_path, "--fill=ant bee [MASK] dog.")
+    printed = capsys.readouterr().out
+    assert "masked words: unigram" in printed and "ant bee [MASK]" in printed
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["steps"] == 8
+    assert len(report["fillings"][0]["tokens"]) == 5
+    for name in ("loss.png", "trust_ratio.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    metrics = rows(tmp_path / "metrics.csv")
+    assert [row["step"] for row in metrics] == ["2", "4", "6", "8"]
+    assert [bool(row["val_masked_lm_loss"]) for row in metrics] == [
+        *(False, True, False, True)
+    ]
+    assert all(float(row["tokens_per_second"]) > 0 for row in metrics)
+    ratios = rows(tmp_path / "trust_ratio.csv")
+    assert [row["step"] for row in ratios] == ["2", "4", "6", "8"]
+    assert float(ratios[-1]["bert/pooler/dense/kernel"]) != 1
+    assert float(ratios[-1]["bert/pooler/dense/bias"]) == 1
+    (events,) = ((tmp_path / "tensorboard").iterdir(),)
+    tags = {
+        value.tag
+        for path in events
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    }
+    assert {"masked_lm_loss", "val_masked_lm_accuracy"} <= tags
+    assert "trust_ratio/bert/pooler/dense/kernel" in tags
+    assert (tmp_path / "checkpoints/ckpt-8.index").exists()
+
+    before = (tmp_path / "metrics.csv").read_bytes()
+    run(corpus, tmp_path, "--fill=ant bee [MASK] dog.")
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    again = json.loads((tmp_path / "report.json").read_text())
+    assert again["masked_lm_loss"] == report["masked_lm_loss"]
+
+    # The folder belongs to this run and no other.
+    refuses("learning_rate = 0.0", corpus, tmp_path, "--learning_rate=0.5")
+    record = tmp_path / "run.json"
+    record.write_text("{")
+    refuses("is not the record of a run", corpus, tmp_path)
+    record.unlink()
+    refuses("of another model", corpus, tmp_path, "--hidden_size=32")
+
+
+def test_it_learns(corpus, tmp_path):
+    """In this language a neighbour tells the masked word."""
+    run(
+        corpus,
+        tmp_path,
+        "--steps=300",
+        "--eval_every=300",
+        "--global_batch_size=64",
+        "--learning_rate=0.03",
+        "--hidden_size=32",
+        "--dropout=0",
+    )
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["masked_lm_loss"] < report["unigram_loss"] - 1
+    assert report["masked_lm_accuracy"] > 2 * report["unigram_accuracy"]
+
+
+def test_killed_and_started_again_it_ends_with_the_same_weights(
+    corpus, tmp_path
+):
+    arguments = ["--steps=40", "--save_every=8", "--eval_every=8"]
+    whole = script(corpus, tmp_path / "whole", *arguments)
+    killed = script(corpus, tmp_path / "killed", *arguments)
+    checkpoint = tmp_path / "killed/checkpoints/checkpoint"
+    deadline = time.time() + 120
+    while not checkpoint.exists() and killed.poll() is None:
+        assert time.time() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, "it ended before the kill"
+    resumed = script(corpus, tmp_path / "killed", *arguments)
+    out, err = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, err
+    assert "going on from step" in out
+    out, err = whole.communicate(timeout=240)
+    assert whole.returncode == 0, err
+    a, b = (variables(tmp_path / name, 40) for name in ("whole", "killed"))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    for name in ("metrics.csv", "trust_ratio.csv"):
+        tables = [rows(tmp_path / run / name) for run in ("whole", "killed")]
+        for table in tables:
+            for row in table:
+                row.pop("tokens_per_second", None)
+        assert tables[0] == tables[1]
+
+
+def test_accumulation_counts_updates(corpus, tmp_path):
+    """Two micro-batches of 4 are a step; rows and rates are of steps."""
+    run(corpus, tmp_path / "two", "--gradient_accumulation_steps=2")
+    run(corpus, tmp_path / "one")
+    two, one = (
+        rows(tmp_path / name / "metrics.csv") for name in ("two", "one")
+    )
+    for a, b in zip(two, one, strict=True):
+        assert a["step"] == b["step"]
+    assert float(two[-1]["learning_rate"]) == pytest.approx(0, abs=1e-8)
+    two, one = (
+        rows(tmp_path / name / "trust_ratio.csv") for name in ("two", "one")
+    )
+    assert [row["step"] for row in two] == [row["step"] for row in one]
+    refuses(
+        "expected a divisor of --global_batch_size 8",
+        corpus,
+        tmp_path / "three",
+        "--gradient_accumulation_steps=3",
+    )
+
+
+def test_records_in_place_of_text(corpus, tmp_path):
+    run(corpus, tmp_path / "text")
+    vocab = tmp_path / "text" / "vocab.txt"
+    for name, files in (("train", "[a-h].txt"), ("eval", "[ij].txt")):
+        made = subprocess.run(
+            [
+                *(sys.executable, "-m", "official_models.nlp.bert.records"),
+                *("--input", str(corpus / files), "--vocab_file", str(vocab)),
+                *("--output_dir", str(tmp_path / name)),
+                *("--max_seq_length=16", "--max_predictions_per_seq=2"),
+                *("--dupe_factor=2", "--num_shards=2"),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert made.returncode == 0, made.stderr
+    arguments = (
+        f"--records={tmp_path / 'train'}",
+        f"--eval_records={tmp_path / 'eval'}",
+        f"--vocab_file={vocab}",
+    )
+    run(None, tmp_path / "run", *arguments)
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert 0 < report["masked_lm_loss"] < 10
+    assert 0 < report["unigram_loss"] < 10
+
+    shard = sorted((tmp_path / "train").glob("*.tfrecord"))[0]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    refuses(rf"{shard.name}.* record \d+", None, tmp_path / "bad", *arguments)
+    refuses(
+        "--records: expected with --eval_records",
+        None,
+        tmp_path / "bad",
+        arguments[0],
+    )
+
+
+def test_bad_text(corpus, tmp_path):
+    out = tmp_path / "out"
+    refuses("nothing.txt", tmp_path / "nothing.txt", out)
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    refuses("empty.txt", empty, out)
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("ein Satz. noch ein schöner Satz.".encode("latin-1"))
+    refuses("latin.txt.*byte", latin, out)
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nant\n")
+    refuses(r"vocab.txt.*\[MASK\]", corpus, out, f"--vocab_file={vocab}")
+    # Nothing was left that a later run could take for its own.
+    assert not (out / "vocab.txt").exists()
+    assert not (out / "run.json").exists()
+    run(corpus, out)
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("--learning_rate=-1", "--learning_rate: expected a number >= 0"),
+        ("--beta_1=1", r"--beta_1: expected a number in \[0, 1\)"),
+        ("--weight_decay=-1", "--weight_decay"),
+        ("--exclude_from_weight_decay=(", "not a regular expression"),
+        ("--exclude_from_weight_decay=layernorm", "nearest paths.*LayerNorm"),
+        ("--warmup_ratio=2", "--warmup_steps: expected at most"),
+        ("--num_heads=3", "--hidden_size: got 16, expected a multiple of"),
+        ("--dropout=1", "--hidden_dropout: got 1.0"),
+        ("--fill=no mask here", r"--fill 'no mask here': expected"),
+        ("--masked_lm_prob=0", "masked_lm_prob"),
+    ],
+)
+def test_bad_hyperparameters(corpus, tmp_path, argument, message):
+    refuses(message, corpus, tmp_path, argument)
+
+
+def test_output_folder_that_cannot_be_written(corpus, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    refuses("--output_dir .*file/run", corpus, tmp_path / "file" / "run")
+
+
+def test_damaged_checkpoint(corpus, tmp_path):
+    run(corpus, tmp_path)
+    data = tmp_path / "checkpoints/ckpt-8.data-00000-of-00001"
+    content = data.read_bytes()
+    data.write_bytes(content[: len(content) // 2])
+    refuses("ckpt-8 cannot be read", corpus, tmp_path)
+    # With the last one out of the way it goes on from the one before.
+    for path in (tmp_path / "checkpoints").glob("ckpt-8.*"):
+        path.unlink()
+    run(corpus, tmp_path)
+    data.write_bytes(content)
+    assert (tmp_path / "checkpoints/ckpt-8.index").exists()
+
+
+def test_exit_status_is_2_with_one_line_and_no_traceback(corpus, tmp_path):
+    cases = {
+        "--beta_2=1.5": "error: --beta_2: expected a number in [0, 1)",
+        "--size=huge": "error: ",
+    }
+    processes = {
+        argument: script(corpus, tmp_path / "out", argument)
+        for argument in cases
+    }
+    for argument, process in processes.items():
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2, err
+        assert "Traceback" not in err
+        (line,) = [x for x in err.splitlines() if x.startswith("error: ")]
+        assert line.startswith(cases[argument]), line
