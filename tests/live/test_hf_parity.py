@@ -7,11 +7,11 @@ import pathlib
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="make test-torch has it")
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras  # noqa: E402
+import torch  # noqa: E402
 
 from official_models.nlp.bert import convert  # noqa: E402
 from official_models.nlp.bert.model import (  # noqa: E402

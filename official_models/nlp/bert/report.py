@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from official_models.common import plots, run_dir
 from official_models.common.fit import Run
@@ -28,6 +29,7 @@ def measure(
         "masked_lm_loss": held_out["masked_lm_loss"],
         "masked_lm_accuracy": held_out["masked_lm_accuracy"],
         "next_sentence_accuracy": held_out["next_sentence_accuracy"],
+        "next_sentence_majority": _majority(text),
         "unigram_loss": loss,
         "unigram_accuracy": accuracy,
         "skipped_steps": getattr(model.optimizer, "skipped_steps", 0),
@@ -35,18 +37,38 @@ def measure(
     }
 
 
+def _majority(text: PretrainingText) -> float:
+    """Accuracy of always giving the commoner next-sentence label."""
+    labels = [y["next_sentence"] for _, y, _ in text.held_out]
+    random = float(np.mean(np.concatenate(labels)))
+    return max(random, 1 - random)
+
+
 def show(figures: dict) -> str:
     """The figures as a table, then the fillings."""
     gain = figures["unigram_loss"] - figures["masked_lm_loss"]
+    rows = [
+        ("held out", "loss (nats)", "accuracy"),
+        (
+            "masked tokens: BERT",
+            f"{figures['masked_lm_loss']:.3f}",
+            f"{figures['masked_lm_accuracy']:.1%}",
+        ),
+        (
+            "masked tokens: unigram",
+            f"{figures['unigram_loss']:.3f}",
+            f"{figures['unigram_accuracy']:.1%}",
+        ),
+        ("next sentence: BERT", "", f"{figures['next_sentence_accuracy']:.1%}"),
+        (
+            "next sentence: commoner label",
+            "",
+            f"{figures['next_sentence_majority']:.1%}",
+        ),
+    ]
     lines = [
         "",
-        "held out                  loss (nats)  accuracy",
-        f"  masked words: BERT       {figures['masked_lm_loss']:10.3f}"
-        f"{figures['masked_lm_accuracy']:10.1%}",
-        f"  masked words: unigram    {figures['unigram_loss']:10.3f}"
-        f"{figures['unigram_accuracy']:10.1%}",
-        f"  next sentence: BERT                {'':0}"
-        f"{figures['next_sentence_accuracy']:10.1%}   (chance 50%)",
+        *(f"{name:30}{loss:>12}{share:>10}" for name, loss, share in rows),
         f"{gain:.2f} nats under the unigram; {figures['steps']} steps at "
         f"{figures['tokens_per_second']:,.0f} tokens/s.",
         "",
@@ -64,8 +86,8 @@ def write(folder: Path, figures: dict, title: str) -> None:
         folder / "metrics.csv",
         folder / "loss.png",
         {
-            "masked_lm_loss": "masked-word loss (nats)",
-            "masked_lm_accuracy": "masked-word accuracy",
+            "masked_lm_loss": "masked-token loss (nats)",
+            "masked_lm_accuracy": "masked-token accuracy",
         },
         {
             "masked_lm_loss": (figures["unigram_loss"], "unigram"),

@@ -109,9 +109,10 @@ def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
 ):
     run(corpus, tmp_path, "--fill=ant bee [MASK] dog.")
     printed = capsys.readouterr().out
-    assert "masked words: unigram" in printed and "ant bee [MASK]" in printed
+    assert "masked tokens: unigram" in printed and "ant bee [MASK]" in printed
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["steps"] == 8
+    assert 0.5 <= report["next_sentence_majority"] <= 1
     assert len(report["fillings"][0]["tokens"]) == 5
     for name in ("loss.png", "trust_ratio.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
