@@ -192,8 +192,10 @@ class LARS(LayerAdaptive):
       epsilon: >= 0, added to the denominator.
       form: "you2017" (the 2017 paper, TF contrib, MLPerf), "optax", "timm",
         "model_garden" (`classic_momentum=False`) or "you2020" (Algorithm 1 of
-        the LAMB paper; no trust coefficient). They agree under a constant rate
-        at most; a rate that suits one need not suit another.
+        the LAMB paper; no trust coefficient). "you2017" and "timm" differ only
+        where the rate changes, "model_garden" and "you2020" only by the trust
+        coefficient and on variables that are not adapted; a rate that suits
+        one of the others need not suit the next.
       nesterov: Nesterov momentum; not defined for "you2020".
     {base_arguments}
     References:

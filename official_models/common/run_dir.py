@@ -18,6 +18,13 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def save_model(path: Path, model: keras.Model) -> None:
+    """Writes a `.keras` file under a temporary name, then renames it."""
+    temporary = path.with_name(f"{path.stem}.tmp.keras")
+    model.save(temporary)
+    os.replace(temporary, path)
+
+
 RECORD = "run.json"
 
 

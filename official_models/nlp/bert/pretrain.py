@@ -1,4 +1,4 @@
-r"""Pretrains BERT with LAMB on plain text: masked words, next sentences.
+r"""Pretrains BERT with LAMB on plain text: masked tokens, next sentences.
 
     python -m official_models.nlp.bert.pretrain
 
@@ -144,8 +144,9 @@ def main(_) -> None:
         f"BERT {FLAGS.size}, {FLAGS.optimizer.upper()}, batch "
         f"{FLAGS.global_batch_size}",
     )
+    run_dir.save_model(folder / "model.keras", model)
     print(report.show(figures))
-    print(f"\n{folder}: checkpoints, tables, loss.png, trust_ratio.png.")
+    print(f"\n{folder}: model.keras, checkpoints, loss.png, trust_ratio.png.")
 
 
 if __name__ == "__main__":

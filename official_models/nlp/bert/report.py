@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from official_models.common import plots, run_dir
+from official_models.common import environment, plots, run_dir
 from official_models.common.fit import Run
 from official_models.nlp.bert import fill_mask
 from official_models.nlp.bert.pretraining_text import PretrainingText
@@ -34,6 +34,7 @@ def measure(
         "unigram_accuracy": accuracy,
         "skipped_steps": getattr(model.optimizer, "skipped_steps", 0),
         "fillings": [filling._asdict() for filling in fillings],
+        "measured": environment.describe(),
     }
 
 

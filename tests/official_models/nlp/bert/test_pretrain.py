@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -113,6 +114,9 @@ def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["steps"] == 8
     assert 0.5 <= report["next_sentence_majority"] <= 1
+    assert {"date", "command", "machine", "tensorflow", "keras"} <= set(
+        report["measured"]
+    )
     assert len(report["fillings"][0]["tokens"]) == 5
     for name in ("loss.png", "trust_ratio.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
@@ -136,6 +140,13 @@ def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
     assert {"masked_lm_loss", "val_masked_lm_accuracy"} <= tags
     assert "trust_ratio/bert/pooler/dense/kernel" in tags
     assert (tmp_path / "checkpoints/ckpt-8.index").exists()
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.get_config()["weight_decay"] == 0.01
+    checkpoint = variables(tmp_path, 8)
+    for i, value in enumerate(loaded.get_weights()):
+        name = f"variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
+        np.testing.assert_array_equal(value, checkpoint[name])
 
     before = (tmp_path / "metrics.csv").read_bytes()
     run(corpus, tmp_path, "--fill=ant bee [MASK] dog.")
