@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from official_models.common.errors import InputError
 from official_models.common.run_dir import Checkpoints
 from tf_lamb.callbacks import StepTable, TrustRatioLogger, read_table
 
@@ -147,7 +148,8 @@ class Run:
         k = self.batches_per_step
         if first >= self.total_steps:
             return
-        callbacks = [_RunLog(self, first, n)]
+        log = _RunLog(self, first, n)
+        callbacks = [log]
         if hasattr(self.model.optimizer, "trust_ratios"):
             callbacks.append(
                 TrustRatioLogger(
@@ -168,6 +170,10 @@ class Run:
             shuffle=False,
             verbose=0,
         )
+        if log.step < self.total_steps:
+            raise InputError(
+                f"the data ended after step {log.step} of {self.total_steps}"
+            )
 
     def speed(self) -> float:
         """Median units a second over the rows of metrics.csv."""

@@ -261,7 +261,8 @@ def read_records(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    known = tf.data.experimental.assert_cardinality(last_step - first_step)
+    return dataset.apply(known).prefetch(tf.data.AUTOTUNE)
 
 
 def _epoch(files, seed, shuffle) -> tf.data.Dataset:

@@ -144,9 +144,9 @@ def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.get_config()["weight_decay"] == 0.01
     checkpoint = variables(tmp_path, 8)
-    for i, value in enumerate(loaded.get_weights()):
+    for i, variable in enumerate(loaded.variables):
         name = f"variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
-        np.testing.assert_array_equal(value, checkpoint[name])
+        np.testing.assert_array_equal(variable, checkpoint[name])
 
     before = (tmp_path / "metrics.csv").read_bytes()
     run(corpus, tmp_path, "--fill=ant bee [MASK] dog.")
