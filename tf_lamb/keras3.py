@@ -303,5 +303,5 @@ class LARS(LayerAdaptive):
 for _optimizer in (LAMB, LARS):
     if _optimizer.__doc__:  # python -OO strips docstrings
         _optimizer.__doc__ = _optimizer.__doc__.replace(
-            "{base_arguments}", _BASE_ARGUMENTS.strip("\n")
+            "    {base_arguments}", _BASE_ARGUMENTS.strip("\n")
         )

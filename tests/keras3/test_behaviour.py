@@ -1,5 +1,7 @@
 """What users rely on beside the equations, on every backend."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -54,6 +56,20 @@ def test_is_a_keras_optimizer():
     for name in OPTIMIZERS:
         optimizer = getattr(tf_lamb, name)()
         assert isinstance(optimizer, keras.optimizers.Optimizer)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_docstring_names_every_argument(name):
+    optimizer = getattr(tf_lamb, name)
+    lines = inspect.getdoc(optimizer).splitlines()
+    documented = {
+        line.strip().split(":")[0]
+        for line in lines
+        if line.startswith("  ") and not line.startswith("   ")
+    }
+    arguments = set(inspect.signature(optimizer).parameters) - {"kwargs"}
+    assert arguments <= documented
+    assert "{" not in inspect.getdoc(optimizer).split("Args:")[1]
 
 
 def test_tfa_positional_arguments():
