@@ -32,6 +32,7 @@ METRICS = tuple(
 def define_flags() -> None:
     """Defines this script's flags."""
     pretraining_text.define_flags()
+    flags.adopt_module_key_flags(pretraining_text)  # for --help
     optimizers.define_flags(
         learning_rate=0.02,
         warmup_ratio=0.1,
@@ -39,6 +40,7 @@ def define_flags() -> None:
         exclusions=("LayerNorm", "bias"),
         global_clipnorm=1.0,
     )
+    flags.adopt_module_key_flags(optimizers)
     flags.DEFINE_string(
         "output_dir",
         "runs/bert",
@@ -62,17 +64,21 @@ def define_flags() -> None:
     flags.DEFINE_integer("eval_every", 200, "Steps between evaluations.", 1)
 
 
-def identity() -> dict:
-    """What decides the weights; a folder continues only the same run."""
-    ours = [
+def identity_flags() -> list[str]:
+    """The flags of this script that decide the weights."""
+    return [
         *("steps", "global_batch_size", "size", *SIZE_FLAGS, "dropout"),
-        *("initializer_range", "gelu", "dtype", "seed"),
+        *("initializer_range", "gelu", "dtype", "jit_compile", "seed"),
         *("learning_rate", "warmup_ratio", "decay_from", "power", "optimizer"),
         *("beta_1", "beta_2", "epsilon", "weight_decay", "global_clipnorm"),
         *("exclude_from_weight_decay", "gradient_accumulation_steps"),
     ]
-    flags_ = {name: FLAGS[name].value for name in ours}
-    return flags_ | pretraining_text.identity()
+
+
+def identity() -> dict:
+    """What decides the weights; a folder continues only the same run."""
+    ours = {name: FLAGS[name].value for name in identity_flags()}
+    return ours | pretraining_text.identity()
 
 
 def make_model(vocab_size: int) -> keras.Model:

@@ -346,3 +346,13 @@ def test_exit_status_is_2_with_one_line_and_no_traceback(corpus, tmp_path):
         assert "Traceback" not in err
         (line,) = [x for x in err.splitlines() if x.startswith("error: ")]
         assert line.startswith(cases[argument]), line
+
+
+def test_help_explains_every_flag():
+    """Those of text and optimizer too, which other modules define."""
+    shown = flags.FLAGS.main_module_help()
+    key_flags = flags.FLAGS.get_key_flags_for_module(pretrain.__name__)
+    names = {flag.name for flag in key_flags}
+    assert {"input", "learning_rate", "output_dir", "steps"} <= names
+    assert {*pretrain.identity_flags()} <= names
+    assert all(flag.help for flag in key_flags), shown
