@@ -70,7 +70,8 @@ def show(figures: dict) -> str:
     lines = [
         "",
         *(f"{name:30}{loss:>12}{share:>10}" for name, loss, share in rows),
-        f"{gain:.2f} nats under the unigram; {figures['steps']} steps at "
+        f"{abs(gain):.2f} nats {'under' if gain >= 0 else 'over'} the unigram; "
+        f"{figures['steps']} steps at "
         f"{figures['tokens_per_second']:,.0f} tokens/s.",
         "",
         *(str(fill_mask.Filling(**filling)) for filling in figures["fillings"]),
