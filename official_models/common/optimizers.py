@@ -36,6 +36,11 @@ def define_flags(
     flags.DEFINE_float("beta_2", 0.999, "Decay of the second moment.")
     flags.DEFINE_float("epsilon", 1e-6, "Added to the root (LAMB, AdamW).")
     flags.DEFINE_float("weight_decay", weight_decay, "Weight decay.")
+    flags.DEFINE_string("norm", "l2", "Of layers (LAMB, LARS): l2, l1, linf.")
+    flags.DEFINE_string(
+        "form", "you2017", f"Of LARS: {', '.join(tf_lamb.rules.LARS_FORMS)}."
+    )
+    flags.DEFINE_float("trust_coefficient", 0.001, "Of LARS.")
     flags.DEFINE_list(
         "exclude_from_weight_decay",
         list(exclusions),
@@ -90,13 +95,20 @@ def _make(total_steps: int) -> keras.optimizers.Optimizer:
     }
     if FLAGS.optimizer == "lamb":
         return tf_lamb.LAMB(
-            rate, exclude_from_weight_decay=excluded, **adam, **common
+            rate,
+            exclude_from_weight_decay=excluded,
+            norm=FLAGS.norm,
+            **adam,
+            **common,
         )
     if FLAGS.optimizer == "lars":
         return tf_lamb.LARS(
             rate,
             FLAGS.beta_1,
             exclude_from_weight_decay=excluded,
+            norm=FLAGS.norm,
+            form=FLAGS.form,
+            trust_coefficient=FLAGS.trust_coefficient,
             **common,
         )
     if FLAGS.optimizer == "adamw":

@@ -299,6 +299,7 @@ def test_bad_text(corpus, tmp_path):
         ("--learning_rate=-1", "--learning_rate: expected a number >= 0"),
         ("--beta_1=1", r"--beta_1: expected a number in \[0, 1\)"),
         ("--weight_decay=-1", "--weight_decay"),
+        ("--norm=l3", "--norm: expected one of 'l2', 'l1', 'linf'"),
         ("--exclude_from_weight_decay=(", "not a regular expression"),
         ("--exclude_from_weight_decay=layernorm", "nearest paths.*LayerNorm"),
         ("--warmup_ratio=2", "--warmup_steps: expected at most"),
@@ -310,6 +311,17 @@ def test_bad_text(corpus, tmp_path):
 )
 def test_bad_hyperparameters(corpus, tmp_path, argument, message):
     refuses(message, corpus, tmp_path, argument)
+
+
+def test_lars_and_its_forms(corpus, tmp_path):
+    lars = ("--optimizer=lars", "--learning_rate=1", "--weight_decay=0.0001")
+    run(corpus, tmp_path / "lars", *lars, "--form=timm")
+    (*_, last) = rows(tmp_path / "lars/trust_ratio.csv")
+    assert float(last["bert/pooler/dense/kernel"]) != 1
+    refuses(
+        "--form: expected one of 'you2017'",
+        *(corpus, tmp_path / "unknown", *lars, "--form=lars"),
+    )
 
 
 def test_output_folder_that_cannot_be_written(corpus, tmp_path):
