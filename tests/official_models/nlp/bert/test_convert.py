@@ -11,30 +11,14 @@ import pytest
 
 from official_models.nlp.bert import convert
 from official_models.nlp.bert.model import (
-    BertConfig,
     bert_encoder,
     bert_pretrainer,
     pretraining_losses,
 )
+from tests.official_models.nlp.bert.small_bert import V, config_of
 
 FIXTURE = pathlib.Path(__file__).with_name("hf_fixture.npz")
 ROOT = pathlib.Path(__file__).parents[4]
-V = 60
-
-
-def config_of(**changes) -> BertConfig:
-    """The sizes of hf_fixture.npz, without dropout."""
-    sizes = {
-        "vocab_size": V,
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 24,
-        "hidden_dropout": 0.0,
-        "attention_dropout": 0.0,
-    }
-    return BertConfig(**{**sizes, **changes})
 
 
 def encoder_inputs(x: dict) -> dict:

@@ -12,21 +12,7 @@ from official_models.nlp.bert.model import (
     SparseCrossEntropy,
     bert_pretrainer,
 )
-
-
-def config_of(**changes) -> BertConfig:
-    """A small BERT without dropout."""
-    sizes = {
-        "vocab_size": 60,
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 24,
-        "hidden_dropout": 0.0,
-        "attention_dropout": 0.0,
-    }
-    return BertConfig(**{**sizes, **changes})
+from tests.official_models.nlp.bert.small_bert import config_of
 
 
 def randomise(model: keras.Model, seed: int = 0, scale: float = 0.3) -> None:

@@ -14,23 +14,9 @@ from official_models.nlp.bert.model import (
     pretraining_losses,
     pretraining_metrics,
 )
+from tests.official_models.nlp.bert.small_bert import V, config_of
 
-B, T, P, V = 4, 16, 3, 60
-
-
-def config_of(**changes) -> BertConfig:
-    """A small BERT without dropout."""
-    sizes = {
-        "vocab_size": V,
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 24,
-        "hidden_dropout": 0.0,
-        "attention_dropout": 0.0,
-    }
-    return BertConfig(**{**sizes, **changes})
+B, T, P = 4, 16, 3
 
 
 def make_batch(seed: int = 0) -> tuple[dict, dict, dict]:
