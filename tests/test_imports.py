@@ -14,22 +14,33 @@ FORBIDDEN_EVERYWHERE = {"pickle", "tensorflow_addons"}
 # module -> what of FRAMEWORKS and of this repository it may import
 PURE = {"tf_lamb.hyperparameters"}
 CORE = {f"tf_lamb.{n}" for n in ("exclusion", "rules", "schedules")} | PURE
+# What an optimizer of any Keras is made of.
+KERAS = {
+    f"tf_lamb.{n}"
+    for n in (
+        "fused",
+        "layer_adaptive",
+        "optimizers",
+        "replicated",
+        "schedule_classes",
+    )
+} | CORE
 TF_LAMB = {
     "__init__": set(),
     "hyperparameters": set(),
     "rules": PURE,
     "exclusion": PURE,
     "schedules": PURE,
+    "schedule_classes": CORE,
+    "layer_adaptive": CORE,
+    "optimizers": {"tf_lamb.layer_adaptive"} | CORE,
     "fused": {"tensorflow", "tf_lamb.rules"},
-    "layer_adaptive": {"keras", "tf_lamb.fused"} | CORE,
-    "keras3_schedules": {"keras"} | CORE,
-    "keras3": {
-        "keras",
-        "tf_lamb.fused",
-        "tf_lamb.layer_adaptive",
-        "tf_lamb.keras3_schedules",
-    }
-    | CORE,
+    "replicated": {"tensorflow", "tf_lamb.fused", "tf_lamb.layer_adaptive"},
+    "keras3": {"keras"} | KERAS,
+    # tf.keras up to TensorFlow 2.15.
+    "keras2": {"tensorflow", "tf_keras"} | KERAS,
+    "v1": {"tensorflow", "tf_lamb.fused"} | CORE,
+    "multi_worker": {"tensorflow", "keras"},
     # TensorFlow only where TensorBoard is asked for.
     "callbacks": {"keras", "tensorflow"} | CORE,
 }
@@ -131,7 +142,7 @@ def test_package_alone_brings_in_no_framework():
 
 def test_the_jax_front_end_does_not_import_tensorflow_itself():
     """Keras may; the source of what runs under JAX does so nowhere else."""
-    for module in ("keras3", "layer_adaptive", "keras3_schedules"):
+    for module in ("keras3", "optimizers", "schedule_classes"):
         text = (ROOT / f"tf_lamb/{module}.py").read_text(encoding="utf-8")
         assert "import tensorflow" not in text
         for line in text.splitlines():

@@ -2,9 +2,15 @@
 
 Names are resolved on first use, so that `import tf_lamb` needs neither Keras
 nor a framework, and `tf_lamb.rules`, `tf_lamb.schedules` work without either.
+
+`tf_lamb.LAMB` is the class for the Keras that `tf.keras` is: `tf_lamb.keras2`
+under `TF_USE_LEGACY_KERAS=1` and up to TensorFlow 2.15, else `tf_lamb.keras3`.
 """
 
 import importlib
+import importlib.metadata
+import importlib.util
+import os
 
 __version__ = "0.1.0"
 
@@ -13,17 +19,33 @@ _MODULES = (
     "callbacks",
     "exclusion",
     "fused",
+    "keras2",
     "keras3",
+    "multi_worker",
+    "optimizers",
     "rules",
     "schedules",
+    "v1",
 )
 
 __all__ = ["__version__", *_KERAS, *_MODULES]  # noqa: PLE0604
 
 
+def _keras_module() -> str:
+    """The module that fits the environment's Keras."""
+    # TensorFlow's own reading of the variable.
+    if os.environ.get("TF_USE_LEGACY_KERAS") in ("true", "True", "1"):
+        return "tf_lamb.keras2"
+    try:
+        keras_3 = int(importlib.metadata.version("keras").split(".")[0]) >= 3
+    except importlib.metadata.PackageNotFoundError:
+        keras_3 = importlib.util.find_spec("tf_keras") is None
+    return "tf_lamb.keras3" if keras_3 else "tf_lamb.keras2"
+
+
 def __getattr__(name: str):
     if name in _KERAS:
-        return getattr(importlib.import_module("tf_lamb.keras3"), name)
+        return getattr(importlib.import_module(_keras_module()), name)
     if name in _MODULES:
         return importlib.import_module(f"tf_lamb.{name}")
     raise AttributeError(f"module 'tf_lamb' has no attribute {name!r}")

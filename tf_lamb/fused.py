@@ -22,14 +22,24 @@ from tf_lamb import rules
 ops = types.SimpleNamespace(
     abs=tf.abs,
     array=lambda x, dtype: tf.cast(x, dtype),
+    cast=tf.cast,
+    clip=tf.clip_by_value,
+    convert_to_numpy=lambda x: x.numpy(),
+    convert_to_tensor=tf.convert_to_tensor,
+    equal=tf.equal,
     expm1=tf.math.expm1,
+    isfinite=tf.math.is_finite,
+    logical_and=tf.logical_and,
     max=tf.reduce_max,
     maximum=tf.maximum,
     minimum=tf.minimum,
+    ones=tf.ones,
     ones_like=tf.ones_like,
     sqrt=tf.sqrt,
     square=tf.square,
+    stack=tf.stack,
     sum=tf.reduce_sum,
+    unstack=tf.unstack,
     where=tf.where,
 )
 
@@ -323,83 +333,3 @@ def dense(grad):
     """`grad` as a dense tensor; rows of equal index are added up."""
     # LAMB's moments decay densely, so a sparse path would be a second rule.
     return tf.convert_to_tensor(grad)
-
-
-def update_each(
-    strategy: tf.distribute.Strategy,
-    update: Callable,
-    variables: Sequence[tf.Variable],
-    columns: Sequence[Sequence],
-    replica_columns: Sequence[Sequence] = (),
-) -> list:
-    """Calls `update(variable, *row)` on every device that holds the variable.
-
-    Args:
-      strategy: the strategy under which the variables were made.
-      update: called with the device's own component of every variable.
-      variables: one a row.
-      columns: what does not differ between replicas (variables, constants).
-      replica_columns: tensors that each replica computed for itself.
-
-    Returns:
-      What the first device's calls returned, one a row.
-    """
-
-    def across_replicas(distribution, *replica_columns):
-        results = []
-        for variable, *row in zip(variables, *columns, *replica_columns):
-            result = distribution.extended.update(
-                variable, update, args=tuple(row), group=False
-            )
-            results.append(result[0])
-        return results
-
-    return tf.__internal__.distribute.interim.maybe_merge_call(
-        across_replicas, strategy, *replica_columns
-    )
-
-
-def accumulate_or_update(
-    strategy: tf.distribute.Strategy,
-    is_update_step: tf.Tensor,
-    update: Callable,
-    sums: Sequence[tf.Variable],
-    grads: Sequence[tf.Tensor],
-) -> None:
-    """Adds each replica's gradients to its own sums, or calls `update()`.
-
-    A condition whose branch synchronises replicas is not allowed inside a
-    replica, so it is taken above them and `update` runs in each below it.
-
-    Args:
-      strategy: the strategy under which the variables were made.
-      is_update_step: bool scalar.
-      update: function of the gradients, run in every replica.
-      sums: accumulators, the variables that `grads` are added to.
-      grads: this replica's gradients.
-    """
-
-    def across_replicas(distribution, is_update_step, *grads):
-        flag = distribution.experimental_local_results(is_update_step)[0]
-
-        def add(total, grad):
-            total.assign_add(tf.cast(grad, total.dtype))
-
-        def accumulate():
-            for total, grad in zip(sums, grads):
-                distribution.extended.update(
-                    total, add, args=(grad,), group=False
-                )
-
-        def run_update():
-            distribution.extended.call_for_each_replica(update, args=grads)
-            for total in sums:
-                distribution.extended.update(
-                    total, lambda t: t.assign(tf.zeros_like(t)), group=False
-                )
-
-        tf.cond(flag, run_update, accumulate)
-
-    tf.distribute.get_replica_context().merge_call(
-        across_replicas, args=(is_update_step, *grads)
-    )

@@ -1,16 +1,16 @@
-"""The schedules of `schedules.py` as Keras 3 learning-rate schedules."""
+"""The schedules of `schedules.py` as classes, without a Keras.
 
-from typing import Sequence
+`keras3.py` and `keras2.py` make learning-rate schedules of them; they provide
+the array functions `_ops`, `_serialize` and `_deserialize`.
+"""
 
-import keras
-from keras import ops
+from typing import Any, Callable, Sequence
 
 from tf_lamb import hyperparameters as check
 from tf_lamb import schedules
 
 
-@keras.saving.register_keras_serializable(package="tf_lamb")
-class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
+class WarmupPolynomial:
     """Linear warmup, then polynomial decay: `schedules.warmup_polynomial`.
 
     Args:
@@ -26,6 +26,8 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
     Raises:
       ValueError: an argument outside its range.
     """
+
+    _ops: Any
 
     def __init__(
         self,
@@ -50,15 +52,14 @@ class WarmupPolynomial(keras.optimizers.schedules.LearningRateSchedule):
         self.name = name
 
     def __call__(self, step):
-        step = ops.cast(step, "float32")
-        return schedules.warmup_polynomial(ops, step, **self._arguments)
+        step = self._ops.cast(step, "float32")
+        return schedules.warmup_polynomial(self._ops, step, **self._arguments)
 
     def get_config(self):
         return dict(self._arguments, name=self.name)
 
 
-@keras.saving.register_keras_serializable(package="tf_lamb")
-class Rewarmup(keras.optimizers.schedules.LearningRateSchedule):
+class Rewarmup:
     """Schedules in a row, each from its own step 0: `schedules.rewarmup`.
 
     Args:
@@ -70,9 +71,13 @@ class Rewarmup(keras.optimizers.schedules.LearningRateSchedule):
       ValueError: no phase, or as many lengths as phases are not given.
     """
 
+    _ops: Any
+    _serialize: Callable
+    _deserialize: Callable
+
     def __init__(
         self,
-        phases: Sequence[keras.optimizers.schedules.LearningRateSchedule],
+        phases: Sequence[Callable],
         phase_steps: Sequence[int],
         name: str = "Rewarmup",
     ):
@@ -87,21 +92,19 @@ class Rewarmup(keras.optimizers.schedules.LearningRateSchedule):
         self.name = name
 
     def __call__(self, step):
-        step = ops.cast(step, "float32")
-        return schedules.rewarmup(ops, step, self.phases, self.phase_steps)
+        step = self._ops.cast(step, "float32")
+        return schedules.rewarmup(
+            self._ops, step, self.phases, self.phase_steps
+        )
 
     def get_config(self):
         return dict(
-            phases=[
-                keras.saving.serialize_keras_object(p) for p in self.phases
-            ],
+            phases=[self._serialize(p) for p in self.phases],
             phase_steps=self.phase_steps,
             name=self.name,
         )
 
     @classmethod
     def from_config(cls, config):
-        phases = [
-            keras.saving.deserialize_keras_object(p) for p in config["phases"]
-        ]
+        phases = [cls._deserialize(p) for p in config["phases"]]
         return cls(**{**config, "phases": phases})

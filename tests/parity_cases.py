@@ -1,0 +1,130 @@
+"""Every option of LAMB and LARS, as the optimizer and the reference take it."""
+
+import pytest
+
+from tests.reference.lamb import ReferenceLAMB
+from tests.reference.lars import ReferenceLARS
+from tf_lamb import rules
+
+STEPS = 30
+DECAY = {"weight_decay": 0.05}
+NO_BIAS = {"exclude_from_weight_decay": ["bias", "scale"]}
+
+
+def _fall(step):
+    return 0.02 * (1 - step / 40)
+
+
+# The same as a schedule of the optimizer: arguments of WarmupPolynomial.
+FALL = {"learning_rate": 0.02, "total_steps": 40}
+
+
+# (what the optimizer is given, what the reference is given on top or instead)
+SHARED = {
+    "plain": ({}, {}),
+    "weight_decay": (DECAY, {}),
+    "exclusions": (
+        {**DECAY, **NO_BIAS},
+        {"no_decay": ("bias", "scale"), "no_adapt": ("bias", "scale")},
+    ),
+    "excluded_from_decay_only": (
+        {**DECAY, **NO_BIAS, "exclude_from_layer_adaptation": []},
+        {"no_decay": ("bias", "scale")},
+    ),
+    "excluded_from_adaptation_only": (
+        {**DECAY, "exclude_from_layer_adaptation": ["kernel"]},
+        {"no_adapt": ("kernel",)},
+    ),
+    "norm_l1": ({**DECAY, "norm": "l1"}, {}),
+    "norm_linf": ({**DECAY, "norm": "linf"}, {}),
+    "phi_bounds": ({**DECAY, "phi_bounds": (0.5, 2.0)}, {}),
+    "clipnorm": ({**DECAY, "clipnorm": 0.1}, {}),
+    "clipvalue": ({**DECAY, "clipvalue": 0.1}, {}),
+    "global_clipnorm": ({**DECAY, "global_clipnorm": 0.1}, {}),
+    "schedule": (
+        {**DECAY, "learning_rate": FALL},
+        {"learning_rate": _fall},
+    ),
+    "keep_nonfinite": ({**DECAY, "skip_nonfinite": False}, {}),
+    "not_compiled": ({**DECAY, "jit_compile": False}, {}),
+    "accumulation": (
+        {**DECAY, "gradient_accumulation_steps": 3, "global_clipnorm": 0.1},
+        {"accumulation_steps": 3},
+    ),
+    "ema": (
+        {**DECAY, "use_ema": True, "ema_momentum": 0.9},
+        {"ema_momentum": 0.9},
+    ),
+    "accumulation_and_ema": (
+        {
+            **DECAY,
+            "gradient_accumulation_steps": 3,
+            "use_ema": True,
+            "ema_momentum": 0.9,
+        },
+        {"accumulation_steps": 3, "ema_momentum": 0.9},
+    ),
+}
+LAMB = {
+    "betas": ({**DECAY, "beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-3}, {}),
+    "betas_0": ({**DECAY, "beta_1": 0.0, "beta_2": 0.0}, {}),
+    "no_bias_correction": ({**DECAY, "bias_correction": False}, {}),
+    "nadam": ({**DECAY, "nesterov": "nadam"}, {}),
+    "nadam_both": ({**DECAY, "nesterov": "nadam_both"}, {}),
+    "nadam_uncorrected": (
+        {**DECAY, "nesterov": "nadam_both", "bias_correction": False},
+        {},
+    ),
+}
+LARS = {
+    form if not nesterov else f"{form}_nesterov": (
+        {**DECAY, "form": form, "nesterov": nesterov, "learning_rate": FALL},
+        {"learning_rate": _fall},
+    )
+    for form in rules.LARS_FORMS
+    for nesterov in (False, True)
+    if not (nesterov and form == "you2020")
+} | {
+    f"{form}_excluded": (
+        {**DECAY, **NO_BIAS, "form": form, "epsilon": 0.01},
+        {"no_decay": ("bias", "scale"), "no_adapt": ("bias", "scale")},
+    )
+    for form in rules.LARS_FORMS
+}
+# Arguments of the optimizer that the reference knows by another name, or not.
+_NOT_THE_REFERENCE_S = (
+    "exclude_from_weight_decay",
+    "exclude_from_layer_adaptation",
+    "gradient_accumulation_steps",
+    "use_ema",
+    "jit_compile",
+)
+
+
+def cases():
+    """`(optimizer, arguments, changes)` for parametrize, with their names."""
+    for optimizer, table in (("LAMB", SHARED | LAMB), ("LARS", SHARED | LARS)):
+        for name, (arguments, changes) in table.items():
+            yield pytest.param(
+                optimizer, arguments, changes, id=f"{optimizer}-{name}"
+            )
+
+
+def make(module, optimizer, arguments, changes):
+    """A front end's optimizer, and the reference that it is held against."""
+    start = {"learning_rate": 0.02}
+    if optimizer == "LARS":
+        start["trust_coefficient"] = 0.1
+    known = {
+        name: value
+        for name, value in arguments.items()
+        if name not in _NOT_THE_REFERENCE_S
+    }
+    reference = {"LAMB": ReferenceLAMB, "LARS": ReferenceLARS}[optimizer]
+    if isinstance(arguments.get("learning_rate"), dict):
+        schedule = module.WarmupPolynomial(**arguments["learning_rate"])
+        arguments = {**arguments, "learning_rate": schedule}
+    return (
+        getattr(module, optimizer)(**{**start, **arguments}),
+        reference(**{**start, **known, **changes}),
+    )

@@ -1,0 +1,280 @@
+"""LAMB and LARS: their arguments, and the call of their rule.
+
+`rules.py` has the equations, `layer_adaptive.py` the road from gradients to
+them. `keras3.py` and `keras2.py` make optimizers of these classes, each for its
+Keras: same arguments, same numbers.
+"""
+
+import warnings
+from typing import Optional, Sequence, Tuple
+
+from tf_lamb import hyperparameters as check
+from tf_lamb import rules
+from tf_lamb.layer_adaptive import LayerAdaptive
+
+_BASE_ARGUMENTS = """
+      exclude_from_weight_decay: regexes of variables without weight decay,
+        searched in the full path (`dense/bias`); each has to match. None and
+        `[]`: all variables decay.
+      exclude_from_layer_adaptation: regexes of variables whose trust ratio is
+        1. None: the same as `exclude_from_weight_decay`; `[]`: all are adapted.
+      name: name of the optimizer and of its variables' scope.
+      norm: "l2", "l1" or "linf".
+      phi_bounds: `(gamma_l, gamma_u)` of `phi(z) = min(max(z, gamma_l),
+        gamma_u)`; None for `phi(z) = z`.
+      skip_nonfinite: a step whose gradients' sum of squares is not finite in
+        float32 (a NaN, an infinity, a norm above 1.8e19) changes no weight, no
+        moment and no average, and is counted in `skipped_steps`; the count `t`
+        of the bias correction passes it over. The schedule does not.
+      jit_compile: on TensorFlow, compile the update by XLA, one kernel for each
+        distinct shape. False runs the same operations uncompiled.
+      **kwargs: the arguments of `keras.optimizers.Optimizer`: `clipnorm`,
+        `clipvalue`, `global_clipnorm` (all act on the gradients summed over
+        replicas and averaged over accumulated micro-batches), `use_ema`,
+        `ema_momentum`, `ema_overwrite_frequency`, `loss_scale_factor`,
+        `gradient_accumulation_steps`.
+
+    Raises:
+      ValueError: a hyperparameter outside its range, a regex that does not
+        compile, or (when the variables are known) one that matches none.
+"""
+
+
+class LAMB(LayerAdaptive):
+    r"""Layer-wise adaptive moments for batch training.
+
+    $$x_{t+1} = x_t - \eta_t \frac{\phi(\|x_t\|)}{\|u_t\|} u_t,\qquad
+      u_t = \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon} + \lambda x_t$$
+
+    `tf_lamb.rules.lamb` has the whole of it. The arguments up to `name` are
+    those of `tfa.optimizers.LAMB`, in its order and with its defaults.
+
+    Args:
+      learning_rate: float >= 0, schedule or callable. A LAMB rate is a relative
+        step: 1e-3 moves an adapted tensor by a thousandth of its norm.
+      beta_1: decay of the first moment, in [0, 1).
+      beta_2: decay of the second moment, in [0, 1).
+      epsilon: > 0, added to the root of the second moment.
+      weight_decay: `lambda` >= 0, inside the trust ratio. The paper's runs use
+        .01; the default 0 is that of tfa and optax.
+      bias_correction: False drops the bias correction, as ALBERT's code does.
+      nesterov: None, "nadam" or "nadam_both": look-ahead of the first moment,
+        or of both (`tf_lamb.rules.lamb`).
+    {base_arguments}
+    References:
+      You et al. 2020, "Large Batch Optimization for Deep Learning: Training
+      BERT in 76 minutes" (arXiv:1904.00962), Algorithm 2.
+    """
+
+    _SLOTS = ("m", "v")
+
+    def __init__(
+        self,
+        learning_rate=0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        weight_decay: Optional[float] = 0.0,
+        exclude_from_weight_decay: Optional[Sequence[str]] = None,
+        exclude_from_layer_adaptation: Optional[Sequence[str]] = None,
+        name: str = "LAMB",
+        *,
+        bias_correction: bool = True,
+        nesterov: Optional[str] = None,
+        norm: str = "l2",
+        phi_bounds: Optional[Tuple[float, float]] = None,
+        skip_nonfinite: bool = True,
+        jit_compile: bool = True,
+        **kwargs,
+    ):
+        if "weight_decay_rate" in kwargs:
+            warnings.warn(
+                "weight_decay_rate is an old name; use weight_decay.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            weight_decay = kwargs.pop("weight_decay_rate")
+        super().__init__(
+            learning_rate,
+            weight_decay=weight_decay,
+            exclude_from_weight_decay=exclude_from_weight_decay,
+            exclude_from_layer_adaptation=exclude_from_layer_adaptation,
+            norm=norm,
+            phi_bounds=phi_bounds,
+            skip_nonfinite=skip_nonfinite,
+            jit_compile=jit_compile,
+            name=name,
+            **kwargs,
+        )
+        self.beta_1 = check.decay_rate("beta_1", beta_1)
+        self.beta_2 = check.decay_rate("beta_2", beta_2)
+        self.epsilon = check.positive("epsilon", epsilon)
+        self.bias_correction = bool(bias_correction)
+        self.nesterov = check.one_of("nesterov", nesterov, rules.NESTEROV_FORMS)
+
+    def _rule(self, param, m, v, grad, treatment, step, rate):
+        return rules.lamb(
+            self._ops,
+            param,
+            grad,
+            m,
+            v,
+            step,
+            learning_rate=rate,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+            weight_decay=self.weight_decay if treatment.decay else 0.0,
+            adapt=treatment.adapt,
+            bias_correction=self.bias_correction,
+            nesterov=self.nesterov,
+            norm_kind=self.norm,
+            phi_bounds=self.phi_bounds,
+        )
+
+    def _options(self):
+        """The arguments of `fused.LambOptions`."""
+        return (
+            self.beta_1,
+            self.beta_2,
+            self.epsilon,
+            self.bias_correction,
+            self.nesterov,
+            self.norm,
+            self.phi_bounds,
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+            bias_correction=self.bias_correction,
+            nesterov=self.nesterov,
+        )
+        return config
+
+
+class LARS(LayerAdaptive):
+    r"""Layer-wise adaptive rate scaling, in any of the forms in use.
+
+    $$x_{t+1} = x_t - m_t,\qquad m_t = \mu m_{t-1} + \eta_t
+      \frac{c \|x_t\|}{\|g_t\| + \lambda \|x_t\| + \epsilon}
+      (g_t + \lambda x_t)$$
+
+    is the form of the 2017 paper; `tf_lamb.rules.lars` has all five.
+
+    Args:
+      learning_rate: float >= 0, schedule or callable.
+      momentum: `mu`, in [0, 1).
+      weight_decay: `lambda` >= 0; leave L2 out of the loss then.
+      trust_coefficient: `c` > 0.
+      epsilon: >= 0, added to the denominator.
+      form: "you2017" (the 2017 paper, TF contrib, MLPerf), "optax", "timm",
+        "model_garden" (`classic_momentum=False`) or "you2020" (Algorithm 1 of
+        the LAMB paper; no trust coefficient). "you2017" and "timm" differ only
+        where the rate changes, "model_garden" and "you2020" only by the trust
+        coefficient and on variables that are not adapted; a rate that suits
+        one of the others need not suit the next.
+      nesterov: Nesterov momentum; not defined for "you2020".
+    {base_arguments}
+    References:
+      You, Gitman, Ginsburg 2017, "Large Batch Training of Convolutional
+      Networks" (arXiv:1708.03888), Algorithm 1; You et al. 2020
+      (arXiv:1904.00962), Algorithm 1.
+    """
+
+    _SLOTS = ("momentum",)
+
+    def __init__(
+        self,
+        learning_rate=0.01,
+        momentum: float = 0.9,
+        weight_decay: Optional[float] = 0.0,
+        exclude_from_weight_decay: Optional[Sequence[str]] = None,
+        exclude_from_layer_adaptation: Optional[Sequence[str]] = None,
+        name: str = "LARS",
+        *,
+        trust_coefficient: float = 0.001,
+        epsilon: float = 0.0,
+        form: str = "you2017",
+        nesterov: bool = False,
+        norm: str = "l2",
+        phi_bounds: Optional[Tuple[float, float]] = None,
+        skip_nonfinite: bool = True,
+        jit_compile: bool = True,
+        **kwargs,
+    ):
+        super().__init__(
+            learning_rate,
+            weight_decay=weight_decay,
+            exclude_from_weight_decay=exclude_from_weight_decay,
+            exclude_from_layer_adaptation=exclude_from_layer_adaptation,
+            norm=norm,
+            phi_bounds=phi_bounds,
+            skip_nonfinite=skip_nonfinite,
+            jit_compile=jit_compile,
+            name=name,
+            **kwargs,
+        )
+        self.momentum = check.decay_rate("momentum", momentum)
+        self.trust_coefficient = check.positive(
+            "trust_coefficient", trust_coefficient
+        )
+        self.epsilon = check.non_negative("epsilon", epsilon)
+        self.form = check.one_of("form", form, rules.LARS_FORMS)
+        self.nesterov = bool(nesterov)
+        if self.nesterov and form == "you2020":
+            raise ValueError(
+                "nesterov: not defined for form='you2020'; expected False, or "
+                "another form."
+            )
+
+    def _rule(self, param, m, grad, treatment, step, rate):
+        return rules.lars(
+            self._ops,
+            param,
+            grad,
+            m,
+            learning_rate=rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay if treatment.decay else 0.0,
+            trust_coefficient=self.trust_coefficient,
+            epsilon=self.epsilon,
+            adapt=treatment.adapt,
+            form=self.form,
+            nesterov=self.nesterov,
+            norm_kind=self.norm,
+            phi_bounds=self.phi_bounds,
+        )
+
+    def _options(self):
+        """The arguments of `fused.LarsOptions`."""
+        return (
+            self.momentum,
+            self.trust_coefficient,
+            self.epsilon,
+            self.form,
+            self.nesterov,
+            self.norm,
+            self.phi_bounds,
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            momentum=self.momentum,
+            trust_coefficient=self.trust_coefficient,
+            epsilon=self.epsilon,
+            form=self.form,
+            nesterov=self.nesterov,
+        )
+        return config
+
+
+for _optimizer in (LAMB, LARS):
+    if _optimizer.__doc__:  # python -OO strips docstrings
+        _optimizer.__doc__ = _optimizer.__doc__.replace(
+            "    {base_arguments}", _BASE_ARGUMENTS.strip("\n")
+        )
