@@ -1,4 +1,4 @@
-"""Settings of all tests: a quiet TensorFlow with two logical CPUs."""
+"""Settings of all tests: a quiet TensorFlow with four logical CPUs."""
 
 import os
 
@@ -16,5 +16,5 @@ def pytest_configure(config):
 
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0],
-            [tf.config.LogicalDeviceConfiguration()] * 2,
+            [tf.config.LogicalDeviceConfiguration()] * 4,
         )

@@ -1,0 +1,89 @@
+"""Front ends x strategies x features: what works, and why the rest does not.
+
+The one place that says what is supported. `test_table.py` runs every cell that
+is True, the end of a test run prints what it found, and README has a copy:
+
+    python -m tests.doors.table
+"""
+
+from tests.doors.features import FEATURES
+
+# name -> module of tf_lamb
+FRONT_ENDS = {
+    "Keras 3, TensorFlow": "keras3",
+    "tf_keras": "keras2",
+    "tf.keras 2.15": "keras2",
+    "Keras 3, JAX": "keras3",
+    "Keras 3, torch": "keras3",
+}
+TENSORFLOW = ("Keras 3, TensorFlow", "tf_keras", "tf.keras 2.15")
+# name -> replicas
+STRATEGIES = {
+    "OneDevice": 1,
+    "Mirrored, 2": 2,
+    "Mirrored, 4": 4,
+    "MultiWorkerMirrored, 2 processes": 2,
+    "ParameterServer, 2 + 2 processes": 1,
+    "no strategy": 1,
+    "DataParallel, 8": 8,
+}
+CLUSTERS = {
+    "MultiWorkerMirrored, 2 processes": {"worker": 2},
+    "ParameterServer, 2 + 2 processes": {"chief": 1, "worker": 2, "ps": 2},
+}
+ROWS = [
+    *(
+        (front_end, strategy)
+        for front_end in TENSORFLOW
+        for strategy in list(STRATEGIES)[:5]
+    ),
+    ("Keras 3, JAX", "no strategy"),
+    ("Keras 3, JAX", "DataParallel, 8"),
+    ("Keras 3, torch", "no strategy"),
+]
+
+_NO_FIT = "Keras' fit does not take a coordinator's datasets here; own loop"
+
+
+def _cell(front_end, strategy, feature):
+    """True, or why not."""
+    return True
+
+
+CELLS = {
+    (front_end, strategy, feature): _cell(front_end, strategy, feature)
+    for front_end, strategy in ROWS
+    for feature in FEATURES
+}
+
+
+def render(rows=None, mark=None):
+    """The table in Markdown, with its reasons below.
+
+    Args:
+      rows: some of ROWS.
+      mark: function of a cell's key; its text in place of "yes".
+    """
+    reasons = []
+    lines = [
+        "| front end | strategy | " + " | ".join(FEATURES) + " |",
+        "|---|---|" + "---|" * len(FEATURES),
+    ]
+    for front_end, strategy in rows or ROWS:
+        cells = []
+        for feature in FEATURES:
+            key = front_end, strategy, feature
+            reason = CELLS[key]
+            if reason is True:
+                cells.append(mark(key) if mark else "yes")
+                continue
+            if reason not in reasons:
+                reasons.append(reason)
+            cells.append(f"({reasons.index(reason) + 1})")
+        lines.append(f"| {front_end} | {strategy} | {' | '.join(cells)} |")
+    notes = [f"({i}) {reason}." for i, reason in enumerate(reasons, 1)]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+if __name__ == "__main__":
+    print(render())

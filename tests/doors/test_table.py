@@ -1,0 +1,113 @@
+"""Every cell of the table ends at the weights of the run on one device."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from tests.doors import table
+from tests.doors.environment import available, keras_and_module
+from tests.doors.features import FEATURES, inner
+
+# What the end of the run prints: {cell: largest difference of a weight}.
+DISTANCES = {}
+
+
+def _cells(*strategies):
+    return [
+        pytest.param(*key, id="-".join(key))
+        for key, works in table.CELLS.items()
+        if works is True and key[0] in available() and key[1] in strategies
+    ]
+
+
+def _compare(key, got, expected, initial):
+    moved = max(np.abs(a - b).max() for a, b in zip(expected, initial))
+    assert moved > 1e-3, "the run has to train"
+    distance = max(np.abs(a - b).max() for a, b in zip(got, expected))
+    assert distance <= 1e-6
+    DISTANCES[key] = float(distance)
+
+
+@functools.lru_cache(maxsize=None)
+def _expected(front_end, feature_name, replicas):
+    from tests.doors import training
+
+    keras, module = keras_and_module(front_end)
+    feature = FEATURES[feature_name]
+    if feature.policy == "float32":
+        assert replicas == 1
+    model, optimizer = training.expected(keras, module.LAMB, feature, replicas)
+    initial = training.make_model(keras, feature).get_weights()
+    return model.get_weights(), initial, inner(optimizer).skipped_steps
+
+
+def _expected_for(key):
+    front_end, strategy, feature_name = key
+    mixed = FEATURES[feature_name].policy != "float32"
+    replicas = table.STRATEGIES[strategy] if mixed else 1
+    return _expected(front_end, feature_name, replicas)
+
+
+@functools.lru_cache(maxsize=None)
+def _strategy(name):
+    import tensorflow as tf
+
+    n = table.STRATEGIES[name]
+    if name == "OneDevice":
+        return tf.distribute.OneDeviceStrategy("CPU:0")
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(n)],
+        cross_device_ops=tf.distribute.HierarchicalCopyAllReduce(),
+    )
+
+
+@pytest.mark.parametrize(
+    "front_end, strategy, feature",
+    _cells("OneDevice", "Mirrored, 2", "Mirrored, 4"),
+)
+def test_strategy_in_one_process(front_end, strategy, feature):
+    from tests.doors import training
+
+    key = front_end, strategy, feature
+    keras, module = keras_and_module(front_end)
+    model, optimizer = training.train(
+        keras, module.LAMB, FEATURES[feature], _strategy(strategy)
+    )
+    expected, initial, skipped = _expected_for(key)
+    _compare(key, model.get_weights(), expected, initial)
+    # A loss scaler that sees the NaN itself does not come as far as a skip.
+    if FEATURES[feature].policy == "float32":
+        assert inner(optimizer).skipped_steps == skipped
+        assert skipped == (2 if FEATURES[feature].bad_row else 0)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Starts a cluster for a row of the table, once; gives its folder."""
+    from tests.doors import processes
+
+    folders = {}
+
+    def folder_of(front_end, strategy):
+        row = front_end, strategy
+        if row not in folders:
+            folders[row] = tmp_path_factory.mktemp("cluster")
+            processes.run_row(*row, folders[row])
+        return folders[row]
+
+    return folder_of
+
+
+@pytest.mark.parametrize(
+    "front_end, strategy, feature", _cells(*table.CLUSTERS)
+)
+def test_strategy_of_several_processes(cluster, front_end, strategy, feature):
+    key = front_end, strategy, feature
+    folder = cluster(front_end, strategy)
+    file = folder / f"{feature}.npz"
+    assert file.exists(), (folder / "log.txt").read_text()[-4000:]
+    with np.load(file) as weights:
+        got = [weights[f"w{i}"] for i in range(len(weights.files))]
+    expected, initial, _ = _expected_for(key)
+    _compare(key, got, expected, initial)

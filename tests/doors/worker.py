@@ -1,0 +1,102 @@
+"""A process of a cluster: trains the cells of a strategy and writes weights.
+
+    python -m tests.doors.worker FRONT_END STRATEGY FOLDER
+
+TF_CONFIG says which process this is. The first worker, or the chief, writes
+`FOLDER/FEATURE.npz`: weights, or the error that ended the run.
+"""
+
+import functools
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tests.doors import training
+from tests.doors.environment import keras_and_module
+from tests.doors.features import BATCH, EPOCHS, FEATURES, ROWS, data
+from tests.doors.table import CELLS
+
+
+def _coordinated(strategy, coordinator, keras, lamb, feature):
+    """Batch after batch, each by whichever worker is free."""
+    model, optimizer = training.make(
+        keras, lamb, feature, feature.arguments, strategy
+    )
+    with strategy.scope():
+        # Slots have to be there before a worker traces the step.
+        optimizer.build(model.trainable_variables)
+    (x, ids), y = data(feature)
+
+    @tf.function
+    def step(*batch):
+        def replica(*batch):
+            grads = training.gradients(model, optimizer, batch, BATCH)
+            training.apply(model, optimizer, grads)
+
+        strategy.run(replica, args=batch)
+
+    for _ in range(EPOCHS):
+        for i in range(0, ROWS, BATCH):
+            rows = slice(i, i + BATCH)
+            batch = tuple(map(tf.constant, (x[rows], ids[rows])))
+            coordinator.schedule(step, args=(batch, tf.constant(y[rows])))
+            coordinator.join()
+    training.finish(model, optimizer)
+    return model
+
+
+def _write(folder, name, arrays):
+    path = Path(folder) / f"{name}.npz"
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(temporary, path)
+
+
+def main(name, strategy_name, folder):
+    task = json.loads(os.environ["TF_CONFIG"])["task"]
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    coordinated = strategy_name.startswith("ParameterServer")
+    if coordinated and task["type"] != "chief":
+        tf.distribute.Server(
+            resolver.cluster_spec(),
+            job_name=task["type"],
+            task_index=task["index"],
+            protocol="grpc",
+            start=True,
+        ).join()
+    if coordinated:
+        strategy = tf.distribute.ParameterServerStrategy(resolver)
+        coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
+    else:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            cluster_resolver=resolver
+        )
+    keras, module = keras_and_module(name)
+    run = (
+        functools.partial(_coordinated, strategy, coordinator)
+        if coordinated
+        else lambda *cell: training.train(*cell, strategy)[0]
+    )
+    for feature_name, feature in FEATURES.items():
+        if CELLS[name, strategy_name, feature_name] is not True:
+            continue
+        try:
+            model = run(keras, module.LAMB, feature)
+        except Exception:  # the other cells are to be seen all the same
+            print(f"{feature_name}: failed", flush=True)
+            traceback.print_exc()
+            continue
+        weights = {f"w{i}": w for i, w in enumerate(model.get_weights())}
+        if task["type"] == "chief" or task["index"] == 0:
+            _write(folder, feature_name, weights)
+        print(f"{feature_name}: done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
