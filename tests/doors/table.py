@@ -42,11 +42,20 @@ ROWS = [
     ("Keras 3, torch", "no strategy"),
 ]
 
-_NO_FIT = "Keras' fit does not take a coordinator's datasets here; own loop"
+_ASYNCHRONOUS = (
+    "`fit` under a parameter server is asynchronous and equals no other run; "
+    "its coordinator's loop is the custom loop"
+)
+_NO_MIXED_PS = "tf_keras refuses mixed float16 under a parameter server itself"
 
 
 def _cell(front_end, strategy, feature):
     """True, or why not."""
+    if strategy.startswith("ParameterServer"):
+        if feature == "fit":
+            return _ASYNCHRONOUS
+        if feature.startswith("float16") and front_end.startswith("tf"):
+            return _NO_MIXED_PS
     return True
 
 

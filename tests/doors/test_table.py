@@ -8,6 +8,7 @@ import pytest
 from tests.doors import table
 from tests.doors.environment import available, keras_and_module
 from tests.doors.features import FEATURES, inner
+from tests.processes import Cluster
 
 # What the end of the run prints: {cell: largest difference of a weight}.
 DISTANCES = {}
@@ -85,15 +86,19 @@ def test_strategy_in_one_process(front_end, strategy, feature):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Starts a cluster for a row of the table, once; gives its folder."""
-    from tests.doors import processes
-
     folders = {}
 
     def folder_of(front_end, strategy):
         row = front_end, strategy
         if row not in folders:
             folders[row] = tmp_path_factory.mktemp("cluster")
-            processes.run_row(*row, folders[row])
+            folder = folders[row]
+            jobs = table.CLUSTERS[strategy]
+            with Cluster(
+                jobs, "tests.doors.worker", [*row, folder], folder / "log.txt"
+            ) as cluster:
+                # Workers of a coordinator never end by themselves.
+                cluster.wait(["chief"] if "chief" in jobs else ["worker"])
         return folders[row]
 
     return folder_of

@@ -20,6 +20,7 @@ from tests.doors import training
 from tests.doors.environment import keras_and_module
 from tests.doors.features import BATCH, EPOCHS, FEATURES, ROWS, data
 from tests.doors.table import CELLS
+from tf_lamb import multi_worker
 
 
 def _coordinated(strategy, coordinator, keras, lamb, feature):
@@ -78,6 +79,8 @@ def main(name, strategy_name, folder):
             cluster_resolver=resolver
         )
     keras, module = keras_and_module(name)
+    if module.__name__ == "tf_lamb.keras3":
+        multi_worker.enable_fit()
     run = (
         functools.partial(_coordinated, strategy, coordinator)
         if coordinated

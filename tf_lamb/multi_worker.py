@@ -1,0 +1,338 @@
+"""What training in several processes needs beside an optimizer.
+
+For `tf.distribute.MultiWorkerMirroredStrategy`, with Keras 3 or tf_keras:
+
+    multi_worker.enable_fit()  # Keras 3 only
+    model = multi_worker.build_same(strategy, make_model)
+    steps = multi_worker.Checkpoint(folder, every=100)
+    done = steps.restore(model)
+    model.fit(dataset.skip(done), callbacks=[steps], ...)
+    multi_worker.save(model, "model.keras")
+
+Every worker makes the same calls: reading a variable of which each worker has
+a part is a collective operation.
+"""
+
+import functools
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Union
+
+import tensorflow as tf
+
+PathLike = Union[str, os.PathLike]
+_HINT = "start every worker with the same script, flags and versions"
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files.
+
+    Args:
+      strategy: any strategy; without other workers there is one process.
+    """
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    cluster = resolver.cluster_spec().as_dict()
+    if "chief" in cluster:
+        return resolver.task_type == "chief"
+    return resolver.task_type == "worker" and resolver.task_id == 0
+
+
+def _in_multi_worker_mode(strategy) -> bool:
+    return (
+        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        and strategy.extended._in_multi_worker_mode()
+    )
+
+
+def enable_fit() -> None:
+    """Makes Keras 3's `fit`, `evaluate` and `predict` work in several workers.
+
+    Two lines of Keras 3 (seen in 3.15.1) stop them under
+    MultiWorkerMirroredStrategy; this replaces the two functions, for that
+    strategy only. Without it, and with tf_keras, nothing changes.
+
+    Raises:
+      RuntimeError: Keras has other internals than those that are replaced.
+    """
+    import keras
+
+    try:
+        from keras.src.backend.tensorflow import trainer
+
+        build = trainer.TensorFlowTrainer._maybe_symbolic_build
+        reduce = trainer.reduce_per_replica
+    except (ImportError, AttributeError):
+        raise RuntimeError(
+            f"multi_worker.enable_fit: Keras {keras.__version__} has not the "
+            "internals of Keras 3.15 that this replaces; train by a loop of "
+            "your own with strategy.run, or install keras==3.15.1."
+        ) from None
+    if not hasattr(build, "_tf_lamb"):
+        trainer.TensorFlowTrainer._maybe_symbolic_build = _local_build(build)
+        trainer.reduce_per_replica = _scalar_reduce(reduce)
+
+
+def _local_build(original: Callable) -> Callable:
+    """Cures: a batch (a tuple) is reduced over the workers to learn shapes."""
+
+    @functools.wraps(original)
+    def build(model, iterator=None, data_batch=None):
+        strategy = model._distribute_strategy
+        if iterator is None or not _in_multi_worker_mode(strategy):
+            return original(model, iterator, data_batch)
+        for _, _, batches in iterator:
+            # The first replica's part has the shapes, bar the batch size.
+            batch = tf.nest.map_structure(
+                lambda v: strategy.experimental_local_results(v)[0],
+                next(batches),
+            )
+            break
+        with strategy.scope():
+            return model._symbolic_build(data_batch=batch)
+
+    build._tf_lamb = True
+    return build
+
+
+def _scalar_reduce(original: Callable) -> Callable:
+    """Cures: the mean of metrics is taken along axis 0, but they are scalars."""
+
+    @functools.wraps(original)
+    def reduce(values, strategy, reduction):
+        if reduction not in ("auto", "mean") or not _in_multi_worker_mode(
+            strategy
+        ):
+            return original(values, strategy, reduction)
+        return tf.nest.map_structure(
+            lambda v: strategy.reduce(tf.distribute.ReduceOp.MEAN, v, None),
+            values,
+        )
+
+    return reduce
+
+
+def save(model: Any, path: PathLike) -> None:
+    """`model.save(path)` on all workers; only the chief's file stays.
+
+    The others have to take part, because variables of which each worker has a
+    part are summed up when they are read.
+
+    Args:
+      model: a Keras model made under the strategy.
+      path: ends in `.keras` or `.h5`; its folder is made if need be.
+    """
+    path = Path(path)
+    strategy = model.distribute_strategy
+    if not is_chief(strategy):
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(str(Path(folder) / path.name))
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{path.name}")
+    model.save(str(temporary))
+    os.replace(temporary, path)
+
+
+def build_same(
+    strategy: tf.distribute.Strategy, make_model: Callable[[], Any]
+) -> Any:
+    """Makes the model under `strategy`, after all workers' have been compared.
+
+    Workers whose models, optimizers or pattern lists differ hang, or fail far
+    from the cause, because making a variable is a collective operation already.
+    So the model is made once outside the strategy, described, compared and
+    dropped.
+
+    Args:
+      strategy: the strategy, the same kind on every worker.
+      make_model: makes and compiles the model; called twice. The optimizer has
+        to be made in it.
+
+    Returns:
+      The model, made in `strategy.scope()`.
+
+    Raises:
+      ValueError: on every worker, if two differ; names the workers, what they
+        differ in, and their values.
+    """
+    model = make_model()
+    _compare(strategy, describe(model))
+    _reset_names(model)
+    del model
+    with strategy.scope():
+        return make_model()
+
+
+def describe(model: Any) -> Dict[str, Any]:
+    """What has to be the same on every worker, as {name: JSON value}.
+
+    Args:
+      model: a compiled model.
+    """
+    facts = {f"version of {p}": v for p, v in _versions(model).items()}
+    variables = [
+        [
+            getattr(v, "path", v.name),
+            list(v.shape),
+            str(getattr(v.dtype, "name", v.dtype)),
+        ]
+        for v in model.weights
+    ]
+    facts["number of variables"] = len(variables)
+    facts.update(
+        {f"variable {i}": variable for i, variable in enumerate(variables)}
+    )
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        facts["optimizer"] = type(optimizer).__name__
+        for name, value in optimizer.get_config().items():
+            facts[f"the optimizer's {name}"] = value
+    # As JSON has it, so that tuples equal lists.
+    return json.loads(json.dumps(facts, default=str))
+
+
+def _versions(model: Any) -> Dict[str, str]:
+    import tf_lamb
+
+    keras = _keras_of(model)
+    return {
+        "tensorflow": tf.__version__,
+        "keras": getattr(keras, "__version__", keras.__name__),
+        "tf_lamb": tf_lamb.__version__,
+    }
+
+
+def _keras_of(model: Any):
+    """The Keras that a model belongs to."""
+    names = {base.__module__.split(".")[0] for base in type(model).__mro__}
+    if "tf_keras" in names:
+        import tf_keras
+
+        return tf_keras
+    import keras
+
+    return keras
+
+
+def _reset_names(model: Any) -> None:
+    """The second model shall be `dense` again, not `dense_1`."""
+    _keras_of(model).backend.reset_uids()
+
+
+def _gather(strategy, codes: List[int]):
+    """Each replica's vector of whole numbers, int32 `[replicas, length]`."""
+    values = strategy.experimental_distribute_values_from_function(
+        lambda _: tf.constant([codes], tf.int32)
+    )
+    return strategy.gather(values, axis=0).numpy()
+
+
+def _compare(strategy, facts: Dict[str, Any]) -> None:
+    """Raises ValueError on every worker if two workers' facts differ."""
+    text = json.dumps(facts).encode("utf-8")
+    longest = int(_gather(strategy, [len(text)]).max())
+    rows = _gather(strategy, list(text.ljust(longest)))
+    all_facts = [json.loads(bytes(row.tolist()).decode()) for row in rows]
+    first = all_facts[0]
+    for i, other in enumerate(all_facts):
+        for name in [*first, *(n for n in other if n not in first)]:
+            a, b = (x.get(name, "none") for x in (first, other))
+            if a != b:
+                raise ValueError(
+                    f"workers disagree on {name}: replica 0 has {a!r}, "
+                    f"replica {i} has {b!r}; {_HINT}."
+                )
+
+
+class _Callback:
+    """What both Keras ask of a callback, without importing either."""
+
+    params = None
+    model = None
+
+    def set_params(self, params):
+        self.params = params
+
+    def set_model(self, model):
+        self.model = model
+        self._model = model
+
+    def __getattr__(self, name):
+        if name.startswith("on_"):
+            return lambda *args, **kwargs: None
+        raise AttributeError(name)
+
+
+class Checkpoint(_Callback):
+    """Checkpoints every `every` steps, from which all workers go on.
+
+    Weights, optimizer (with the sums of an unfinished accumulation) and the
+    count of steps; the chief's files stay, the others' are dropped. A worker
+    that dies takes the job with it (collectives cannot go on without it): start
+    all workers again, and they continue from the last checkpoint, on the same
+    batches if the data come in the same order.
+
+    Args:
+      folder: where the checkpoints are; all workers must see it.
+      every: steps between checkpoints, >= 1.
+      keep: how many checkpoints stay.
+    """
+
+    def __init__(self, folder: PathLike, every: int, keep: int = 2):
+        if every != int(every) or every < 1:
+            raise ValueError(
+                f"every: expected a whole number >= 1, got {every!r}."
+            )
+        self.folder = Path(folder)
+        self.every = int(every)
+        self.keep = keep
+        self.step = 0
+        self._manager = None
+
+    def restore(self, model: Any) -> int:
+        """Loads the last checkpoint, if there is one.
+
+        Args:
+          model: compiled, made under the strategy.
+
+        Returns:
+          The count of steps that are done: batches to skip.
+        """
+        strategy = model.distribute_strategy
+        model.optimizer.build(model.trainable_variables)
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=model.optimizer, step=self._step
+        )
+        self._scratch = None
+        folder = self.folder
+        if not is_chief(strategy):
+            self._scratch = folder = tempfile.mkdtemp()
+        self._manager = tf.train.CheckpointManager(
+            checkpoint, str(folder), max_to_keep=self.keep
+        )
+        latest = tf.train.latest_checkpoint(str(self.folder))
+        if latest:
+            checkpoint.restore(latest).assert_existing_objects_matched()
+        self.step = int(self._step.numpy())
+        return self.step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._manager is None:
+            raise ValueError(
+                "multi_worker.Checkpoint: call restore(model) before fit, and "
+                "skip as many batches as it returns."
+            )
+        self.step += 1
+        if self.step % self.every == 0:
+            self._step.assign(self.step)
+            self._manager.save(checkpoint_number=self.step)
+
+    def on_train_end(self, logs=None):
+        if self._scratch:
+            shutil.rmtree(self._scratch, ignore_errors=True)
