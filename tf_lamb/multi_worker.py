@@ -52,9 +52,11 @@ def _in_multi_worker_mode(strategy) -> bool:
 def enable_fit() -> None:
     """Makes Keras 3's `fit`, `evaluate` and `predict` work in several workers.
 
-    Two lines of Keras 3 (seen in 3.15.1) stop them under
-    MultiWorkerMirroredStrategy; this replaces the two functions, for that
-    strategy only. Without it, and with tf_keras, nothing changes.
+    Two functions of Keras 3 (seen in 3.15.1) stop them under
+    MultiWorkerMirroredStrategy, and a third lets a loss scaler decide by each
+    worker's own gradients, so that a worker with an overflow waits for the
+    others forever. This replaces the three; elsewhere they do what they did.
+    tf_keras needs none of it.
 
     Raises:
       RuntimeError: Keras has other internals than those that are replaced.
@@ -66,6 +68,8 @@ def enable_fit() -> None:
 
         build = trainer.TensorFlowTrainer._maybe_symbolic_build
         reduce = trainer.reduce_per_replica
+        scaler = keras.optimizers.LossScaleOptimizer
+        check = scaler.check_finite
     except (ImportError, AttributeError):
         raise RuntimeError(
             f"multi_worker.enable_fit: Keras {keras.__version__} has not the "
@@ -75,6 +79,7 @@ def enable_fit() -> None:
     if not hasattr(build, "_tf_lamb"):
         trainer.TensorFlowTrainer._maybe_symbolic_build = _local_build(build)
         trainer.reduce_per_replica = _scalar_reduce(reduce)
+        scaler.check_finite = _common_check(check)
 
 
 def _local_build(original: Callable) -> Callable:
@@ -85,6 +90,13 @@ def _local_build(original: Callable) -> Callable:
         strategy = model._distribute_strategy
         if iterator is None or not _in_multi_worker_mode(strategy):
             return original(model, iterator, data_batch)
+        if model.steps_per_execution > 1:
+            raise ValueError(
+                f"steps_per_execution={model.steps_per_execution}: TensorFlow "
+                "cannot run collective operations in the conditional loop that "
+                "Keras 3 makes of several steps; compile the model with "
+                "steps_per_execution=1 for several workers."
+            )
         for _, _, batches in iterator:
             # The first replica's part has the shapes, bar the batch size.
             batch = tf.nest.map_structure(
@@ -100,7 +112,7 @@ def _local_build(original: Callable) -> Callable:
 
 
 def _scalar_reduce(original: Callable) -> Callable:
-    """Cures: the mean of metrics is taken along axis 0, but they are scalars."""
+    """Cures: the mean of metrics, which are scalars, is taken along axis 0."""
 
     @functools.wraps(original)
     def reduce(values, strategy, reduction):
@@ -114,6 +126,26 @@ def _scalar_reduce(original: Callable) -> Callable:
         )
 
     return reduce
+
+
+def _common_check(original: Callable) -> Callable:
+    """Cures: each replica asks only whether its own gradients are finite.
+
+    Under MirroredStrategy the first replica's answer counts, so that another's
+    overflow never lowers the scale; in several workers, each follows its own.
+    """
+
+    @functools.wraps(original)
+    def check_finite(scaler, grads):
+        finite = original(scaler, grads)
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return finite
+        overflows = tf.cast(tf.logical_not(finite), tf.float32)
+        overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
+        return tf.equal(overflows, 0.0)
+
+    return check_finite
 
 
 def save(model: Any, path: PathLike) -> None:
@@ -161,9 +193,11 @@ def build_same(
         differ in, and their values.
     """
     model = make_model()
-    _compare(strategy, describe(model))
-    _reset_names(model)
+    facts = describe(model)
+    # The second model shall be `dense` again, not `dense_1`.
+    _reset_names(_keras_of(model))
     del model
+    _compare(strategy, facts)
     with strategy.scope():
         return make_model()
 
@@ -219,9 +253,13 @@ def _keras_of(model: Any):
     return keras
 
 
-def _reset_names(model: Any) -> None:
-    """The second model shall be `dense` again, not `dense_1`."""
-    _keras_of(model).backend.reset_uids()
+def _reset_names(keras) -> None:
+    if hasattr(keras.backend, "reset_uids"):
+        keras.backend.reset_uids()
+        return
+    from keras.src.utils import naming  # Keras 3
+
+    naming.reset_uids()
 
 
 def _gather(strategy, codes: List[int]):
@@ -304,7 +342,8 @@ class Checkpoint(_Callback):
           The count of steps that are done: batches to skip.
         """
         strategy = model.distribute_strategy
-        model.optimizer.build(model.trainable_variables)
+        with strategy.scope():
+            model.optimizer.build(model.trainable_variables)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         checkpoint = tf.train.Checkpoint(
             model=model, optimizer=model.optimizer, step=self._step
