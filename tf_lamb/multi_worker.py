@@ -292,6 +292,8 @@ class _Callback:
 
     params = None
     model = None
+    _supports_tf_logs = True
+    _chief_worker_only = None
 
     def set_params(self, params):
         self.params = params
@@ -300,9 +302,14 @@ class _Callback:
         self.model = model
         self._model = model
 
+    def _implements_train_batch_hooks(self):
+        return True  # asked by tf_keras
+
     def __getattr__(self, name):
         if name.startswith("on_"):
             return lambda *args, **kwargs: None
+        if name.startswith("_implements_"):
+            return lambda: False
         raise AttributeError(name)
 
 
