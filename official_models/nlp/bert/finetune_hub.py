@@ -67,7 +67,7 @@ def module_folder(output: Path) -> str:
 
 
 def make_model(folder: str, total_steps: int):
-    """Encoder, mean of its token vectors, dropout, one logit; compiled."""
+    """Encoder, mean of its token vectors, one logit; compiled."""
     import tensorflow_hub as hub
     import tf_keras as keras
 
@@ -80,8 +80,8 @@ def make_model(folder: str, total_steps: int):
     }
     trainable = not FLAGS.freeze_encoder
     encoder = hub.KerasLayer(folder, trainable=trainable, name="encoder")
-    features = keras.layers.Dropout(0.1)(encoder(inputs)["default"])
-    logit = keras.layers.Dense(1, name="classifier")(features)
+    # The dropouts are the encoder's, whose random state is checkpointed.
+    logit = keras.layers.Dense(1, name="classifier")(encoder(inputs)["default"])
     model = keras.Model(inputs, logit)
     rate = tf_lamb.WarmupPolynomial(
         FLAGS.learning_rate, total_steps, total_steps // 10

@@ -1,0 +1,151 @@
+"""A Hub module of BERT: exported, loaded by tf_keras, fine-tuned, reloaded."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from official_models.common.errors import InputError
+from official_models.nlp.bert import sst2
+
+# In a process with tf_keras: does the module compute what the model does?
+CHECK = """
+import sys, numpy as np, tensorflow as tf, tensorflow_hub as hub
+folder = sys.argv[1]
+want = np.load(folder + '/expected.npz')
+layer = hub.KerasLayer(folder + '/module', trainable=True)
+inputs = dict(input_word_ids=tf.constant(want['ids']),
+              input_mask=tf.constant(want['mask']),
+              input_type_ids=tf.zeros_like(want['ids']))
+got = layer(inputs)
+for name in ('sequence_output', 'pooled_output'):
+    np.testing.assert_allclose(got[name], want[name], rtol=0, atol=1e-5)
+m = want['mask'][..., None]
+mean = (want['sequence_output'] * m).sum(1) / m.sum(1)
+np.testing.assert_allclose(got['default'], mean, rtol=0, atol=1e-5)
+a, b = (layer(inputs, training=True)['default'] for _ in range(2))
+assert np.abs(a - b).max() > 1e-3, 'dropout draws anew'
+names = [v.name for v in layer.trainable_variables]
+assert 'bert/encoder/layer_1/attention/self/query/kernel:0' in names, names
+assert all(v.trainable for v in layer.trainable_variables)
+"""
+
+
+def _python(*arguments, legacy):
+    environment = {**os.environ, "TF_USE_LEGACY_KERAS": str(int(legacy))}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub")
+    result = _python(
+        "-m", "tests.official_models.nlp.bert.hub_run", folder, legacy=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows = ["good film\t1", "bad film\t0", "good\t1", "bad\t0"] * 8
+    data = folder / "SST-2"
+    data.mkdir()
+    for name in ("train", "dev", "test"):
+        text = "\n".join(["sentence\tlabel", *rows]) + "\n"
+        (data / f"{name}.tsv").write_text(text)
+    return folder
+
+
+def _finetune(folder, output, *more):
+    return _python(
+        "-m",
+        "official_models.nlp.bert.finetune_hub",
+        f"--data_dir={folder}",
+        f"--hub_module={folder / 'module'}",
+        f"--output_dir={output}",
+        "--batch_size=8",
+        "--max_length=8",
+        *more,
+        legacy=True,
+    )
+
+
+def test_module_computes_what_the_model_does(folder):
+    result = _python("-c", CHECK, folder, legacy=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_fine_tunes_saves_reloads_and_refuses_other_flags(folder):
+    output = folder / "run"
+    run = ("--epochs=15", "--learning_rate=0.02")
+    result = _finetune(folder, output, *run)
+    assert result.returncode == 0, result.stderr[-3000:]
+    report = json.loads((output / "report.json").read_text())
+    assert report["steps"] == 60
+    assert report["test_accuracy"] == 1.0
+    assert report["reloaded_difference"] == 0
+    ratios = report["trust_ratios"]
+    excluded = {n for n in ratios if "LayerNorm" in n or "bias" in n}
+    assert excluded and all(ratios[n] == 1 for n in excluded)
+    assert ratios["bert/encoder/layer_0/attention/self/query/kernel"] != 1
+    assert (output / "trust_ratios.png").stat().st_size > 1000
+
+    # Its last checkpoint is that of step 50: the end is reached once more.
+    (output / "report.json").unlink()
+    assert _finetune(folder, output, *run).returncode == 0
+    again = json.loads((output / "report.json").read_text())
+    assert again["trust_ratios"] == pytest.approx(ratios, rel=1e-4)
+
+    result = _finetune(folder, output, "--epochs=15", "--learning_rate=0.5")
+    assert result.returncode == 2
+    assert "name another --output_dir" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a\tb\nx\t1\n", "line 1: got 'a"),
+        ("sentence\tlabel\ngood\t1\nbad\t2\n", "line 3: got 'bad"),
+        ("sentence\tlabel\ngood film\n", "line 2: got 'good film'"),
+        ("sentence\tlabel\n", "no example"),
+    ],
+)
+def test_bad_tables_are_named_with_their_line(tmp_path, text, message):
+    (tmp_path / "dev.tsv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        sst2.read_split(tmp_path, "dev")
+
+
+def test_missing_files_end_with_status_2(tmp_path):
+    with pytest.raises(InputError, match="no dev.tsv"):
+        sst2.read_split(tmp_path, "dev")
+    result = _finetune(tmp_path, tmp_path / "run")
+    assert result.returncode == 2
+    lines = [n for n in result.stderr.splitlines() if n.startswith("error:")]
+    assert lines == [
+        f"error: --data_dir {tmp_path}: no dev.tsv; expected GLUE's SST-2, "
+        "unpacked"
+    ]
+
+
+def test_encoder_s_folder_is_checked(tmp_path):
+    from official_models.nlp.bert import hub_encoder
+
+    with pytest.raises(InputError, match="has no config.json"):
+        hub_encoder.read_encoder(tmp_path)
+    for name in hub_encoder.FILES:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match="'vocab_size' is missing or wrong"):
+        hub_encoder.read_encoder(tmp_path)
+
+
+def test_order_shuffles_each_epoch_anew_and_repeats_itself():
+    order = sst2.order(50, 2, seed=3)
+    assert order == sst2.order(50, 2, seed=3)
+    assert sorted(order[:50]) == sorted(order[50:]) == list(range(50))
+    assert order[:50] != order[50:]
+    assert np.mean(order) == 24.5
