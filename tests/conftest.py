@@ -1,9 +1,16 @@
-"""Settings of all tests: a quiet TensorFlow with four logical CPUs."""
+"""Settings of all tests: logical devices, and the table at the end."""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # Before JAX is imported: devices for keras.distribution.
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "")
+        + " --xla_force_host_platform_device_count=8"
+    )
 
 
 def pytest_report_header(config):
@@ -18,3 +25,15 @@ def pytest_configure(config):
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * 4,
         )
+
+
+def pytest_terminal_summary(terminalreporter):
+    table = sys.modules.get("tests.doors.table")
+    lines = table.summary() if table else []
+    if lines:
+        terminalreporter.section("front ends x strategies x features")
+        terminalreporter.write_line(
+            "Largest difference of a weight from the run on one device:"
+        )
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -1,6 +1,14 @@
 """LAMB and LARS for tf_keras, and for `tf.keras` up to TensorFlow 2.15.
 
 `optimizers.py` has their arguments; here is what Keras 2 asks of an optimizer.
+The arguments of Keras 3 that Keras 2 lacks work here too:
+`gradient_accumulation_steps`, `loss_scale_factor`; averages (EMA) begin with
+the first updated weights, as in Keras 3.
+
+A run of `tfa.optimizers.LAMB` goes on: `LAMB.from_config(its config)`, and
+`tf.train.Checkpoint` or `load_weights` of its checkpoints, with the moments.
+The `.keras` format and checkpoints keep the optimizer's state; of a SavedModel
+folder, Keras 2 restores no optimizer's.
 """
 
 import tensorflow as tf

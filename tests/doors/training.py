@@ -90,12 +90,16 @@ def own_loop(strategy, model, optimizer, feature, batch_size=BATCH, parts=1):
     finish(model, optimizer)
 
 
+def _has_own_loop(lamb, feature):
+    return feature.own_loop or issubclass(lamb, tf.compat.v1.train.Optimizer)
+
+
 def make(keras, lamb, feature, arguments, strategy=None):
     """Model and optimizer under the strategy."""
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = make_model(keras, feature)
         optimizer = make_optimizer(keras, lamb, feature, arguments)
-        if not feature.own_loop:
+        if not _has_own_loop(lamb, feature):
             model.compile(optimizer, "mse", jit_compile=False)
     return model, optimizer
 
@@ -103,7 +107,7 @@ def make(keras, lamb, feature, arguments, strategy=None):
 def train(keras, lamb, feature, strategy):
     """Runs a cell; returns model and optimizer."""
     model, optimizer = make(keras, lamb, feature, feature.arguments, strategy)
-    if feature.own_loop:
+    if _has_own_loop(lamb, feature):
         own_loop(strategy, model, optimizer, feature)
     else:
         dataset = _dataset(feature, BATCH)

@@ -1,0 +1,256 @@
+"""What tf_keras (tf.keras up to 2.15) promises, kept by our optimizers."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.keras2 import problems
+from tests.keras3.problems import gradients, initial_values
+from tf_lamb import keras2
+
+keras = keras2.keras
+# Up to TensorFlow 2.15, tf.keras is this Keras anyway.
+LEGACY = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
+if tf.__version__ < "2.16":
+    LEGACY = dict(os.environ)
+
+
+def _model(optimizer, **compile_arguments):
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Dense(8, "tanh", name="hidden", input_shape=(5,)),
+        keras.layers.Dense(1, name="out"),
+    ]
+    model = keras.Sequential(layers, name="model")
+    model.compile(optimizer, "mse", **compile_arguments)
+    return model
+
+
+def _data(rows=64):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 5)).astype("float32")
+    return x, x[:, :1] - x[:, 1:2]
+
+
+def _fit(model, epochs=1, **arguments):
+    x, y = _data()
+    arguments = {"batch_size": 16, "shuffle": False, "verbose": 0, **arguments}
+    return model.fit(x, y, epochs=epochs, **arguments).history["loss"]
+
+
+@pytest.mark.parametrize("name", ["LAMB", "LARS"])
+def test_fit_learns(name):
+    arguments = {"trust_coefficient": 0.1} if name == "LARS" else {}
+    losses = _fit(_model(getattr(keras2, name)(0.05, **arguments)), 20)
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_the_names_of_the_package_are_these_under_legacy_keras():
+    code = (
+        "import tf_lamb, tensorflow as tf\n"
+        "assert tf_lamb.LAMB.__module__ == 'tf_lamb.keras2'\n"
+        "assert issubclass(tf_lamb.LARS, tf.keras.optimizers.Optimizer)\n"
+        "s = tf.keras.optimizers.schedules.LearningRateSchedule\n"
+        "assert issubclass(tf_lamb.WarmupPolynomial, s)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env=LEGACY, check=True)
+
+
+def test_without_it_they_are_those_of_the_keras_that_is_there():
+    name = "keras2" if tf.__version__ < "2.16" else "keras3"
+    code = f"import tf_lamb; assert tf_lamb.LAMB.__module__[8:] == '{name}'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_save_and_load_go_on_with_the_same_weights(tmp_path):
+    def optimizer():
+        return keras2.LAMB(
+            keras2.Rewarmup(
+                [
+                    keras2.WarmupPolynomial(0.05, 8, 2),
+                    keras2.WarmupPolynomial(0.02, 30, 2),
+                ],
+                [8, 30],
+            ),
+            weight_decay=0.1,
+            exclude_from_weight_decay=["bias"],
+            exclude_from_layer_adaptation=[],
+            gradient_accumulation_steps=3,
+            use_ema=True,
+        )
+
+    whole = _model(optimizer())
+    _fit(whole, 5, callbacks=[])
+    # 2 x 4 batches: saved in the middle of an accumulation.
+    half = _model(optimizer())
+    for _ in range(2):
+        _train_on_batches(half)
+    half.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is keras2.LAMB
+    assert loaded.optimizer.get_config() == half.optimizer.get_config()
+    for _ in range(3):
+        _train_on_batches(loaded)
+    loaded.optimizer.finalize_variable_values(loaded.trainable_variables)
+    for a, b in zip(loaded.get_weights(), whole.get_weights()):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def _train_on_batches(model):
+    x, y = _data()
+    for i in range(0, 64, 16):
+        model.train_on_batch(x[i : i + 16], y[i : i + 16])
+
+
+def test_checkpoint_goes_on_in_the_middle_of_an_accumulation(tmp_path):
+    def make():
+        model = _model(keras2.LAMB(0.05, gradient_accumulation_steps=3))
+        model.optimizer.build(model.trainable_variables)
+        return model, tf.train.Checkpoint(
+            model=model, optimizer=model.optimizer
+        )
+
+    whole, _ = make()
+    half, checkpoint = make()
+    _train_on_batches(whole)
+    _train_on_batches(half)
+    path = checkpoint.save(str(tmp_path / "half"))
+    resumed, checkpoint = make()
+    checkpoint.restore(path).assert_existing_objects_matched()
+    _train_on_batches(whole)
+    _train_on_batches(resumed)
+    for a, b in zip(resumed.get_weights(), whole.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_config_round_trip_keeps_everything():
+    optimizer = keras2.LARS(
+        0.1,
+        0.8,
+        weight_decay=0.2,
+        exclude_from_weight_decay=["bias"],
+        exclude_from_layer_adaptation=[],
+        form="timm",
+        norm="l1",
+        phi_bounds=(0.1, 2.0),
+        skip_nonfinite=False,
+        jit_compile=False,
+        clipvalue=1.0,
+        loss_scale_factor=8.0,
+        name="other",
+    )
+    config = optimizer.get_config()
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.get_config() == config
+    assert config["exclude_from_layer_adaptation"] == []
+
+
+def test_loss_scaler_skips_a_micro_batch_and_the_cycle_goes_on():
+    """Three good micro-batches with a bad one among them are three."""
+
+    def run(bad_at):
+        inner = keras2.LAMB(0.05, gradient_accumulation_steps=3)
+        optimizer = keras.mixed_precision.LossScaleOptimizer(
+            inner, initial_scale=8.0
+        )
+        variables = problems.make_variables(initial_values())
+        good = iter(range(9))
+        for i in range(9 if bad_at is None else 10):
+            factor = np.float32(np.inf if i == bad_at else 1)
+            grads = gradients(0 if i == bad_at else next(good))
+            optimizer.apply_gradients(
+                [
+                    (tf.constant(factor * (grads[v.name[:-2]] + 1)), v)
+                    for v in variables
+                ]
+            )
+        return problems.values_of(variables)
+
+    alone = run(None)
+    for name, value in run(5).items():
+        np.testing.assert_array_equal(value, alone[name])
+
+
+def test_accumulating_steps_only_add():
+    """The branch that accumulates touches no moment and calls no kernel."""
+    model = _model(keras2.LAMB(0.05, gradient_accumulation_steps=2))
+    model.optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(*grads):
+        model.optimizer.apply_gradients(zip(grads, model.trainable_variables))
+
+    grads = [tf.zeros(v.shape) for v in model.trainable_variables]
+    graph = step.get_concrete_function(*grads).graph
+    (condition,) = [
+        op for op in graph.get_operations() if op.type in ("If", "StatelessIf")
+    ]
+    library = graph.as_graph_def().library.function
+    functions = {f.signature.name: f for f in library}
+    branch = functions[condition.get_attr("else_branch").name]
+    kinds = {node.op for node in branch.node_def}
+    writes = [n.op for n in branch.node_def if n.op.startswith("Assign")]
+    assert writes == ["AssignAddVariableOp"] * len(grads)
+    assert not kinds & {"PartitionedCall", "StatefulPartitionedCall"}
+
+
+def test_two_models_do_not_touch_each_other():
+    one, two = (_model(keras2.LAMB(0.05)) for _ in range(2))
+    before = two.get_weights()
+    _fit(one)
+    for a, b in zip(two.get_weights(), before):
+        np.testing.assert_array_equal(a, b)
+    _fit(two)
+    for a, b in zip(two.get_weights(), one.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_constraint_method_and_rate():
+    variable = tf.Variable(
+        np.ones(3, "float32"),
+        name="w",
+        constraint=lambda x: tf.clip_by_value(x, 0.9, 1.1),
+    )
+    optimizer = keras2.LAMB(0.5, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["^w$"])
+    optimizer.apply_gradients([(tf.ones(3), variable)])
+    np.testing.assert_allclose(variable.numpy(), 0.9)
+    assert not optimizer.treatments["w"].decay
+    optimizer.learning_rate = 0.25
+    assert float(optimizer.lr) == 0.25
+    with pytest.raises(ValueError, match="built already"):
+        optimizer.exclude_from_weight_decay(var_names=["w"])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"gradient_accumulation_steps": 0}, "whole number >= 2"),
+        ({"loss_scale_factor": -1.0}, "loss_scale_factor: expected"),
+        ({"learning_rate": -1.0}, "learning_rate: expected"),
+        ({"global_clipnorm": 0.0}, "global_clipnorm: expected"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        keras2.LAMB(**arguments)
+
+
+def test_errors_name_the_variable_and_the_pattern():
+    optimizer = keras2.LAMB(0.1, exclude_from_weight_decay=["LayerNorm"])
+    with pytest.raises(ValueError, match="'LayerNorm' matches none of 4"):
+        _fit(_model(optimizer))
+    optimizer = keras2.LAMB(0.1)
+    with pytest.raises(ValueError, match="knows no variables yet"):
+        optimizer.describe()
+    optimizer.build([tf.Variable(1.0, name="known")])
+    with pytest.raises(ValueError, match="'unknown:0' is not one of the 1"):
+        optimizer.apply_gradients(
+            [(tf.constant(1.0), tf.Variable(1.0, name="unknown"))]
+        )
+    with pytest.raises(ValueError, match="no variable has a gradient"):
+        keras2.LAMB(0.1).apply_gradients([(None, tf.Variable(1.0))])
