@@ -4,19 +4,23 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --no-deps
 PY = .venv/bin/python
 PY_TORCH = .venv-torch/bin/python
+PY_TF215 = .venv-tf215/bin/python
+PY_OLDEST = .venv-oldest/bin/python
 PYTEST = -m pytest --durations=5
 
 # make run STEPS=20: the same, shorter. ARGS adds any flag of the script.
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
-.PHONY: help run test test-tensorflow test-jax test-torch lint format check \
-	package fixture clean
+.PHONY: help run test test-tensorflow test-jax test-tf215 test-torch \
+	test-oldest evidence lint format check package fixture clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run          pretrain a small BERT with LAMB (STEPS=20: a short try)"
-	@echo "make test         all tests, on TensorFlow and JAX"
+	@echo "make test         all tests: TensorFlow (Keras 3, tf_keras), JAX, TF 2.15"
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
+	@echo "make test-oldest  front-end tests on the oldest supported versions"
+	@echo "make evidence     ten workers killed, ten resumed (5 minutes)"
 	@echo "make check        ruff, then make test: what has to pass before a merge"
 	@echo "make format       ruff format"
 	@echo "make package      wheel and source distribution under dist/"
@@ -33,23 +37,47 @@ help:
 	$(PY_TORCH) $(PIP_INSTALL) -r requirements/torch.txt
 	touch $@
 
-.PHONY: .venv .venv-torch
+.venv-tf215/ready: requirements/tf215.txt
+	$(PYTHON) -m venv --clear .venv-tf215
+	$(PY_TF215) $(PIP_INSTALL) -r requirements/tf215.txt
+	touch $@
+
+.venv-oldest/ready: requirements/oldest.txt
+	$(PYTHON) -m venv --clear .venv-oldest
+	$(PY_OLDEST) $(PIP_INSTALL) -r requirements/oldest.txt
+	touch $@
+
+.PHONY: .venv .venv-torch .venv-tf215 .venv-oldest
 .venv: .venv/ready
 .venv-torch: .venv-torch/ready
+.venv-tf215: .venv-tf215/ready
+.venv-oldest: .venv-oldest/ready
 
 run: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.nlp.bert.pretrain $(RUN)
 
-test: test-tensorflow test-jax
+test: test-tensorflow test-jax test-tf215
 
 test-tensorflow: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/live
 
 test-jax: .venv/ready
-	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3
+	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/doors
+
+test-tf215: .venv-tf215/ready
+	KERAS_BACKEND=tensorflow $(PY_TF215) $(PYTEST) tests/keras2 tests/v1 \
+		tests/doors
 
 test-torch: .venv-torch/ready
-	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/live
+	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/live \
+		tests/doors
+
+test-oldest: .venv-oldest/ready
+	KERAS_BACKEND=tensorflow $(PY_OLDEST) $(PYTEST) tests/keras3 tests/doors
+
+evidence: .venv/ready
+	TF_CPP_MIN_LOG_LEVEL=3 $(PY) -m tests.multi_worker.faults --kills 10 \
+		--seed 0 --output tests/multi_worker/results/faults.json
 
 lint: .venv/ready
 	$(PY) -m ruff format --check
@@ -69,4 +97,4 @@ fixture: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) tests/official_models/nlp/bert/hf_fixture.py
 
 clean:
-	rm -rf .venv .venv-torch build dist *.egg-info
+	rm -rf .venv .venv-torch .venv-tf215 .venv-oldest build dist *.egg-info

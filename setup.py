@@ -7,7 +7,7 @@ from setuptools import setup
 
 ROOT = Path(__file__).parent
 INIT = (ROOT / "tf_lamb" / "__init__.py").read_text(encoding="utf-8")
-KERAS = ["keras>=3.3"]
+KERAS = ["keras>=3.10"]
 MODELS = ["tokenizers>=0.19", "matplotlib>=3.7", "tensorboard>=2.16", "tqdm"]
 
 setup(
@@ -25,7 +25,9 @@ setup(
     extras_require={
         "tensorflow": ["tensorflow>=2.16", *KERAS],
         "jax": ["jax", *KERAS],
+        "keras2": ["tf_keras"],
         "models": MODELS,
+        "hub": ["tf_keras", "tensorflow-hub", "setuptools<82", "safetensors"],
         "test": ["pytest>=8", "optax", "scipy", "ruff", *MODELS],
     },
     classifiers=[

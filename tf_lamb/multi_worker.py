@@ -97,7 +97,7 @@ def _local_build(original: Callable) -> Callable:
                 "Keras 3 makes of several steps; compile the model with "
                 "steps_per_execution=1 for several workers."
             )
-        for _, _, batches in iterator:
+        for *_, batches in iterator:  # two or three, by version
             # The first replica's part has the shapes, bar the batch size.
             batch = tf.nest.map_structure(
                 lambda v: strategy.experimental_local_results(v)[0],
