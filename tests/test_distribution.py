@@ -79,3 +79,29 @@ def test_nonfinite_gradient_of_one_replica_skips_on_all(strategy):
     for a, b in zip(alone.get_weights(), together.get_weights()):
         assert np.isfinite(b).all()
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("module", ["keras3", "keras2"])
+def test_two_models_on_two_replicas_do_not_touch_each_other(strategy, module):
+    """A compiled function must not hold on to the first model's variables."""
+    module = getattr(tf_lamb, module)
+    layers = keras.layers if module is tf_lamb.keras3 else module.keras.layers
+    models = keras if module is tf_lamb.keras3 else module.keras
+    x = np.ones((8, 3), "float32")
+    with strategy.scope():
+        pair = []
+        for _ in range(2):
+            models.utils.set_random_seed(0)
+            model = models.Sequential([layers.Dense(2), layers.Dense(1)])
+            model.build((None, 3))
+            model.compile(module.LAMB(0.05), "mse")
+            pair.append(model)
+    one, two = pair
+    before = two.get_weights()
+    one.fit(x, x[:, :1], batch_size=8, epochs=2, verbose=0)
+    for a, b in zip(two.get_weights(), before):
+        np.testing.assert_array_equal(a, b)
+    two.fit(x, x[:, :1], batch_size=8, epochs=2, verbose=0)
+    for a, b in zip(two.get_weights(), one.get_weights()):
+        np.testing.assert_array_equal(a, b)
+    assert np.abs(one.get_weights()[0] - before[0]).max() > 1e-3

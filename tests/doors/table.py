@@ -45,8 +45,11 @@ ROWS = [
 ]
 
 _ASYNCHRONOUS = (
-    "`fit` under a parameter server is asynchronous and equals no other run; "
-    "its coordinator's loop is the custom loop"
+    "`fit` under a parameter server works, but is asynchronous and so equals "
+    "no other run"
+)
+_NO_COORDINATOR = (
+    "Keras 3's `fit` takes no coordinator's datasets; the custom loop does"
 )
 _NO_MIXED_PS = "tf_keras refuses mixed float16 under a parameter server itself"
 
@@ -69,7 +72,8 @@ def _cell(front_end, strategy, feature):
             return _V1_SCALER
     if strategy.startswith("ParameterServer"):
         if feature == "fit":
-            return _ASYNCHRONOUS
+            keras_3 = front_end.startswith("Keras 3")
+            return _NO_COORDINATOR if keras_3 else _ASYNCHRONOUS
         if feature.startswith("float16") and front_end.startswith("tf"):
             return _NO_MIXED_PS
     return True

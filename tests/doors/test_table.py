@@ -150,3 +150,13 @@ def test_strategy_of_several_processes(cluster, front_end, strategy, feature):
         got = [weights[f"w{i}"] for i in range(len(weights.files))]
     expected, initial, _ = _expected_for(key)
     _compare(key, got, expected, initial)
+
+
+@pytest.mark.parametrize(
+    "front_end", [n for n in available() if n in ("tf_keras", "tf.keras 2.15")]
+)
+def test_fit_under_a_parameter_server_makes_every_update(cluster, front_end):
+    folder = cluster(front_end, "ParameterServer, 2 + 2 processes")
+    with np.load(folder / "asynchronous.npz") as result:
+        assert result["updates"] == 8
+        assert np.isfinite(result["loss"]).all()

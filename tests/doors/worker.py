@@ -51,6 +51,17 @@ def _coordinated(strategy, coordinator, keras, lamb, feature):
     return model
 
 
+def _fit_asynchronously(strategy, keras, lamb):
+    """tf_keras' `fit` with a coordinator; returns what there is to check."""
+    feature = FEATURES["fit"]
+    model, optimizer = training.make(keras, lamb, feature, {}, strategy)
+    batches = tf.data.Dataset.from_tensor_slices(data(feature)).repeat()
+    history = model.fit(
+        batches.batch(BATCH), epochs=EPOCHS, steps_per_epoch=4, verbose=0
+    ).history
+    return {"updates": optimizer.iterations.numpy(), "loss": history["loss"]}
+
+
 def _write(folder, name, arrays):
     path = Path(folder) / f"{name}.npz"
     temporary = path.with_name(path.name + ".tmp")
@@ -86,6 +97,9 @@ def main(name, strategy_name, folder):
         if coordinated
         else lambda *cell: training.train(*cell, strategy)[0]
     )
+    if coordinated and module.__name__ == "tf_lamb.keras2":
+        result = _fit_asynchronously(strategy, keras, module.LAMB)
+        _write(folder, "asynchronous", result)
     for feature_name, feature in FEATURES.items():
         if CELLS[name, strategy_name, feature_name] is not True:
             continue
