@@ -329,6 +329,10 @@ def lars(
     return ratio
 
 
+# Name -> (update in place, type of its options).
+RULES = {"lamb": (lamb, LambOptions), "lars": (lars, LarsOptions)}
+
+
 def dense(grad):
     """`grad` as a dense tensor; rows of equal index are added up."""
     # LAMB's moments decay densely, so a sparse path would be a second rule.

@@ -67,6 +67,7 @@ class LAMB(LayerAdaptive):
     """
 
     _SLOTS = ("m", "v")
+    _RULE_NAME = "lamb"
 
     def __init__(
         self,
@@ -186,6 +187,7 @@ class LARS(LayerAdaptive):
     """
 
     _SLOTS = ("momentum",)
+    _RULE_NAME = "lars"
 
     def __init__(
         self,

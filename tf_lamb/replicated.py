@@ -63,10 +63,7 @@ class Replicated(LayerAdaptive):
     def _fused_update(self, variable, treatment, *rest):
         """The compiled rule on one device's component of a variable."""
         *slots, grad, scale, decay, proceed, step, rate = rest
-        rule, options = {
-            2: (fused.lamb, fused.LambOptions),
-            1: (fused.lars, fused.LarsOptions),
-        }[len(slots)]
+        rule, options = fused.RULES[self._RULE_NAME]
         return rule(
             variable,
             grad,
