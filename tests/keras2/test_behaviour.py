@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,3 +255,20 @@ def test_errors_name_the_variable_and_the_pattern():
         )
     with pytest.raises(ValueError, match="no variable has a gradient"):
         keras2.LAMB(0.1).apply_gradients([(None, tf.Variable(1.0))])
+
+
+def test_a_run_of_addons_goes_on_from_its_checkpoint():
+    """Written by TensorFlow 2.15; see `addons_checkpoint/write.py`."""
+    folder = Path(__file__).parent / "addons_checkpoint"
+    ours = keras2.LAMB(
+        0.5, weight_decay=0.05, exclude_from_weight_decay=["bias"]
+    )
+    variables = problems.make_variables(initial_values())
+    checkpoint = tf.train.Checkpoint(optimizer=ours, variables=variables)
+    checkpoint.read(str(folder / "addons")).expect_partial()
+    problems.run(ours, 10, first_step=10, variables=variables)
+    assert int(ours.iterations) == 20
+    assert float(ours.learning_rate) == pytest.approx(0.02)
+    with np.load(folder / "expected.npz") as expected:
+        for name, value in problems.values_of(variables).items():
+            np.testing.assert_allclose(value, expected[name], atol=1e-6)
