@@ -56,13 +56,15 @@ def enable_fit() -> None:
     MultiWorkerMirroredStrategy, and a third lets a loss scaler decide by each
     worker's own gradients, so that a worker with an overflow waits for the
     others forever. This replaces the three; elsewhere they do what they did.
-    tf_keras needs none of it.
+    Keras 2 needs none of it, and nothing is done there.
 
     Raises:
       RuntimeError: Keras has other internals than those that are replaced.
     """
     import keras
 
+    if keras.__version__.startswith("2."):
+        return
     try:
         from keras.src.backend.tensorflow import trainer
 

@@ -16,25 +16,31 @@ def run(tmp_path_factory):
     """Runs a task of `worker.py` once; gives its folder and exit codes."""
     results = {}
 
-    def run(task):
-        if task not in results:
+    def run(task, legacy=False):
+        key = task, legacy
+        if key not in results:
             folder = tmp_path_factory.mktemp(task)
             log = folder / "log.txt"
             with Cluster(
-                JOBS, "tests.multi_worker.worker", [task, folder], log
+                JOBS,
+                "tests.multi_worker.worker",
+                [task, folder],
+                log,
+                {"TF_USE_LEGACY_KERAS": str(int(legacy))},
             ) as cluster:
                 codes = cluster.wait(timeout=150)
-            results[task] = folder, codes
-        folder, codes = results[task]
+            results[key] = folder, codes
+        folder, codes = results[key]
         assert codes == [0, 0], (folder / "log.txt").read_text()[-4000:]
         return folder
 
     return run
 
 
+@pytest.mark.parametrize("legacy", [False, True], ids=["keras3", "tf_keras"])
 @pytest.mark.parametrize("difference", worker.DIFFERENCES)
-def test_workers_that_differ_are_refused_by_both(run, difference):
-    folder = run("disagree")
+def test_workers_that_differ_are_refused_by_both(run, difference, legacy):
+    folder = run("disagree", legacy)
     named = worker.DIFFERENCES[difference][1]
     for index in range(2):
         file = folder / f"{difference} {index}.json"

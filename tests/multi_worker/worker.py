@@ -158,7 +158,7 @@ def main():
     arguments = parser.parse_args()
     index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    if not keras.__name__.startswith("tf_keras") and not LEGACY:
+    if not LEGACY:
         multi_worker.enable_fit()
     task = {"disagree": disagree, "loops": loops, "resumable": resumable}
     options = [arguments.slow] if arguments.task == "resumable" else []
