@@ -85,16 +85,16 @@ def make_model(keras, feature):
     dtype = feature.policy
     layers = keras.layers
     inputs = keras.Input((6,)), keras.Input((2,), dtype="int32")
-    h = inputs[0]
-    words = layers.Embedding(5, 4, name="words", dtype=dtype)(inputs[1])
-    words = layers.Flatten(dtype=dtype)(words)
-    if feature.model != "embedding":
-        words = layers.Rescaling(0.0, dtype=dtype)(words)
-    h = layers.Concatenate(dtype=dtype)([h, words])
+    if feature.model == "embedding":
+        words = layers.Embedding(5, 4, name="words", dtype=dtype)(inputs[1])
+        words = layers.Flatten(dtype=dtype)(words)
+    else:
+        words = layers.Rescaling(0.0, dtype=dtype)(inputs[1])
+    h = layers.Concatenate(dtype=dtype)([inputs[0], words])
     h = layers.Dense(8, "tanh", name="hidden", dtype=dtype)(h)
-    shared = layers.Dense(8, "tanh", name="shared", dtype=dtype)
-    for _ in range(2 if feature.model == "shared" else 1):
-        h = shared(h)
+    if feature.model == "shared":
+        shared = layers.Dense(8, "tanh", name="shared", dtype=dtype)
+        h = shared(shared(h))
     if feature.model == "spare":
         h = Spare(name="spare", dtype=dtype)(h)
     y = layers.Dense(1, name="out", dtype=dtype)(h)
