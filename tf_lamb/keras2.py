@@ -11,6 +11,7 @@ The `.keras` format and checkpoints keep the optimizer's state; of a SavedModel
 folder, Keras 2 restores no optimizer's.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from tf_lamb import fused, optimizers, schedule_classes
@@ -268,6 +269,13 @@ class _Keras2Optimizer(Replicated, _Keras2Arguments):
         before = self._updates_made()
         proceed = self._apply_sum_over_replicas(grads, variables, aggregate)
         self._updates.assign(before + tf.cast(proceed, tf.int64))
+
+    def load_own_variables(self, store):
+        """Loads the state from a `.keras` file."""
+        # A sum of which each replica has a part takes no HDF5 data set.
+        super().load_own_variables(
+            {name: np.asarray(value) for name, value in store.items()}
+        )
 
     # Checkpoints of tfa.optimizers.LAMB, a Keras optimizer of the older kind:
     # moments are slots of the variables, the count is called `iter`.

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.keras2 import problems
+from tests.keras2.problems import fit, make_model
 from tests.keras3.problems import gradients, initial_values
 from tf_lamb import keras2
 
@@ -20,33 +21,10 @@ if tf.__version__ < "2.16":
     LEGACY = dict(os.environ)
 
 
-def _model(optimizer, **compile_arguments):
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.layers.Dense(8, "tanh", name="hidden", input_shape=(5,)),
-        keras.layers.Dense(1, name="out"),
-    ]
-    model = keras.Sequential(layers, name="model")
-    model.compile(optimizer, "mse", **compile_arguments)
-    return model
-
-
-def _data(rows=64):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(rows, 5)).astype("float32")
-    return x, x[:, :1] - x[:, 1:2]
-
-
-def _fit(model, epochs=1, **arguments):
-    x, y = _data()
-    arguments = {"batch_size": 16, "shuffle": False, "verbose": 0, **arguments}
-    return model.fit(x, y, epochs=epochs, **arguments).history["loss"]
-
-
 @pytest.mark.parametrize("name", ["LAMB", "LARS"])
 def test_fit_learns(name):
     arguments = {"trust_coefficient": 0.1} if name == "LARS" else {}
-    losses = _fit(_model(getattr(keras2, name)(0.05, **arguments)), 20)
+    losses = fit(make_model(getattr(keras2, name)(0.05, **arguments)), 20)
     assert losses[-1] < 0.3 * losses[0]
 
 
@@ -65,67 +43,6 @@ def test_without_it_they_are_those_of_the_keras_that_is_there():
     name = "keras2" if tf.__version__ < "2.16" else "keras3"
     code = f"import tf_lamb; assert tf_lamb.LAMB.__module__[8:] == '{name}'"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_save_and_load_go_on_with_the_same_weights(tmp_path):
-    def optimizer():
-        return keras2.LAMB(
-            keras2.Rewarmup(
-                [
-                    keras2.WarmupPolynomial(0.05, 8, 2),
-                    keras2.WarmupPolynomial(0.02, 30, 2),
-                ],
-                [8, 30],
-            ),
-            weight_decay=0.1,
-            exclude_from_weight_decay=["bias"],
-            exclude_from_layer_adaptation=[],
-            gradient_accumulation_steps=3,
-            use_ema=True,
-        )
-
-    whole = _model(optimizer())
-    _fit(whole, 5, callbacks=[])
-    # 2 x 4 batches: saved in the middle of an accumulation.
-    half = _model(optimizer())
-    for _ in range(2):
-        _train_on_batches(half)
-    half.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert type(loaded.optimizer) is keras2.LAMB
-    assert loaded.optimizer.get_config() == half.optimizer.get_config()
-    for _ in range(3):
-        _train_on_batches(loaded)
-    loaded.optimizer.finalize_variable_values(loaded.trainable_variables)
-    for a, b in zip(loaded.get_weights(), whole.get_weights()):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
-
-
-def _train_on_batches(model):
-    x, y = _data()
-    for i in range(0, 64, 16):
-        model.train_on_batch(x[i : i + 16], y[i : i + 16])
-
-
-def test_checkpoint_goes_on_in_the_middle_of_an_accumulation(tmp_path):
-    def make():
-        model = _model(keras2.LAMB(0.05, gradient_accumulation_steps=3))
-        model.optimizer.build(model.trainable_variables)
-        return model, tf.train.Checkpoint(
-            model=model, optimizer=model.optimizer
-        )
-
-    whole, _ = make()
-    half, checkpoint = make()
-    _train_on_batches(whole)
-    _train_on_batches(half)
-    path = checkpoint.save(str(tmp_path / "half"))
-    resumed, checkpoint = make()
-    checkpoint.restore(path).assert_existing_objects_matched()
-    _train_on_batches(whole)
-    _train_on_batches(resumed)
-    for a, b in zip(resumed.get_weights(), whole.get_weights()):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_config_round_trip_keeps_everything():
@@ -176,38 +93,20 @@ def test_loss_scaler_skips_a_micro_batch_and_the_cycle_goes_on():
         np.testing.assert_array_equal(value, alone[name])
 
 
-def test_accumulating_steps_only_add():
-    """The branch that accumulates touches no moment and calls no kernel."""
-    model = _model(keras2.LAMB(0.05, gradient_accumulation_steps=2))
-    model.optimizer.build(model.trainable_variables)
-
-    @tf.function
-    def step(*grads):
-        model.optimizer.apply_gradients(zip(grads, model.trainable_variables))
-
-    grads = [tf.zeros(v.shape) for v in model.trainable_variables]
-    graph = step.get_concrete_function(*grads).graph
-    (condition,) = [
-        op for op in graph.get_operations() if op.type in ("If", "StatelessIf")
-    ]
-    library = graph.as_graph_def().library.function
-    functions = {f.signature.name: f for f in library}
-    branch = functions[condition.get_attr("else_branch").name]
-    kinds = {node.op for node in branch.node_def}
-    writes = [n.op for n in branch.node_def if n.op.startswith("Assign")]
-    assert writes == ["AssignAddVariableOp"] * len(grads)
-    assert not kinds & {"PartitionedCall", "StatefulPartitionedCall"}
-
-
-def test_two_models_do_not_touch_each_other():
-    one, two = (_model(keras2.LAMB(0.05)) for _ in range(2))
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_two_models_do_not_touch_each_other(mirrored, replicas):
+    """A compiled function must not hold on to the first model's variables."""
+    strategy = mirrored if replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        one, two = (make_model(keras2.LAMB(0.05)) for _ in range(2))
     before = two.get_weights()
-    _fit(one)
+    fit(one)
     for a, b in zip(two.get_weights(), before):
         np.testing.assert_array_equal(a, b)
-    _fit(two)
+    fit(two)
     for a, b in zip(two.get_weights(), one.get_weights()):
         np.testing.assert_array_equal(a, b)
+    assert np.abs(one.get_weights()[0] - before[0]).max() > 1e-3
 
 
 def test_constraint_method_and_rate():
@@ -244,7 +143,7 @@ def test_bad_arguments(arguments, message):
 def test_errors_name_the_variable_and_the_pattern():
     optimizer = keras2.LAMB(0.1, exclude_from_weight_decay=["LayerNorm"])
     with pytest.raises(ValueError, match="'LayerNorm' matches none of 4"):
-        _fit(_model(optimizer))
+        fit(make_model(optimizer))
     optimizer = keras2.LAMB(0.1)
     with pytest.raises(ValueError, match="knows no variables yet"):
         optimizer.describe()
