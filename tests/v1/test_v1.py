@@ -349,37 +349,6 @@ def test_two_models_on_two_replicas_equal_one_device(kind):
     assert np.abs(one[0] - one[2]).max() > 0.1
 
 
-def test_estimator_resumes(tmp_path):
-    if not hasattr(tf, "estimator"):
-        pytest.skip("Estimator ends with TensorFlow 2.15")
-
-    def model_fn(features, labels, mode):
-        w = tf1.get_variable("w", initializer=np.ones((3, 1), "float32"))
-        loss = tf.reduce_mean(tf.square(tf.matmul(features, w) - labels))
-        optimizer = v1.LAMBOptimizer(0.05, weight_decay=0.1)
-        operation = optimizer.minimize(loss, tf1.train.get_global_step())
-        return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=operation)
-
-    def input_fn():
-        x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
-        rows = tf.data.Dataset.from_tensors((x, x[:, :1]))
-        return rows.repeat()
-
-    def train(folder, *stops):
-        for stop in stops:
-            config = tf.estimator.RunConfig(tf_random_seed=0)
-            estimator = tf.estimator.Estimator(
-                model_fn, str(tmp_path / folder), config
-            )
-            estimator.train(input_fn, max_steps=stop)
-            assert estimator.evaluate(input_fn, steps=1)["global_step"] == stop
-        return {n: estimator.get_variable_value(n) for n in ("w", "w/adam_v")}
-
-    halves, whole = train("halves", 10, 20), train("whole", 20)
-    for name, value in whole.items():
-        np.testing.assert_array_equal(halves[name], value)
-
-
 def test_reference_variables_are_refused_with_the_remedy():
     with tf.Graph().as_default():
         w = tf1.get_variable("w", initializer=[1.0], use_resource=False)
