@@ -25,6 +25,7 @@ setup(
     extras_require={
         "tensorflow": ["tensorflow>=2.16", *KERAS],
         "jax": ["jax", *KERAS],
+        "torch": ["torch", *KERAS],
         "keras2": ["tf_keras"],
         "models": MODELS,
         "hub": ["tf_keras", "tensorflow-hub", "setuptools<82", "safetensors"],

@@ -32,7 +32,7 @@ def define_flags() -> None:
     string("output_dir", "runs/hub", "Checkpoints, table, plot, report, model.")
     string("hub_module", None, "A module of hub_encoder; default: MiniLM.")
     flags.DEFINE_enum("optimizer", "lamb", ["lamb", "adamw"], "Optimizer.")
-    flags.DEFINE_float("learning_rate", 2e-3, "Peak rate.", lower_bound=0)
+    flags.DEFINE_float("learning_rate", 1e-3, "Peak rate.", lower_bound=0)
     flags.DEFINE_float("weight_decay", 0.01, "Weight decay.", lower_bound=0)
     flags.DEFINE_bool("freeze_encoder", False, "Train the head alone.")
     integer("batch_size", 64, "Sentences a step.", lower_bound=1)

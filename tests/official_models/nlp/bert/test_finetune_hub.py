@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from official_models.common.errors import InputError
 from official_models.nlp.bert import sst2
@@ -103,6 +104,32 @@ def test_fine_tunes_saves_reloads_and_refuses_other_flags(folder):
     result = _finetune(folder, output, "--epochs=15", "--learning_rate=0.5")
     assert result.returncode == 2
     assert "name another --output_dir" in result.stderr
+
+
+def test_frozen_encoder_trains_the_head_alone_by_adamw(folder):
+    output = folder / "frozen"
+    run = ("--optimizer=adamw", "--freeze_encoder", "--learning_rate=0.5")
+    result = _finetune(folder, output, "--epochs=4", *run)
+    assert result.returncode == 0, result.stderr[-3000:]
+    report = json.loads((output / "report.json").read_text())
+    assert report["steps"] == 16
+    assert "trust_ratios" not in report
+    assert report["reloaded_difference"] == 0
+    assert report["test_accuracy"] == 1.0
+    trained = _arrays(output / "model")
+    for value in _arrays(folder / "module"):
+        assert any(np.array_equal(value, other) for other in trained)
+
+
+def _arrays(saved_model):
+    """Values of a SavedModel's float variables."""
+    reader = tf.train.load_checkpoint(
+        str(saved_model / "variables" / "variables")
+    )
+    values = map(reader.get_tensor, reader.get_variable_to_shape_map())
+    arrays = [v for v in values if getattr(v, "dtype", None) == "float32"]
+    assert arrays
+    return arrays
 
 
 @pytest.mark.parametrize(
