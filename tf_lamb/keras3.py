@@ -105,6 +105,15 @@ class _Keras3Optimizer(_Road, keras.optimizers.Optimizer):
     def _averaged_variables(self):
         return self._trainable_variables
 
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        if BACKEND == "jax" and self.use_ema:
+            # Weights and averages are one buffer now, which the next `fit`
+            # could not donate twice (Keras 3.15's own optimizers fail there).
+            for mean in self._model_variables_moving_average:
+                if mean is not None:
+                    mean.assign(ops.copy(mean))
+
     def _backend_apply_gradients(self, grads, trainable_variables):
         """Accumulates, or clips and applies; replaces the base class' own.
 

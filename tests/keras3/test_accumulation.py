@@ -1,0 +1,89 @@
+"""Gradient accumulation, on every backend."""
+
+import keras
+import numpy as np
+import pytest
+
+import tf_lamb
+from tests.keras3 import problems
+
+
+@pytest.mark.parametrize("name", ["LAMB", "LARS"])
+@pytest.mark.parametrize(
+    "clip", [{}, {"clipnorm": 0.05}, {"global_clipnorm": 0.05}]
+)
+def test_accumulated_micro_batches_equal_one_large_batch(name, clip):
+    """k micro-batches give the update of their mean, clipping included."""
+    k = 4
+    make = getattr(tf_lamb, name)
+    accumulated = make(0.1, gradient_accumulation_steps=k, **clip)
+    whole = make(0.1, **clip)
+    a = problems.make_variables(problems.initial_values())
+    b = problems.make_variables(problems.initial_values())
+    for update in range(3):
+        grads = [problems.gradients(k * update + i) for i in range(k)]
+        for part in grads:
+            problems.apply(accumulated, a, part)
+        mean = {n: np.mean([part[n] for part in grads], 0) for n in grads[0]}
+        problems.apply(whole, b, mean)
+    assert (
+        problems.distance(problems.values_of(a), problems.values_of(b)) < 1e-6
+    )
+
+
+def test_accumulation_touches_nothing_but_its_sums_in_between():
+    optimizer = tf_lamb.LAMB(0.1, gradient_accumulation_steps=3, use_ema=True)
+    variables = problems.run(optimizer, 2)
+    initial = problems.initial_values()
+    assert problems.distance(problems.values_of(variables), initial) == 0
+    for slots in optimizer._slots:
+        for slot in slots:
+            assert not keras.ops.convert_to_numpy(slot).any()
+    assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == 0
+
+
+def test_nonfinite_micro_batch_skips_its_update_and_is_forgotten():
+    optimizer = tf_lamb.LAMB(0.1, gradient_accumulation_steps=2)
+    variables = problems.make_variables(problems.initial_values())
+    bad = problems.gradients(0)
+    bad["kernel"][0, 0] = np.nan
+    problems.apply(optimizer, variables, bad)
+    problems.apply(optimizer, variables, problems.gradients(1))
+    assert optimizer.skipped_steps == 1
+    initial = problems.initial_values()
+    assert problems.distance(problems.values_of(variables), initial) == 0
+    problems.run(optimizer, 2, variables=variables)
+    assert problems.distance(problems.values_of(variables), initial) > 1e-3
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "jax",
+    reason="JAX's program; tests/test_replicated.py reads TensorFlow's graph",
+)
+def test_accumulating_branch_only_adds_on_jax():
+    import jax
+
+    optimizer = tf_lamb.LAMB(0.1, gradient_accumulation_steps=2, use_ema=True)
+    variables = problems.make_variables(problems.initial_values())
+    optimizer.build(variables)
+    state = [[v.value for v in vs] for vs in (optimizer.variables, variables)]
+    grads = [keras.ops.ones(v.shape) for v in variables]
+    program = jax.make_jaxpr(optimizer.stateless_apply)(
+        state[0], grads, state[1]
+    )
+    (condition,) = [e for e in program.jaxpr.eqns if e.primitive.name == "cond"]
+    accumulate, update = map(_operations, condition.params["branches"])
+    assert accumulate == ["add"] * len(variables)
+    assert {"sqrt", "div", "mul"} <= set(update)
+
+
+def _operations(program):
+    """Names of the primitives of a program and of those that it calls."""
+    names = []
+    for equation in getattr(program, "jaxpr", program).eqns:
+        inner = [p for p in equation.params.values() if hasattr(p, "eqns")]
+        inner += [p for p in equation.params.values() if hasattr(p, "jaxpr")]
+        names += [equation.primitive.name] if not inner else []
+        for each in inner:
+            names += _operations(each)
+    return sorted(names)
