@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 TIMEOUT = 300  # seconds
 
 
-def _free_ports(n):
+def free_ports(n):
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
         for s in sockets:
@@ -46,7 +46,7 @@ class Cluster:
     """
 
     def __init__(self, jobs, module, arguments, log, extra=()):
-        ports = iter(_free_ports(sum(jobs.values())))
+        ports = iter(free_ports(sum(jobs.values())))
         addresses = {
             kind: [f"127.0.0.1:{next(ports)}" for _ in range(n)]
             for kind, n in jobs.items()
