@@ -40,7 +40,8 @@ TF_LAMB = {
     # tf.keras up to TensorFlow 2.15.
     "keras2": {"tensorflow", "tf_keras"} | KERAS,
     "v1": {"tensorflow", "tf_lamb.fused"} | CORE,
-    "multi_worker": {"tensorflow", "keras", "tf_keras"},
+    "facts": {"tensorflow", "keras", "tf_keras"},
+    "multi_worker": {"tensorflow", "keras", "tf_lamb.facts"},
     # TensorFlow only where TensorBoard is asked for.
     "callbacks": {"keras", "tensorflow"} | CORE,
 }

@@ -23,6 +23,8 @@ from typing import Any, Callable, Dict, List, Union
 
 import tensorflow as tf
 
+from tf_lamb import facts
+
 PathLike = Union[str, os.PathLike]
 _HINT = "start every worker with the same script, flags and versions"
 
@@ -178,8 +180,9 @@ def build_same(
     """Makes the model under `strategy`, after all workers' have been compared.
 
     Workers whose models, optimizers or pattern lists differ hang, or fail far
-    from the cause, because making a variable is a collective operation already.
-    So the model is made once outside the strategy, described, compared and
+    from the cause, because making a variable is a collective operation already;
+    where only an activation or a loss differs, nothing would show at all. So
+    the model is made once outside the strategy, described, compared and
     dropped.
 
     Args:
@@ -195,64 +198,13 @@ def build_same(
         differ in, and their values.
     """
     model = make_model()
-    facts = describe(model)
+    described = facts.describe(model)
     # The second model shall be `dense` again, not `dense_1`.
-    _reset_names(_keras_of(model))
+    _reset_names(facts.keras_of(model))
     del model
-    _compare(strategy, facts)
+    _compare(strategy, described)
     with strategy.scope():
         return make_model()
-
-
-def describe(model: Any) -> Dict[str, Any]:
-    """What has to be the same on every worker, as {name: JSON value}.
-
-    Args:
-      model: a compiled model.
-    """
-    facts = {f"version of {p}": v for p, v in _versions(model).items()}
-    variables = [
-        [
-            getattr(v, "path", v.name),
-            list(v.shape),
-            str(getattr(v.dtype, "name", v.dtype)),
-        ]
-        for v in model.weights
-    ]
-    facts["number of variables"] = len(variables)
-    facts.update(
-        {f"variable {i}": variable for i, variable in enumerate(variables)}
-    )
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None:
-        facts["optimizer"] = type(optimizer).__name__
-        for name, value in optimizer.get_config().items():
-            facts[f"the optimizer's {name}"] = value
-    # As JSON has it, so that tuples equal lists.
-    return json.loads(json.dumps(facts, default=str))
-
-
-def _versions(model: Any) -> Dict[str, str]:
-    import tf_lamb
-
-    keras = _keras_of(model)
-    return {
-        "tensorflow": tf.__version__,
-        "keras": getattr(keras, "__version__", keras.__name__),
-        "tf_lamb": tf_lamb.__version__,
-    }
-
-
-def _keras_of(model: Any):
-    """The Keras that a model belongs to."""
-    names = {base.__module__.split(".")[0] for base in type(model).__mro__}
-    if "tf_keras" in names:
-        import tf_keras
-
-        return tf_keras
-    import keras
-
-    return keras
 
 
 def _reset_names(keras) -> None:
@@ -272,9 +224,9 @@ def _gather(strategy, codes: List[int]):
     return strategy.gather(values, axis=0).numpy()
 
 
-def _compare(strategy, facts: Dict[str, Any]) -> None:
+def _compare(strategy, described: Dict[str, Any]) -> None:
     """Raises ValueError on every worker if two workers' facts differ."""
-    text = json.dumps(facts).encode("utf-8")
+    text = json.dumps(described).encode("utf-8")
     longest = int(_gather(strategy, [len(text)]).max())
     rows = _gather(strategy, list(text.ljust(longest)))
     all_facts = [json.loads(bytes(row.tolist()).decode()) for row in rows]

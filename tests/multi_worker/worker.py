@@ -43,18 +43,25 @@ def dataset(skip=0, batch=BATCH):
     return batches.with_options(options)
 
 
-def make_model(width=8, layers=1, optimizer="LAMB", **arguments):
+def make_model(
+    width=8,
+    layers=1,
+    activation="tanh",
+    loss="mse",
+    optimizer="LAMB",
+    **arguments,
+):
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [keras.Input((5,))]
-        + [keras.layers.Dense(width, "tanh") for _ in range(layers)]
+        + [keras.layers.Dense(width, activation) for _ in range(layers)]
         + [keras.layers.Dense(1)]
     )
     arguments = {"exclude_from_weight_decay": ["bias"], **arguments}
     optimizer = getattr(tf_lamb, optimizer)(
         **{"learning_rate": 0.02, "weight_decay": 0.1, **arguments}
     )
-    model.compile(optimizer, "mse", metrics=["mae"])
+    model.compile(optimizer, loss, metrics=["mae"])
     return model
 
 
@@ -62,6 +69,8 @@ def make_model(width=8, layers=1, optimizer="LAMB", **arguments):
 DIFFERENCES = {
     "model's width": ({"width": 9}, "variable 0"),
     "number of layers": ({"layers": 2}, "number of variables"),
+    "activation": ({"activation": "relu"}, "'s activation"),
+    "loss": ({"loss": "mae"}, "disagree on loss"),
     "learning rate": ({"learning_rate": 0.03}, "learning_rate"),
     "betas": ({"beta_2": 0.99}, "beta_2"),
     "pattern list": (
@@ -129,8 +138,11 @@ def loops(strategy, index, folder):
     (folder / f"loops {index}.json").write_text(json.dumps(result))
 
 
-def resumable(strategy, index, folder, slow=0.0):
-    """Trains STEPS steps from the last checkpoint; writes the end's weights."""
+def resumable(strategy, index, folder, slow=0.0, report_first=False):
+    """Trains STEPS steps from the last checkpoint; writes the end's weights.
+
+    A step is reported in the log after its checkpoint, or before it.
+    """
     model = multi_worker.build_same(
         strategy,
         lambda: make_model(gradient_accumulation_steps=2, global_clipnorm=0.5),
@@ -143,8 +155,9 @@ def resumable(strategy, index, folder, slow=0.0):
             print(f"worker {index} step {done + batch + 1}", flush=True)
             time.sleep(slow)
 
+    callbacks = [Slow(), steps] if report_first else [steps, Slow()]
     if done < STEPS:
-        model.fit(dataset(done), callbacks=[steps, Slow()], verbose=0)
+        model.fit(dataset(done), callbacks=callbacks, verbose=0)
     if index == 0:
         end = {f"w{i}": w for i, w in enumerate(model.get_weights())}
         np.savez(folder / "end.npz", **end)
@@ -155,14 +168,20 @@ def main():
     parser.add_argument("task", choices=["disagree", "loops", "resumable"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--report_first", action="store_true")
     arguments = parser.parse_args()
     index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     if not LEGACY:
         multi_worker.enable_fit()
     task = {"disagree": disagree, "loops": loops, "resumable": resumable}
-    options = [arguments.slow] if arguments.task == "resumable" else []
-    task[arguments.task](strategy, index, arguments.folder, *options)
+    options = {}
+    if arguments.task == "resumable":
+        options = {
+            "slow": arguments.slow,
+            "report_first": arguments.report_first,
+        }
+    task[arguments.task](strategy, index, arguments.folder, **options)
 
 
 if __name__ == "__main__":
