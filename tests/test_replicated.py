@@ -32,8 +32,8 @@ def test_accumulating_steps_only_add(mirrored, replicas):
 
 
 @pytest.fixture
-def condition_below_replicas(monkeypatch):
-    """What TPUStrategy takes, and GPUs where XLA has the collectives."""
+def strategy_like_a_tpu(monkeypatch):
+    """With the branch of TPUStrategy, and of GPUs where XLA has collectives."""
     asked = []
 
     def yes(strategy):
@@ -41,22 +41,27 @@ def condition_below_replicas(monkeypatch):
         return True
 
     monkeypatch.setattr(replicated, "_conditions_below_replicas", yes)
-    yield
+    yield tf.distribute.OneDeviceStrategy("/cpu:0")
     assert asked
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_accumulation_by_a_condition_below_replicas(
-    condition_below_replicas, jit_compile
+    strategy_like_a_tpu, jit_compile
 ):
     k = 3
     arguments = dict(weight_decay=0.1, global_clipnorm=0.5, use_ema=True)
-    accumulated = tf_lamb.LAMB(0.1, gradient_accumulation_steps=k, **arguments)
-    variables = problems.make_variables(problems.initial_values())
-    accumulated.build(variables)
-    step = tf.function(
-        lambda *grads: accumulated.apply(grads), jit_compile=jit_compile
-    )
+    with strategy_like_a_tpu.scope():
+        accumulated = tf_lamb.LAMB(
+            0.1, gradient_accumulation_steps=k, **arguments
+        )
+        variables = problems.make_variables(problems.initial_values())
+        accumulated.build(variables)
+
+    @tf.function(jit_compile=jit_compile)
+    def step(*grads):
+        strategy_like_a_tpu.run(accumulated.apply, args=(grads,))
+
     whole = tf_lamb.LAMB(0.1, **arguments)
     expected = problems.make_variables(problems.initial_values())
     for update in range(3):

@@ -107,7 +107,8 @@ def test_accumulating_steps_only_add(strategy):
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_by_a_condition_below_replicas(monkeypatch, jit_compile):
-    """What TPUStrategy takes, and GPUs where XLA has the collectives."""
+    """The branch of TPUStrategy, and of GPUs where XLA has collectives."""
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     asked = []
     monkeypatch.setattr(
         replicated,
@@ -116,13 +117,20 @@ def test_by_a_condition_below_replicas(monkeypatch, jit_compile):
     )
     k = 3
     arguments = dict(weight_decay=0.1, global_clipnorm=0.5, use_ema=True)
-    accumulated = keras2.LAMB(0.1, gradient_accumulation_steps=k, **arguments)
-    variables = problems.make_variables(initial_values())
-    accumulated.build(variables)
-    step = tf.function(
-        lambda *grads: accumulated.apply_gradients(zip(grads, variables)),
-        jit_compile=jit_compile,
-    )
+    with strategy.scope():
+        accumulated = keras2.LAMB(
+            0.1, gradient_accumulation_steps=k, **arguments
+        )
+        variables = problems.make_variables(initial_values())
+        accumulated.build(variables)
+
+    @tf.function(jit_compile=jit_compile)
+    def step(*grads):
+        strategy.run(
+            lambda *grads: accumulated.apply_gradients(zip(grads, variables)),
+            args=grads,
+        )
+
     whole = keras2.LAMB(0.1, **arguments)
     expected = problems.make_variables(initial_values())
     names = [v.name.split(":")[0] for v in variables]
