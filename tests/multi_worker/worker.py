@@ -152,7 +152,9 @@ def resumable(strategy, index, folder, slow=0.0, report_first=False):
 
     class Slow(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            print(f"worker {index} step {done + batch + 1}", flush=True)
+            # One write: the other worker prints to the same file.
+            line = f"worker {index} step {done + batch + 1}\n"
+            print(line, end="", flush=True)
             time.sleep(slow)
 
     callbacks = [Slow(), steps] if report_first else [steps, Slow()]
