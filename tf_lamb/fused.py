@@ -1,11 +1,15 @@
 """The compiled update: TensorFlow kernels that the front ends share.
 
-One `tf.function(jit_compile=True)` serves all variables of one signature
-(shape and dtypes) and is called once for each of them, so that XLA compiles as
-often as there are signatures, not variables. Rate, decay, step and clipping
-factor are tensors: nothing recompiles when they change. Norms are taken
-between the two kernels by TensorFlow's own reduction, which on CPU reads memory
-several times faster than XLA's.
+One kernel serves all variables of one signature (shape, dtypes, adapted or not)
+and is called once for each of them, so that XLA compiles as often as there are
+signatures, not variables. It takes the handles of parameter and moments and
+updates them in place: what a step needs beside them is less than one variable.
+Rate, decay, step and clipping factor are tensors: nothing recompiles when they
+change.
+
+XLA's CPU compiler reads memory for a sum at a fifth of the speed of a loop over
+elements. So on CPUs a norm begins by adding blocks of rows to each other, which
+is such a loop, and sums up what is left (benchmarks/README.md has the figures).
 
 Inside a train step that is compiled as a whole, the kernels are inlined.
 """
@@ -35,11 +39,13 @@ ops = types.SimpleNamespace(
     minimum=tf.minimum,
     ones=tf.ones,
     ones_like=tf.ones_like,
+    right_shift=tf.bitwise.right_shift,
     sqrt=tf.sqrt,
     square=tf.square,
     stack=tf.stack,
     sum=tf.reduce_sum,
     unstack=tf.unstack,
+    view=tf.bitcast,
     where=tf.where,
 )
 
@@ -89,41 +95,133 @@ class Scalars(NamedTuple):
 _SCALAR_SPECS = Scalars(
     *[tf.TensorSpec((), tf.float32)] * 4, tf.TensorSpec((), tf.bool)
 )
+_HANDLE = tf.TensorSpec((), tf.resource)
 _kernels = {}
 _kernels_lock = threading.Lock()
+
+# Blocks of rows that a norm adds up first, on CPUs: 16 where it reads one
+# array, 4 of a direction, which reads three.
+_BLOCKS = 16
+_BLOCKS_OF_DIRECTION = 4
+_SMALL = 16384  # elements, below which it is not worth it
 
 
 def trace_count() -> int:
     """How often this process has traced a kernel so far."""
-    return sum(
-        kernel.experimental_get_tracing_count() for kernel in _kernels.values()
-    )
+    return len(_kernels)
 
 
-def _call(
-    body: Callable,
+class _Norms:
+    """Norms of functions of arrays, in the way that suits the device.
+
+    Args:
+      kind: one of `rules.NORMS`.
+      in_blocks: whether to add up blocks of rows first.
+    """
+
+    def __init__(self, kind: str, in_blocks: bool):
+        self._kind = kind
+        self._in_blocks = in_blocks
+
+    def __call__(self, blocks: int, function: Callable, *arrays) -> tf.Tensor:
+        """The norm of `function(*arrays)`, which works by elements."""
+        rows = [_as_rows(x) for x in arrays]
+        n, size = len(arrays[0].shape), arrays[0].shape.num_elements()
+        if not (self._in_blocks and n > 1 and size >= _SMALL):
+            return rules.norm(ops, function(*arrays), self._kind)
+        height = rows[0].shape[0] // blocks
+        if not height:
+            return rules.norm(ops, function(*arrays), self._kind)
+        parts = [
+            self._terms(
+                function(*(x[i * height : (i + 1) * height] for x in rows))
+            )
+            for i in range(blocks)
+        ]
+        rest = [x[blocks * height :] for x in rows]
+        if self._kind == "linf":
+            total = tf.reduce_max(functools.reduce(tf.maximum, parts))
+            if rest[0].shape[0]:
+                last = tf.reduce_max(self._terms(function(*rest)))
+                total = tf.maximum(total, last)
+            return total
+        total = tf.reduce_sum(functools.reduce(tf.add, parts))
+        if rest[0].shape[0]:
+            total += tf.reduce_sum(self._terms(function(*rest)))
+        return tf.sqrt(total) if self._kind == "l2" else total
+
+    def _terms(self, x: tf.Tensor) -> tf.Tensor:
+        x = rules.widen(ops, x)
+        return tf.square(x) if self._kind == "l2" else tf.abs(x)
+
+
+def _as_rows(x: tf.Tensor) -> tf.Tensor:
+    """`x` as a matrix of its last axis' rows."""
+    return tf.reshape(x, [-1, x.shape[-1]]) if len(x.shape) > 1 else x
+
+
+def _stored_dtype(variable) -> tf.DType:
+    # A mixed-precision variable of Keras 2 shows the dtype it is cast to.
+    return getattr(variable, "true_dtype", variable.dtype)
+
+
+def _read(handle: tf.Tensor, shape, dtype) -> tf.Tensor:
+    value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+    return tf.ensure_shape(value, shape)
+
+
+def _update_in_place(
+    rule: Callable,
     options: Any,
-    arrays: Sequence[tf.Tensor],
+    adapt: bool,
+    variables: Sequence[tf.Variable],
+    grad: tf.Tensor,
     scalars: Scalars,
     jit_compile: bool,
-):
-    """`body(options, *arrays, scalars)`, compiled once for each signature."""
+) -> tf.Tensor:
+    """Calls the kernel of `rule` for this signature; returns the trust ratio.
+
+    Args:
+      rule: function of options, adapt, norms, the variables' values, the
+        gradient and the scalars; returns new values and the ratio.
+      options: hashable, constants of the kernel.
+      adapt: whether the trust ratio applies, a constant too.
+      variables: parameter and slots, of one shape.
+      grad: dense gradient, same shape.
+      scalars: what changes from step to step.
+      jit_compile: False runs the same operations uncompiled.
+    """
+    shape = variables[0].shape
+    dtypes = tuple(map(_stored_dtype, variables))
+    on_cpu = (
+        tf.DeviceSpec.from_string(variables[0].device or "").device_type
+        == "CPU"
+    )
+    norms = _Norms(options.norm_kind, jit_compile and on_cpu)
+
+    def kernel(*arguments):
+        *handles, grad, scalars = arguments
+        old = [_read(h, shape, d) for h, d in zip(handles, dtypes)]
+        *new, ratio = rule(options, adapt, norms, *old, grad, scalars)
+        for handle, value in zip(handles, new):
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+        return ratio
+
+    arguments = [*(v.handle for v in variables), grad, scalars]
     if not jit_compile:
-        return body(options, *arrays, scalars)
-    key = (body, options, *((tuple(x.shape), x.dtype) for x in arrays))
+        return kernel(*arguments)
+    key = (rule, options, adapt, on_cpu, tuple(shape), dtypes, grad.dtype)
     # Replicas of MirroredStrategy are threads.
     with _kernels_lock:
         if key not in _kernels:
-            _kernels[key] = tf.function(
-                functools.partial(body, options),
-                input_signature=[
-                    *(tf.TensorSpec(x.shape, x.dtype) for x in arrays),
-                    _SCALAR_SPECS,
-                ],
-                jit_compile=True,
-                autograph=False,
+            specs = [_HANDLE] * len(variables)
+            specs += [tf.TensorSpec(shape, grad.dtype), _SCALAR_SPECS]
+            function = tf.function(
+                kernel, specs, jit_compile=True, autograph=False
             )
-    return _kernels[key](*arrays, scalars)
+            with tf.device(None), tf.control_dependencies(None):
+                _kernels[key] = function.get_concrete_function()
+    return _kernels[key](*arguments)
 
 
 def _wide_dtype(x: tf.Tensor) -> tf.DType:
@@ -135,55 +233,46 @@ def half_squared_norm(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.l2_loss(rules.widen(ops, x))
 
 
-def _measure(x: tf.Tensor, kind: str) -> tf.Tensor:
-    """What `_norm` makes a norm of, by the fastest native reduction."""
-    if kind == "l2":
-        return half_squared_norm(x)
-    return rules.norm(ops, x, kind)
+def _scaled(grad: tf.Tensor, scalars: Scalars, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(grad, dtype) * tf.cast(scalars.scale, dtype)
 
 
-def _norm(measure: tf.Tensor, kind: str) -> tf.Tensor:
-    return tf.sqrt(2 * measure) if kind == "l2" else measure
+def _lamb(options: LambOptions, adapt, norms, x, m, v, grad, scalars):
+    """`rules.lamb`, with norms of a direction that is never stored."""
+    dtype = _wide_dtype(x)
+    step = tf.cast(scalars.step, dtype)
+    g = _scaled(grad, scalars, dtype)
+    betas = dict(beta_1=options.beta_1, beta_2=options.beta_2)
+    new_m, new_v = rules.lamb_moments(ops, g, m, v, step, **betas)
+    new_m = tf.where(scalars.proceed, new_m, m)
+    new_v = tf.where(scalars.proceed, new_v, v)
 
+    def update(x, g, m, v):
+        return rules.lamb_update(
+            ops,
+            x,
+            g,
+            m,
+            v,
+            step,
+            epsilon=options.epsilon,
+            weight_decay=tf.cast(scalars.weight_decay, dtype),
+            bias_correction=options.bias_correction,
+            nesterov=options.nesterov,
+            **betas,
+        )
 
-def _scaled(grad: tf.Tensor, scalars: Scalars) -> tf.Tensor:
-    grad = rules.widen(ops, grad)
-    return grad * tf.cast(scalars.scale, grad.dtype)
-
-
-def _lamb_direction(options: LambOptions, param, grad, m, v, scalars):
-    dtype = _wide_dtype(param)
-    direction = rules.lamb_direction(
-        ops,
-        param,
-        _scaled(grad, scalars),
-        m,
-        v,
-        tf.cast(scalars.step, dtype),
-        beta_1=options.beta_1,
-        beta_2=options.beta_2,
-        epsilon=options.epsilon,
-        weight_decay=tf.cast(scalars.weight_decay, dtype),
-        bias_correction=options.bias_correction,
-        nesterov=options.nesterov,
-    )
-    return (
-        direction.update,
-        tf.where(scalars.proceed, direction.m, m),
-        tf.where(scalars.proceed, direction.v, v),
-    )
-
-
-def _lamb_apply(options, param, update, param_measure, measure, scalars):
-    ratio = rules.trust_ratio(
-        ops,
-        _norm(param_measure, options.norm_kind),
-        _norm(measure, options.norm_kind),
-        phi_bounds=options.phi_bounds,
-    )
-    rate = tf.cast(scalars.learning_rate, ratio.dtype) * ratio
-    new_param = rules.descend(ops, param, update, rate)
-    return tf.where(scalars.proceed, new_param, param), ratio
+    ratio = tf.ones((), dtype)
+    if adapt:
+        ratio = rules.trust_ratio(
+            ops,
+            norms(_BLOCKS, tf.identity, x),
+            norms(_BLOCKS_OF_DIRECTION, update, x, g, new_m, new_v),
+            phi_bounds=options.phi_bounds,
+        )
+    rate = tf.cast(scalars.learning_rate, dtype) * ratio
+    new_x = rules.descend(ops, x, update(x, g, new_m, new_v), rate)
+    return tf.where(scalars.proceed, new_x, x), new_m, new_v, ratio
 
 
 def lamb(
@@ -212,79 +301,60 @@ def lamb(
     Returns:
       The trust ratio, a scalar.
     """
-    x = tf.convert_to_tensor(param)
-    moments = (tf.convert_to_tensor(m), tf.convert_to_tensor(v))
-    # Norm and bounds are not the first kernel's concern, nor part of its key.
-    update, new_m, new_v = _call(
-        _lamb_direction,
-        options._replace(norm_kind="", phi_bounds=None),
-        (x, grad, *moments),
-        scalars,
-        jit_compile,
+    return _update_in_place(
+        _lamb, options, adapt, (param, m, v), grad, scalars, jit_compile
     )
-    # The trust ratio of norms that are 0 is 1.
-    measures = [tf.zeros((), update.dtype)] * 2
+
+
+def _lars(options: LarsOptions, adapt, norms, x, m, grad, scalars):
+    """`rules.lars`, with norms of a direction that is never stored."""
+    dtype = _wide_dtype(x)
+    decay = tf.cast(scalars.weight_decay, dtype)
+    rate = tf.cast(scalars.learning_rate, dtype)
+    g = _scaled(grad, scalars, dtype)
+    same = dict(momentum=options.momentum, form=options.form)
+    moment = rules.lars_moment(ops, x, g, m, weight_decay=decay, **same)
+    moment = tf.where(scalars.proceed, moment, m)
+
+    def update(x, g, m):
+        return rules.lars_update(
+            ops,
+            x,
+            g,
+            m,
+            weight_decay=decay,
+            nesterov=options.nesterov,
+            **same,
+        )
+
+    ratio = tf.ones((), dtype)
     if adapt:
-        measures = [_measure(y, options.norm_kind) for y in (x, update)]
-    new_param, ratio = _call(
-        _lamb_apply, options, (x, update, *measures), scalars, jit_compile
-    )
-    m.assign(new_m)
-    v.assign(new_v)
-    param.assign(new_param)
-    return ratio
-
-
-def _lars_direction(options: LarsOptions, param, grad, m, scalars):
-    return rules.lars_direction(
-        ops,
-        param,
-        _scaled(grad, scalars),
-        m,
-        momentum=options.momentum,
-        weight_decay=tf.cast(scalars.weight_decay, _wide_dtype(param)),
-        form=options.form,
-        nesterov=options.nesterov,
-    )
-
-
-def _lars_measured(options: LarsOptions, param, grad, m, scalars):
-    return _lars_direction(options, param, grad, m, scalars).update
-
-
-def _lars_apply(
-    options: LarsOptions, param, grad, m, param_measure, measure, scalars
-):
-    dtype = _wide_dtype(param)
-    measured_norm = _norm(measure, options.norm_kind)
-    if rules.lars_measures_grad(options.form):
-        # It was taken before clipping.
-        measured_norm *= tf.cast(scalars.scale, dtype)
-    ratio = rules.lars_ratio(
-        ops,
-        _norm(param_measure, options.norm_kind),
-        measured_norm,
-        weight_decay=tf.cast(scalars.weight_decay, dtype),
-        trust_coefficient=options.trust_coefficient,
-        epsilon=options.epsilon,
-        form=options.form,
-        phi_bounds=options.phi_bounds,
-    )
+        if rules.lars_measures_grad(options.form):
+            measured = norms(_BLOCKS, tf.identity, g)
+        else:
+            measured = norms(_BLOCKS_OF_DIRECTION, update, x, g, moment)
+        ratio = rules.lars_ratio(
+            ops,
+            norms(_BLOCKS, tf.identity, x),
+            measured,
+            weight_decay=decay,
+            trust_coefficient=options.trust_coefficient,
+            epsilon=options.epsilon,
+            form=options.form,
+            phi_bounds=options.phi_bounds,
+        )
     step = rules.lars_apply(
         ops,
-        param,
-        _lars_direction(options, param, grad, m, scalars),
+        x,
+        update(x, g, moment),
+        moment,
         ratio,
-        learning_rate=tf.cast(scalars.learning_rate, dtype),
-        momentum=options.momentum,
-        form=options.form,
+        learning_rate=rate,
         nesterov=options.nesterov,
+        **same,
     )
-    return (
-        tf.where(scalars.proceed, step.param, param),
-        tf.where(scalars.proceed, step.m, m),
-        ratio,
-    )
+    new_x = tf.where(scalars.proceed, step.param, x)
+    return new_x, tf.where(scalars.proceed, step.m, m), ratio
 
 
 def lars(
@@ -311,22 +381,9 @@ def lars(
     Returns:
       The local rate, a scalar.
     """
-    x, buffer = tf.convert_to_tensor(param), tf.convert_to_tensor(m)
-    measures = [tf.zeros((), _wide_dtype(x))] * 2
-    if adapt:
-        measured = grad
-        if not rules.lars_measures_grad(options.form):
-            # This form needs a vector's norm before the update can begin.
-            measured = _call(
-                _lars_measured, options, (x, grad, buffer), scalars, jit_compile
-            )
-        measures = [_measure(y, options.norm_kind) for y in (x, measured)]
-    new_param, new_m, ratio = _call(
-        _lars_apply, options, (x, grad, buffer, *measures), scalars, jit_compile
+    return _update_in_place(
+        _lars, options, adapt, (param, m), grad, scalars, jit_compile
     )
-    m.assign(new_m)
-    param.assign(new_param)
-    return ratio
 
 
 # Name -> (update in place, type of its options).

@@ -8,7 +8,9 @@ decay arrives with `weight_decay=0.`, one that is excluded from layer adaptation
 with `adapt=False`.
 
 Arithmetic and norms are carried out in float32 for every narrower dtype (and in
-float64 for float64); results return in the dtype of the array they replace.
+float64 for float64); results return in the dtype of the array they replace, and
+a direction is made of the moments as they are stored. A second moment in
+bfloat16 is rounded by chance (`round_by_chance`).
 
 Letters, as in the papers: `x` (`param`) the parameter of one layer, `g`
 (`grad`) its gradient, `m` and `v` the moments, `u` (`update`) the direction,
@@ -35,6 +37,9 @@ _DENOMINATOR = {
     "you2020": "momentum",
 }
 _RATE_INSIDE_MOMENTUM = ("you2017", "optax")
+# Odd 32-bit numbers (as signed ones), to mix bits by: the golden ratio's, and
+# those of MurmurHash3.
+_MIX = (-1640531535, -2048144789, -1028477387)
 
 
 class Step(NamedTuple):
@@ -54,22 +59,6 @@ class Step(NamedTuple):
     trust_ratio: Array
 
 
-class Direction(NamedTuple):
-    """A direction and the moments it was made from, before it is scaled.
-
-    Attributes:
-      update: float32 (float64), `[*shape]`: LAMB's `r + lambda x`; LARS' vector
-        that the momentum takes in, or, in the forms that normalise the
-        momentum, the momentum itself.
-      m: new first moment, `[*shape]`.
-      v: new second moment, `[*shape]`; None for LARS.
-    """
-
-    update: Array
-    m: Array
-    v: Optional[Array]
-
-
 def dtype_name(x: Array) -> str:
     """The dtype's NumPy name, whichever framework `x` belongs to."""
     return re.search(r"[a-z]+\d*(?='|$)", str(x.dtype)).group()
@@ -86,6 +75,35 @@ def _narrow(ops, value: Array, like: Array) -> Array:
     """`value` in the dtype of `like`."""
     name = dtype_name(like)
     return value if dtype_name(value) == name else ops.array(value, dtype=name)
+
+
+def round_by_chance(ops, x: Array, step: Array) -> Array:
+    r"""`x` rounded to 8 significant bits, up or down by chance; mean is `x`.
+
+    A second moment that decays by a thousandth would stand still if it were
+    rounded to the nearest bfloat16, whose neighbours are 1/256 to 1/128 apart.
+    The chance is a hash of the bits of `x` and `step`: a run repeats itself,
+    and replicas agree.
+
+    Args:
+      ops: array functions; `view` (the same bits, another dtype) and
+        `right_shift` among them.
+      x: float32, `[*shape]`.
+      step: `t`, float32 scalar.
+
+    Returns:
+      float32, `[*shape]`, which bfloat16 represents exactly.
+
+    References:
+      Gupta et al. 2015 (arXiv:1502.02551), section 3, stochastic rounding; the
+      mixing of the hash is the finaliser of MurmurHash3.
+    """
+    bits = ops.view(x, "int32")
+    mixed = bits ^ (ops.view(step, "int32") * _MIX[0])
+    mixed = (mixed ^ ops.right_shift(mixed, 16)) * _MIX[1]
+    mixed = (mixed ^ ops.right_shift(mixed, 13)) * _MIX[2]
+    chance = (mixed ^ ops.right_shift(mixed, 16)) & 0xFFFF
+    return ops.view((bits + chance) & ~0xFFFF, "float32")
 
 
 def norm(ops, x: Array, kind: str = "l2") -> Array:
@@ -166,7 +184,8 @@ def _moment_estimate(
     if not lookahead:
         if not bias_correction:
             return moment
-        return moment / _one_minus_power(ops, beta, step)
+        # A factor, because a division of every element would cost more.
+        return moment * (1.0 / _one_minus_power(ops, beta, step))
     ahead, now = beta * moment, (1 - beta) * sample
     if bias_correction:
         ahead = ahead / _one_minus_power(ops, beta, step + 1)
@@ -174,7 +193,19 @@ def _moment_estimate(
     return ahead + now
 
 
-def lamb_direction(
+def lamb_moments(
+    ops, grad: Array, m: Array, v: Array, step: Array, *, beta_1, beta_2
+) -> Tuple[Array, Array]:
+    """LAMB's new moments, as they are stored: in the dtypes of `m` and `v`."""
+    g = widen(ops, grad)
+    new_m = beta_1 * widen(ops, m) + (1 - beta_1) * g
+    new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(g)
+    if dtype_name(v) == "bfloat16":
+        new_v = round_by_chance(ops, new_v, step)
+    return _narrow(ops, new_m, m), _narrow(ops, new_v, v)
+
+
+def lamb_update(
     ops,
     param: Array,
     grad: Array,
@@ -188,25 +219,25 @@ def lamb_direction(
     weight_decay: Array,
     bias_correction: bool = True,
     nesterov: Optional[str] = None,
-) -> Direction:
-    """LAMB's moments and unscaled direction `u`; `lamb` has the equations."""
+) -> Array:
+    """LAMB's unscaled direction `u` of new moments; `lamb` has the equations.
+
+    Elementwise: a part of the arrays gives that part of `u`.
+    """
     x, g = widen(ops, param), widen(ops, grad)
-    new_m = beta_1 * widen(ops, m) + (1 - beta_1) * g
-    new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(g)
     m_hat = _moment_estimate(
-        ops, new_m, g, beta_1, step, bias_correction, nesterov is not None
+        ops, widen(ops, m), g, beta_1, step, bias_correction, bool(nesterov)
     )
     v_hat = _moment_estimate(
         ops,
-        new_v,
+        widen(ops, v),
         ops.square(g),
         beta_2,
         step,
         bias_correction,
         nesterov == "nadam_both",
     )
-    update = m_hat / (ops.sqrt(v_hat) + epsilon) + weight_decay * x
-    return Direction(update, _narrow(ops, new_m, m), _narrow(ops, new_v, v))
+    return m_hat / (ops.sqrt(v_hat) + epsilon) + weight_decay * x
 
 
 def descend(ops, param: Array, update: Array, rate: Array) -> Array:
@@ -272,12 +303,15 @@ def lamb(
       Dozat 2016, "Incorporating Nesterov Momentum into Adam", with a constant
       beta.
     """
-    update, new_m, new_v = lamb_direction(
+    new_m, new_v = lamb_moments(
+        ops, grad, m, v, step, beta_1=beta_1, beta_2=beta_2
+    )
+    update = lamb_update(
         ops,
         param,
         grad,
-        m,
-        v,
+        new_m,
+        new_v,
         step,
         beta_1=beta_1,
         beta_2=beta_2,
@@ -298,7 +332,25 @@ def lamb(
     return Step(new_param, new_m, new_v, ratio)
 
 
-def lars_direction(
+def lars_moment(
+    ops,
+    param: Array,
+    grad: Array,
+    m: Array,
+    *,
+    momentum: float,
+    weight_decay: Array,
+    form: str,
+) -> Array:
+    """The new momentum as it is stored, if the form normalises it; else `m`."""
+    if _DENOMINATOR[form] != "momentum":
+        return m
+    share = 1 - momentum if form == "you2020" else 1.0
+    decayed = widen(ops, grad) + weight_decay * widen(ops, param)
+    return _narrow(ops, momentum * widen(ops, m) + share * decayed, m)
+
+
+def lars_update(
     ops,
     param: Array,
     grad: Array,
@@ -308,15 +360,16 @@ def lars_direction(
     weight_decay: Array,
     form: str,
     nesterov: bool = False,
-) -> Direction:
-    """The vector whose norm `lars` may need; `lars` has the equations."""
+) -> Array:
+    """The vector whose norm `lars` may need, of what `lars_moment` gave.
+
+    Elementwise: a part of the arrays gives that part of the vector.
+    """
+    normalised = _DENOMINATOR[form] == "momentum"
+    if normalised and not nesterov:
+        return widen(ops, m)
     decayed = widen(ops, grad) + weight_decay * widen(ops, param)
-    if _DENOMINATOR[form] != "momentum":
-        return Direction(decayed, m, None)
-    share = 1 - momentum if form == "you2020" else 1.0
-    new_m = momentum * widen(ops, m) + share * decayed
-    update = decayed + momentum * new_m if nesterov else new_m
-    return Direction(update, _narrow(ops, new_m, m), None)
+    return decayed + momentum * widen(ops, m) if normalised else decayed
 
 
 def lars_measures_grad(form: str) -> bool:
@@ -352,7 +405,8 @@ def lars_ratio(
 def lars_apply(
     ops,
     param: Array,
-    direction: Direction,
+    update: Array,
+    m: Array,
     ratio: Array,
     *,
     learning_rate: Array,
@@ -360,17 +414,18 @@ def lars_apply(
     form: str,
     nesterov: bool = False,
 ) -> Step:
-    """The update of `lars`, once its local rate is known."""
-    update, m, _ = direction
+    """The rest of `lars`, after `lars_moment`, `lars_update`, `lars_ratio`."""
     if _DENOMINATOR[form] == "momentum":
         new_param = descend(ops, param, update, learning_rate * ratio)
         return Step(new_param, m, None, ratio)
     inside = form in _RATE_INSIDE_MOMENTUM
     scaled = (learning_rate * ratio if inside else ratio) * update
-    new_m = momentum * widen(ops, m) + scaled
-    update = scaled + momentum * new_m if nesterov else new_m
+    new_m = _narrow(ops, momentum * widen(ops, m) + scaled, m)
+    update = widen(ops, new_m)
+    if nesterov:
+        update = scaled + momentum * update
     new_param = descend(ops, param, update, 1.0 if inside else learning_rate)
-    return Step(new_param, _narrow(ops, new_m, m), None, ratio)
+    return Step(new_param, new_m, None, ratio)
 
 
 def lars(
@@ -430,19 +485,12 @@ def lars(
       You, Gitman, Ginsburg 2017 (arXiv:1708.03888), Algorithm 1; You et al.
       2020 (arXiv:1904.00962), Algorithm 1.
     """  # noqa: E501
-    direction = lars_direction(
-        ops,
-        param,
-        grad,
-        m,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        form=form,
-        nesterov=nesterov,
-    )
-    ratio = ops.ones_like(ops.sum(direction.update))
+    same = dict(momentum=momentum, weight_decay=weight_decay, form=form)
+    m = lars_moment(ops, param, grad, m, **same)
+    update = lars_update(ops, param, grad, m, nesterov=nesterov, **same)
+    ratio = ops.ones_like(ops.sum(update))
     if adapt:
-        measured = grad if lars_measures_grad(form) else direction.update
+        measured = grad if lars_measures_grad(form) else update
         ratio = lars_ratio(
             ops,
             norm(ops, param, norm_kind),
@@ -456,7 +504,8 @@ def lars(
     return lars_apply(
         ops,
         param,
-        direction,
+        update,
+        m,
         ratio,
         learning_rate=learning_rate,
         momentum=momentum,
