@@ -34,7 +34,7 @@ CASES = {
 
 
 def _distance(a, b):
-    return max(np.abs(a[name] - b[name]).max() for name in b)
+    return np.max([np.abs(a[name] - b[name]).max() for name in b])
 
 
 @pytest.mark.parametrize("arguments", CASES.values(), ids=CASES)
