@@ -49,6 +49,9 @@ FEATURES = {
     "EMA overwrite": Feature(EMA),
     "bfloat16": Feature(policy="mixed_bfloat16"),
     "float16 scaled": Feature(policy="mixed_float16"),
+    "float16 accumulation": Feature(
+        {"gradient_accumulation_steps": 2, **CLIP}, policy="mixed_float16"
+    ),
     "repeated ids": Feature(model="embedding"),
     "shared layer": Feature(model="shared"),
     "no gradient": Feature(model="spare"),
