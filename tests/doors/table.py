@@ -40,7 +40,7 @@ ROWS = [
         for front_end in TENSORFLOW
         for strategy in list(STRATEGIES)[:5]
     ),
-    *(("tf.compat.v1", strategy) for strategy in list(STRATEGIES)[:3]),
+    *(("tf.compat.v1", strategy) for strategy in list(STRATEGIES)[:5]),
     ("Keras 3, JAX", "no strategy"),
     ("Keras 3, JAX", "DataParallel, 8"),
     ("Keras 3, torch", "no strategy"),
@@ -95,6 +95,11 @@ _ZERO = (
     "JAX's gradient of a variable without use is zero, not missing: weight "
     "decay moves it"
 )
+_V1_SLOTS = (
+    "the slots are made first, in the strategy's scope, by "
+    "`optimizer._create_slots(variables)`; v1 in several processes is tested "
+    "on TensorFlow 2.15"
+)
 # Cells with a note: (largest difference allowed, note).
 NOTES = {
     **{
@@ -105,6 +110,13 @@ NOTES = {
     **{
         ("Keras 3, JAX", strategy, "no gradient"): (1e-6, _ZERO)
         for strategy in ("no strategy", "DataParallel, 8")
+    },
+    **{
+        ("tf.compat.v1", "ParameterServer, 2 + 2 processes", feature): (
+            1e-6,
+            _V1_SLOTS,
+        )
+        for feature in FEATURES
     },
 }
 
