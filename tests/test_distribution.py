@@ -70,15 +70,66 @@ def test_mirrored_equals_one_device(strategy, name, arguments):
     )
 
 
-def test_nonfinite_gradient_of_one_replica_skips_on_all(strategy):
-    """Row 30 is in the second batch's part of the second replica."""
-    alone = _fit(tf.distribute.get_strategy(), "LAMB", {}, bad_row=30)
-    together = _fit(strategy, "LAMB", {}, bad_row=30)
+def _assert_replicas_agree(strategy, model):
+    """Every weight and slot has one value on all devices."""
+    for variable in [*model.weights, *model.optimizer.variables]:
+        native = getattr(variable, "value", variable)
+        if callable(native):  # tf_keras' variables are TensorFlow's
+            native = variable
+        first, *others = strategy.experimental_local_results(native)
+        for other in others:
+            np.testing.assert_array_equal(first, other, str(variable))
+
+
+@pytest.mark.parametrize("bad_row", [17, 30], ids=["first", "second"])
+def test_nonfinite_gradient_of_one_replica_skips_on_all(strategy, bad_row):
+    """In the second batch's part of the first or the second replica."""
+    alone = _fit(tf.distribute.get_strategy(), "LAMB", {}, bad_row)
+    together = _fit(strategy, "LAMB", {}, bad_row)
     assert alone.optimizer.skipped_steps == 3
     assert together.optimizer.skipped_steps == 3
     for a, b in zip(alone.get_weights(), together.get_weights()):
         assert np.isfinite(b).all()
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    _assert_replicas_agree(strategy, together)
+
+
+@pytest.mark.parametrize("large_half", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("module", ["keras3", "keras2"])
+def test_an_overflow_on_one_replica_lowers_the_scale(
+    strategy, module, large_half
+):
+    """Keras 3's loss scaler by itself looks at the first replica only."""
+    module = getattr(tf_lamb, module)
+    k = module.keras
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(24, 2, 8, 6)).astype("float32")  # steps, replicas
+    x[:, large_half] *= 30.0  # gradients by 900
+    y = rng.normal(size=(24 * 16, 1)).astype("float32")
+    with strategy.scope():
+        inputs = k.Input((6,))
+        h = k.layers.Dense(8, dtype="mixed_float16")(inputs)
+        model = k.Model(inputs, k.layers.Dense(1, dtype="mixed_float16")(h))
+        optimizer = module.LAMB(0.02)
+        scaler = k.mixed_precision.LossScaleOptimizer(
+            optimizer, initial_scale=2.0**20
+        )
+        model.compile(scaler, "mse", jit_compile=False)
+    before = model.get_weights()
+    model.fit(x.reshape(-1, 6), y, batch_size=16, shuffle=False, verbose=0)
+    if module is tf_lamb.keras3:
+        scale = scaler.dynamic_scale.numpy()
+        updates = optimizer.iterations.numpy()
+    else:  # which counts the steps that its scaler skips as well
+        scale = scaler.loss_scale.numpy()
+        updates = 24 - int(np.log2(2.0**20 / scale))
+        assert optimizer.iterations.numpy() == 24
+    assert 8 <= np.log2(2.0**20 / scale) == 24 - updates <= 20
+    assert optimizer.skipped_steps == 0, "the scaler should have been first"
+    for a, b in zip(before, model.get_weights()):
+        assert np.isfinite(b).all()
+        assert np.abs(a - b).max() > 1e-3
+    _assert_replicas_agree(strategy, model)
 
 
 @pytest.mark.parametrize("module", ["keras3", "keras2"])

@@ -36,12 +36,18 @@ TF_LAMB = {
     "optimizers": {"tf_lamb.layer_adaptive"} | CORE,
     "fused": {"tensorflow", "tf_lamb.rules"},
     "replicated": {"tensorflow", "tf_lamb.fused", "tf_lamb.layer_adaptive"},
-    "keras3": {"keras"} | KERAS,
+    "loss_scaling": {"tensorflow", "keras"},
+    "keras3": {"keras", "tf_lamb.loss_scaling"} | KERAS,
     # tf.keras up to TensorFlow 2.15.
     "keras2": {"tensorflow", "tf_keras"} | KERAS,
     "v1": {"tensorflow", "tf_lamb.fused"} | CORE,
     "facts": {"tensorflow", "keras", "tf_keras"},
-    "multi_worker": {"tensorflow", "keras", "tf_lamb.facts"},
+    "multi_worker": {
+        "tensorflow",
+        "keras",
+        "tf_lamb.facts",
+        "tf_lamb.loss_scaling",
+    },
     # TensorFlow only where TensorBoard is asked for.
     "callbacks": {"keras", "tensorflow"} | CORE,
 }

@@ -45,9 +45,12 @@ def run(optimizer, grads, params=None):
 
 def distance(left, right):
     """Largest difference of one variable, relative to that variable."""
-    return max(
-        np.max(np.abs(left[name] - right[name])) / np.max(np.abs(left[name]))
-        for name in left
+    return np.max(
+        [
+            np.max(np.abs(left[name] - right[name]))
+            / np.max(np.abs(left[name]))
+            for name in left
+        ]
     )
 
 

@@ -11,7 +11,7 @@ from tf_lamb.layer_adaptive import LayerAdaptive
 
 BACKEND = keras.config.backend()
 if BACKEND == "tensorflow":
-    from tf_lamb import fused
+    from tf_lamb import fused, loss_scaling
     from tf_lamb.replicated import Replicated, accumulate_or_update
 
     _Road = Replicated
@@ -48,6 +48,16 @@ class _Keras3Optimizer(_Road, keras.optimizers.Optimizer):
     """Keras 3's side of `LayerAdaptive`."""
 
     _ops = ops
+
+    def build(self, variables):
+        """Resolves the exclusions and makes the slots."""
+        super().build(variables)
+        if (
+            BACKEND == "tensorflow"
+            and self._distribution_strategy.num_replicas_in_sync > 1
+        ):
+            # A loss scaler builds what it wraps before its first check.
+            loss_scaling.share_overflows(of=_Keras3Optimizer)
 
     def _add_state(self, name, shape, dtype, initializer="zeros"):
         return self.add_variable(

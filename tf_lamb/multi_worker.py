@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, List, Union
 
 import tensorflow as tf
 
-from tf_lamb import facts
+from tf_lamb import facts, loss_scaling
 
 PathLike = Union[str, os.PathLike]
 _HINT = "start every worker with the same script, flags and versions"
@@ -72,8 +72,7 @@ def enable_fit() -> None:
 
         build = trainer.TensorFlowTrainer._maybe_symbolic_build
         reduce = trainer.reduce_per_replica
-        scaler = keras.optimizers.LossScaleOptimizer
-        check = scaler.check_finite
+        loss_scaling.share_overflows()
     except (ImportError, AttributeError):
         raise RuntimeError(
             f"multi_worker.enable_fit: Keras {keras.__version__} has not the "
@@ -83,7 +82,6 @@ def enable_fit() -> None:
     if not hasattr(build, "_tf_lamb"):
         trainer.TensorFlowTrainer._maybe_symbolic_build = _local_build(build)
         trainer.reduce_per_replica = _scalar_reduce(reduce)
-        scaler.check_finite = _common_check(check)
 
 
 def _local_build(original: Callable) -> Callable:
@@ -130,26 +128,6 @@ def _scalar_reduce(original: Callable) -> Callable:
         )
 
     return reduce
-
-
-def _common_check(original: Callable) -> Callable:
-    """Cures: each replica asks only whether its own gradients are finite.
-
-    Under MirroredStrategy the first replica's answer counts, so that another's
-    overflow never lowers the scale; in several workers, each follows its own.
-    """
-
-    @functools.wraps(original)
-    def check_finite(scaler, grads):
-        finite = original(scaler, grads)
-        context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
-            return finite
-        overflows = tf.cast(tf.logical_not(finite), tf.float32)
-        overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
-        return tf.equal(overflows, 0.0)
-
-    return check_finite
 
 
 def save(model: Any, path: PathLike) -> None:

@@ -32,6 +32,8 @@ def keras_and_module(name):
         # Any Keras' models will do; its variables are what is trained.
         keras2 = importlib.import_module("tf_lamb.keras2")
         v1 = importlib.import_module("tf_lamb.v1")
-        return keras2.keras, types.SimpleNamespace(LAMB=v1.LAMBOptimizer)
+        return keras2.keras, types.SimpleNamespace(
+            LAMB=v1.LAMBOptimizer, __name__=v1.__name__
+        )
     module = importlib.import_module(f"tf_lamb.{FRONT_ENDS[name]}")
     return module.keras, module

@@ -104,10 +104,14 @@ def make(keras, lamb, feature, arguments, strategy=None):
     return model, optimizer
 
 
-def train(keras, lamb, feature, strategy):
-    """Runs a cell; returns model and optimizer."""
+def train(keras, lamb, feature, strategy, loop=None):
+    """Runs a cell; returns model and optimizer.
+
+    Args:
+      loop: "fit" or "custom loop"; None for what the feature says.
+    """
     model, optimizer = make(keras, lamb, feature, feature.arguments, strategy)
-    if _has_own_loop(lamb, feature):
+    if loop == "custom loop" or _has_own_loop(lamb, feature):
         own_loop(strategy, model, optimizer, feature)
     else:
         dataset = _dataset(feature, BATCH)
@@ -119,11 +123,12 @@ def expected(keras, lamb, feature, replicas):
     """The run on one device: whole batches, no accumulation, no strategy.
 
     In half precision a gradient is rounded after the sum over its part of the
-    batch, so there the parts are those of the replicas.
+    batch, so there the parts are those of the replicas and micro-batches.
     """
     arguments, batch_size = whole_batches(feature)
     model, optimizer = make(keras, lamb, feature, arguments)
-    parts = 1 if feature.policy == "float32" else replicas
+    micro_batches = batch_size // BATCH
+    parts = 1 if feature.policy == "float32" else replicas * micro_batches
     strategy = tf.distribute.get_strategy()
     own_loop(strategy, model, optimizer, feature, batch_size, parts)
     return model, optimizer

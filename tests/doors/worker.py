@@ -30,7 +30,10 @@ def _coordinated(strategy, coordinator, keras, lamb, feature):
     )
     with strategy.scope():
         # Slots have to be there before a worker traces the step.
-        optimizer.build(model.trainable_variables)
+        if lamb.__module__ == "tf_lamb.v1":
+            optimizer._create_slots(model.trainable_variables)
+        else:
+            optimizer.build(model.trainable_variables)
     (x, ids), y = data(feature)
 
     @tf.function
@@ -60,6 +63,26 @@ def _fit_asynchronously(strategy, keras, lamb):
         batches.batch(BATCH), epochs=EPOCHS, steps_per_epoch=4, verbose=0
     ).history
     return {"updates": optimizer.iterations.numpy(), "loss": history["loss"]}
+
+
+def _refusals(strategy, coordinator, keras, module):
+    """What the table says that a parameter server refuses: the errors' text."""
+
+    def fit():
+        feature = FEATURES["fit"]
+        model, _ = training.make(keras, module.LAMB, feature, {}, strategy)
+        rows = tf.data.Dataset.from_tensor_slices(data(feature)).batch(BATCH)
+        model.fit(coordinator.create_per_worker_dataset(lambda: rows))
+
+    def mixed():
+        feature = FEATURES["float16 scaled"]
+        _coordinated(strategy, coordinator, keras, module.LAMB, feature)
+
+    try:
+        fit() if module.__name__ == "tf_lamb.keras3" else mixed()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was refused"
 
 
 def _write(folder, name, arrays):
@@ -100,6 +123,9 @@ def main(name, strategy_name, folder):
     if coordinated and module.__name__ == "tf_lamb.keras2":
         result = _fit_asynchronously(strategy, keras, module.LAMB)
         _write(folder, "asynchronous", result)
+    if coordinated and module.__name__ != "tf_lamb.v1":
+        text = _refusals(strategy, coordinator, keras, module)
+        (Path(folder) / "refused.txt").write_text(text, encoding="utf-8")
     for feature_name, feature in FEATURES.items():
         if CELLS[name, strategy_name, feature_name] is not True:
             continue

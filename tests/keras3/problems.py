@@ -101,13 +101,16 @@ def run_reference(reference, steps, dtype="float32"):
 
 
 def distance(got, expected):
-    """Largest difference, relative to the larger of 1 and the values."""
-    return max(
-        float(
-            (
+    """Largest difference, relative to the larger of 1 and the values.
+
+    NaN if there is one: `max` would drop a NaN that does not come first.
+    """
+    return np.max(
+        [
+            np.max(
                 np.abs(got[name] - expected[name])
                 / np.maximum(np.abs(expected[name]), 1)
-            ).max()
-        )
-        for name in expected
+            )
+            for name in expected
+        ]
     )

@@ -1,0 +1,54 @@
+"""Keras 3's loss scaler under several replicas: any replica's overflow counts.
+
+`keras.optimizers.LossScaleOptimizer` (seen in 3.10 to 3.15) asks each replica
+whether its own gradients are finite, before they are summed. Under
+MirroredStrategy the first replica's answer decides, so that an overflow on
+another one never lowers the scale and every step is skipped; in several workers
+each follows its own answer, and those that go on wait for the others forever.
+"""
+
+import functools
+from typing import Callable
+
+import tensorflow as tf
+
+
+def share_overflows(of: type = object) -> None:
+    """Makes replicas agree on whether gradients are finite.
+
+    Replaces `LossScaleOptimizer.check_finite`. Nothing changes with one
+    replica, nor for scalers of other optimizers.
+
+    Args:
+      of: class of the optimizers whose loss scalers are meant.
+
+    Raises:
+      AttributeError: this Keras' loss scaler has no `check_finite`.
+    """
+    import keras
+
+    scaler = keras.optimizers.LossScaleOptimizer
+    if not hasattr(scaler.check_finite, "optimizers"):
+        scaler.check_finite = _agreed(scaler.check_finite)
+    scaler.check_finite.optimizers.add(of)
+
+
+def _agreed(original: Callable) -> Callable:
+    @functools.wraps(original)
+    def check_finite(scaler, grads):
+        finite = original(scaler, grads)
+        context = tf.distribute.get_replica_context()
+        if (
+            context is None
+            or context.num_replicas_in_sync == 1
+            or not isinstance(
+                scaler.inner_optimizer, tuple(check_finite.optimizers)
+            )
+        ):
+            return finite
+        overflows = tf.cast(tf.logical_not(finite), tf.float32)
+        overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
+        return tf.equal(overflows, 0.0)
+
+    check_finite.optimizers = set()
+    return check_finite
