@@ -25,6 +25,7 @@ from tf_lamb import rules
 
 ops = types.SimpleNamespace(
     abs=tf.abs,
+    arange=tf.range,
     array=lambda x, dtype: tf.cast(x, dtype),
     cast=tf.cast,
     clip=tf.clip_by_value,
@@ -39,6 +40,7 @@ ops = types.SimpleNamespace(
     minimum=tf.minimum,
     ones=tf.ones,
     ones_like=tf.ones_like,
+    reshape=tf.reshape,
     right_shift=tf.bitwise.right_shift,
     sqrt=tf.sqrt,
     square=tf.square,

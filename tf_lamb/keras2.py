@@ -136,9 +136,10 @@ class _Keras2Optimizer(Replicated, _Keras2Arguments):
         )
 
     def _add_slot(self, variable, name):
-        if _dtype(variable) in (tf.float32, tf.float64):
+        dtype = tf.as_dtype(self._slot_dtype(_dtype(variable).name))
+        if dtype == _dtype(variable):
             return self.add_variable_from_reference(variable, name)
-        return self._add_like(variable, name, tf.float32)
+        return self._add_like(variable, name, dtype)
 
     def _add_sum(self, variable):
         """Each replica's own sum of gradients; saved is the sum of all."""

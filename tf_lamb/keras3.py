@@ -67,13 +67,14 @@ class _Keras3Optimizer(_Road, keras.optimizers.Optimizer):
     def _add_slot(self, variable, name):
         if self._overwrite_variable_with_gradient(variable):
             return None
-        if rules.dtype_name(variable) in ("float32", "float64"):
+        dtype = self._slot_dtype(rules.dtype_name(variable))
+        if dtype == rules.dtype_name(variable):
             return self.add_variable_from_reference(variable, name)
         path = getattr(variable, "path", variable.name)
         return self.add_variable(
             variable.shape,
             "zeros",
-            "float32",
+            dtype,
             layout=getattr(variable, "_layout", None),
             name=f"{path.replace('/', '_').replace(':', '_')}_{name}",
         )

@@ -32,6 +32,7 @@ class LayerAdaptive:
         norm,
         phi_bounds,
         skip_nonfinite,
+        moment_dtype,
         jit_compile,
         **kwargs,
     ):
@@ -49,6 +50,9 @@ class LayerAdaptive:
         self.norm = check.one_of("norm", norm, rules.NORMS)
         self.phi_bounds = check.bounds("phi_bounds", phi_bounds)
         self.skip_nonfinite = bool(skip_nonfinite)
+        self.moment_dtype = check.one_of(
+            "moment_dtype", moment_dtype, rules.MOMENT_DTYPES
+        )
         self.jit_compile = bool(jit_compile)
         # `exclude_from_weight_decay` is a method of the base class.
         self._no_decay = exclusion.check_patterns(
@@ -106,8 +110,14 @@ class LayerAdaptive:
         raise NotImplementedError
 
     def _add_slot(self, variable, name):
-        """A moment; float32 if the variable is narrower than that."""
+        """A moment, zeros of the variable's shape, `_slot_dtype`."""
         raise NotImplementedError
+
+    def _slot_dtype(self, variable_dtype: str) -> str:
+        """float64 for float64, else `moment_dtype`, by default float32."""
+        if variable_dtype == "float64":
+            return "float64"
+        return self.moment_dtype or "float32"
 
     @property
     def trust_ratios(self) -> Dict[str, float]:
@@ -292,6 +302,7 @@ class LayerAdaptive:
             norm=self.norm,
             phi_bounds=self.phi_bounds and list(self.phi_bounds),
             skip_nonfinite=self.skip_nonfinite,
+            moment_dtype=self.moment_dtype,
             jit_compile=self.jit_compile,
         )
         return config

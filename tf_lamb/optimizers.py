@@ -26,6 +26,10 @@ _BASE_ARGUMENTS = """
         float32 (a NaN, an infinity, a norm above 1.8e19) changes no weight, no
         moment and no average, and is counted in `skipped_steps`; the count `t`
         of the bias correction passes it over. The schedule does not.
+      moment_dtype: how moments are stored: None or "float32", or "bfloat16",
+        which halves their memory and traffic (arithmetic stays float32; the
+        second moment is rounded by chance, else it could not decay). Moments
+        of float64 variables are float64.
       jit_compile: on TensorFlow, compile the update by XLA, one kernel for each
         distinct shape. False runs the same operations uncompiled.
       **kwargs: the arguments of `keras.optimizers.Optimizer`: `clipnorm`,
@@ -85,6 +89,7 @@ class LAMB(LayerAdaptive):
         norm: str = "l2",
         phi_bounds: Optional[Tuple[float, float]] = None,
         skip_nonfinite: bool = True,
+        moment_dtype: Optional[str] = None,
         jit_compile: bool = True,
         **kwargs,
     ):
@@ -103,6 +108,7 @@ class LAMB(LayerAdaptive):
             norm=norm,
             phi_bounds=phi_bounds,
             skip_nonfinite=skip_nonfinite,
+            moment_dtype=moment_dtype,
             jit_compile=jit_compile,
             name=name,
             **kwargs,
@@ -205,6 +211,7 @@ class LARS(LayerAdaptive):
         norm: str = "l2",
         phi_bounds: Optional[Tuple[float, float]] = None,
         skip_nonfinite: bool = True,
+        moment_dtype: Optional[str] = None,
         jit_compile: bool = True,
         **kwargs,
     ):
@@ -216,6 +223,7 @@ class LARS(LayerAdaptive):
             norm=norm,
             phi_bounds=phi_bounds,
             skip_nonfinite=skip_nonfinite,
+            moment_dtype=moment_dtype,
             jit_compile=jit_compile,
             name=name,
             **kwargs,

@@ -26,6 +26,7 @@ Array = Any
 
 NORMS = ("l2", "l1", "linf")
 NESTEROV_FORMS = (None, "nadam", "nadam_both")
+MOMENT_DTYPES = (None, "float32", "bfloat16")
 LARS_FORMS = ("you2017", "optax", "timm", "model_garden", "you2020")
 
 # Which norm divides |x|: |g| + lambda |x|, |g + lambda x|, or the momentum's.
@@ -77,17 +78,21 @@ def _narrow(ops, value: Array, like: Array) -> Array:
     return value if dtype_name(value) == name else ops.array(value, dtype=name)
 
 
+def _mix(ops, bits, shift, factor):
+    return (bits ^ ops.right_shift(bits, shift)) * _MIX[factor]
+
+
 def round_by_chance(ops, x: Array, step: Array) -> Array:
     r"""`x` rounded to 8 significant bits, up or down by chance; mean is `x`.
 
     A second moment that decays by a thousandth would stand still if it were
     rounded to the nearest bfloat16, whose neighbours are 1/256 to 1/128 apart.
-    The chance is a hash of the bits of `x` and `step`: a run repeats itself,
-    and replicas agree.
+    The chance is a hash of `step`, an element's place and its bits: a run
+    repeats itself, and replicas agree.
 
     Args:
-      ops: array functions; `view` (the same bits, another dtype) and
-        `right_shift` among them.
+      ops: array functions; `arange`, `reshape`, `right_shift` and `view` (the
+        same bits, another dtype) among them.
       x: float32, `[*shape]`.
       step: `t`, float32 scalar.
 
@@ -100,8 +105,13 @@ def round_by_chance(ops, x: Array, step: Array) -> Array:
     """
     bits = ops.view(x, "int32")
     mixed = bits ^ (ops.view(step, "int32") * _MIX[0])
-    mixed = (mixed ^ ops.right_shift(mixed, 16)) * _MIX[1]
-    mixed = (mixed ^ ops.right_shift(mixed, 13)) * _MIX[2]
+    n = len(x.shape)
+    for axis, length in enumerate(x.shape):
+        # One axis at a time: nothing of the size of `x` is stored.
+        place = ops.arange(length, dtype="int32") * _MIX[axis % 3]
+        shape = [1] * axis + [length] + [1] * (n - axis - 1)
+        mixed = _mix(ops, mixed ^ ops.reshape(place, shape), 16, 1)
+    mixed = _mix(ops, _mix(ops, mixed, 16, 1), 13, 2)
     chance = (mixed ^ ops.right_shift(mixed, 16)) & 0xFFFF
     return ops.view((bits + chance) & ~0xFFFF, "float32")
 

@@ -25,6 +25,8 @@ _COMMON = """
       phi_bounds: bounds of phi, or None for `phi(z) = z`.
       skip_nonfinite: a step whose gradients' sum of squares is not finite in
         float32 changes nothing but `global_step`, and is counted.
+      moment_dtype: None or "float32", or "bfloat16" (`tf_lamb.LAMB` has what
+        that means; published checkpoints have float32).
       jit_compile: compile the update by XLA, one kernel a signature.
       use_locking: for the base class; updates are ordered anyway.
       name: name of the optimizer.
@@ -53,6 +55,7 @@ class _LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
         norm: str,
         phi_bounds: Optional[Tuple[float, float]],
         skip_nonfinite: bool,
+        moment_dtype: Optional[str],
         jit_compile: bool,
         use_locking: bool,
         name: str,
@@ -71,6 +74,9 @@ class _LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
         self._norm = check.one_of("norm", norm, rules.NORMS)
         self._phi_bounds = check.bounds("phi_bounds", phi_bounds)
         self._skip_nonfinite = bool(skip_nonfinite)
+        self._moment_dtype = check.one_of(
+            "moment_dtype", moment_dtype, rules.MOMENT_DTYPES
+        )
         self._jit_compile = bool(jit_compile)
         self._treatments: Dict[str, exclusion.Treatment] = {}
         self._shapes: Dict[str, tuple] = {}
@@ -163,8 +169,9 @@ class _LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
         """The moments of each variable, made if they are not there yet."""
         rows = []
         for variable in variables:
-            dtype = variable.dtype.base_dtype
-            dtype = dtype if dtype.size >= 4 else tf.float32
+            dtype = tf.float64
+            if variable.dtype.base_dtype != dtype:
+                dtype = tf.as_dtype(self._moment_dtype or "float32")
             row = [
                 self._get_or_make_slot_with_initializer(
                     variable,
@@ -372,6 +379,7 @@ class LAMBOptimizer(_LayerAdaptiveOptimizer):
         norm: str = "l2",
         phi_bounds: Optional[Tuple[float, float]] = None,
         skip_nonfinite: bool = True,
+        moment_dtype: Optional[str] = None,
         jit_compile: bool = True,
         use_locking: bool = False,
     ):
@@ -383,6 +391,7 @@ class LAMBOptimizer(_LayerAdaptiveOptimizer):
             norm=norm,
             phi_bounds=phi_bounds,
             skip_nonfinite=skip_nonfinite,
+            moment_dtype=moment_dtype,
             jit_compile=jit_compile,
             use_locking=use_locking,
             name=name,
@@ -444,6 +453,7 @@ class LARSOptimizer(_LayerAdaptiveOptimizer):
         norm: str = "l2",
         phi_bounds: Optional[Tuple[float, float]] = None,
         skip_nonfinite: bool = True,
+        moment_dtype: Optional[str] = None,
         jit_compile: bool = True,
         use_locking: bool = False,
     ):
@@ -455,6 +465,7 @@ class LARSOptimizer(_LayerAdaptiveOptimizer):
             norm=norm,
             phi_bounds=phi_bounds,
             skip_nonfinite=skip_nonfinite,
+            moment_dtype=moment_dtype,
             jit_compile=jit_compile,
             use_locking=use_locking,
             name=name,

@@ -1,0 +1,81 @@
+"""Moments in bfloat16: what is stored, how it is rounded, what it costs."""
+
+import keras
+import ml_dtypes
+import numpy as np
+import pytest
+
+import tf_lamb
+from tests.keras3 import problems
+from tf_lamb import rules
+
+ARGUMENTS = dict(weight_decay=0.05, exclude_from_weight_decay=["bias"])
+
+
+@pytest.mark.parametrize("name", ["LAMB", "LARS"])
+def test_stays_near_float32_moments_and_stores_half(name):
+    ends = []
+    for dtype in ("float32", "bfloat16"):
+        optimizer = getattr(tf_lamb, name)(
+            0.02, moment_dtype=dtype, **ARGUMENTS
+        )
+        ends.append(problems.values_of(problems.run(optimizer, 30)))
+        moments = [s for slots in optimizer._slots for s in slots]
+        assert {rules.dtype_name(s) for s in moments} == {dtype}
+    start = problems.initial_values()
+    moved = max(np.abs(ends[0][k] - start[k]).max() for k in start)
+    apart = max(np.abs(ends[0][k] - ends[1][k]).max() for k in start)
+    assert 0 < apart < 0.05 * moved
+
+
+def test_rounding_by_chance_keeps_the_mean_and_can_decay():
+    # Between two neighbours of bfloat16.
+    x = np.random.default_rng(0).uniform(1, 1 + 1 / 128, 200_000)
+    x = x.astype("float32")
+    rounded = keras.ops.convert_to_numpy(
+        rules.round_by_chance(
+            keras.ops,
+            keras.ops.convert_to_tensor(x),
+            keras.ops.convert_to_tensor(np.float32(3)),
+        )
+    )
+    assert set(rounded) == {1.0, 1.0 + 1 / 128}
+    assert rounded.mean() == pytest.approx(x.mean(), abs=3e-5)
+    exact = rounded.astype(ml_dtypes.bfloat16).astype("float32")
+    np.testing.assert_array_equal(exact, rounded)
+
+
+def test_second_moment_decays_where_rounding_to_nearest_would_not():
+    variable = keras.Variable(np.ones((64, 64), "float32"), name="w")
+    optimizer = tf_lamb.LAMB(1e-3, beta_2=0.999, moment_dtype="bfloat16")
+    grad = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
+    optimizer.apply([keras.ops.convert_to_tensor(grad)], [variable])
+    first = float(
+        np.mean(keras.ops.convert_to_numpy(_second_moment(optimizer)))
+    )
+    for _ in range(50):
+        optimizer.apply([keras.ops.zeros((64, 64))], [variable])
+    last = float(np.mean(keras.ops.convert_to_numpy(_second_moment(optimizer))))
+    assert last / first == pytest.approx(0.999**50, rel=2e-3)
+
+
+def _second_moment(optimizer):
+    return keras.ops.cast(optimizer._slots[1][0], "float32")
+
+
+def test_config_and_bad_value():
+    optimizer = tf_lamb.LARS(moment_dtype="bfloat16")
+    config = optimizer.get_config()
+    assert config["moment_dtype"] == "bfloat16"
+    assert tf_lamb.LARS.from_config(config).moment_dtype == "bfloat16"
+    with pytest.raises(ValueError, match="moment_dtype: expected one of None"):
+        tf_lamb.LAMB(moment_dtype="float16")
+
+
+def test_float64_variables_keep_float64_moments():
+    variable = keras.Variable(np.ones(3), dtype="float64", name="w")
+    optimizer = tf_lamb.LAMB(moment_dtype="bfloat16")
+    optimizer.build([variable])
+    wide = rules.dtype_name(variable)  # JAX has float32 only, by default
+    stored = {rules.dtype_name(s[0]) for s in optimizer._slots}
+    assert stored == {"float64" if wide == "float64" else "bfloat16"}
