@@ -345,18 +345,15 @@ def _lars(options: LarsOptions, adapt, norms, x, m, grad, scalars):
             form=options.form,
             phi_bounds=options.phi_bounds,
         )
-    step = rules.lars_apply(
-        ops,
-        x,
-        update(x, g, moment),
-        moment,
-        ratio,
-        learning_rate=rate,
-        nesterov=options.nesterov,
-        **same,
+    direction = update(x, g, moment)
+    last = dict(learning_rate=rate, **same)
+    new_m = rules.lars_late_moment(ops, direction, moment, ratio, **last)
+    # Selected before it is used: the next loop reads it where it is stored.
+    new_m = tf.where(scalars.proceed, new_m, m)
+    new_x = rules.lars_param(
+        ops, x, direction, new_m, ratio, nesterov=options.nesterov, **last
     )
-    new_x = tf.where(scalars.proceed, step.param, x)
-    return new_x, tf.where(scalars.proceed, step.m, m), ratio
+    return tf.where(scalars.proceed, new_x, x), new_m, ratio
 
 
 def lars(

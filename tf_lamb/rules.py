@@ -412,7 +412,29 @@ def lars_ratio(
     )
 
 
-def lars_apply(
+def lars_late_moment(
+    ops,
+    update: Array,
+    m: Array,
+    ratio: Array,
+    *,
+    learning_rate: Array,
+    momentum: float,
+    form: str,
+) -> Array:
+    """The new momentum of the forms that scale what it takes in; else `m`."""
+    if _DENOMINATOR[form] == "momentum":
+        return m
+    scaled = _scaled(update, ratio, learning_rate, form)
+    return _narrow(ops, momentum * widen(ops, m) + scaled, m)
+
+
+def _scaled(update, ratio, learning_rate, form):
+    inside = form in _RATE_INSIDE_MOMENTUM
+    return (learning_rate * ratio if inside else ratio) * update
+
+
+def lars_param(
     ops,
     param: Array,
     update: Array,
@@ -423,19 +445,16 @@ def lars_apply(
     momentum: float,
     form: str,
     nesterov: bool = False,
-) -> Step:
-    """The rest of `lars`, after `lars_moment`, `lars_update`, `lars_ratio`."""
+) -> Array:
+    """The new parameter, by the new momentum `m`."""
     if _DENOMINATOR[form] == "momentum":
-        new_param = descend(ops, param, update, learning_rate * ratio)
-        return Step(new_param, m, None, ratio)
-    inside = form in _RATE_INSIDE_MOMENTUM
-    scaled = (learning_rate * ratio if inside else ratio) * update
-    new_m = _narrow(ops, momentum * widen(ops, m) + scaled, m)
-    update = widen(ops, new_m)
+        return descend(ops, param, update, learning_rate * ratio)
+    step = widen(ops, m)
     if nesterov:
-        update = scaled + momentum * update
-    new_param = descend(ops, param, update, 1.0 if inside else learning_rate)
-    return Step(new_param, new_m, None, ratio)
+        scaled = _scaled(update, ratio, learning_rate, form)
+        step = scaled + momentum * step
+    inside = form in _RATE_INSIDE_MOMENTUM
+    return descend(ops, param, step, 1.0 if inside else learning_rate)
 
 
 def lars(
@@ -511,14 +530,7 @@ def lars(
             form=form,
             phi_bounds=phi_bounds,
         )
-    return lars_apply(
-        ops,
-        param,
-        update,
-        m,
-        ratio,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        form=form,
-        nesterov=nesterov,
-    )
+    last = dict(learning_rate=learning_rate, momentum=momentum, form=form)
+    m = lars_late_moment(ops, update, m, ratio, **last)
+    param = lars_param(ops, param, update, m, ratio, nesterov=nesterov, **last)
+    return Step(param, m, None, ratio)
