@@ -1,0 +1,1 @@
+"""Speed, memory and evidence, measured; README.md says what was found."""

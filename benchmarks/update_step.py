@@ -1,0 +1,258 @@
+"""Times one optimizer step of LAMB, LARS and their peers, in turns.
+
+    python -m benchmarks.update_step                 # BERT-base and ResNet-50
+    python -m benchmarks.update_step --quick         # small shapes, a minute
+
+Every environment is a process that holds its optimizers; round by round each of
+them makes one step, while the others wait. Medians and quartiles, and ratios to
+XLA's AdamW (LARS: SGD with momentum) of the same run, go to
+results/update_step.json and .png and, with --readme, into README.md and
+benchmarks/README.md.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import contenders, measure, shapes
+
+ROOT = measure.ROOT
+PYTHONS = {
+    "tensorflow": ".venv/bin/python",
+    "jax": ".venv/bin/python",
+    "torch": ".venv-torch/bin/python",
+    "tf215": ".venv-tf215/bin/python",
+}
+MODELS = {
+    "BERT-base": lambda: shapes.bert(),
+    "ResNet-50": lambda: shapes.resnet50(),
+    "small": lambda: shapes.bert(2, 64, 1000, 256),
+}
+RESULT = ROOT / "benchmarks" / "results" / "update_step.json"
+READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+BEGIN, END = "<!-- update_step: begin -->", "<!-- update_step: end -->"
+
+
+def serve(environment: str, model: str) -> None:
+    """A worker: reads names from standard input, prints seconds."""
+    sizes = tuple(MODELS[model]())
+    makers = {c.name: c.make for c in contenders.CONTENDERS[environment]}
+    steps = {}
+    print(json.dumps({"ready": environment}), flush=True)
+    for line in sys.stdin:
+        name = json.loads(line)
+        if name not in steps:
+            steps[name] = makers[name](sizes)
+        began = time.perf_counter()
+        steps[name]()
+        seconds = time.perf_counter() - began
+        print(json.dumps({"seconds": seconds}), flush=True)
+
+
+class Worker:
+    """A process of one environment."""
+
+    def __init__(self, environment: str, python: Path, model: str):
+        self.environment = environment
+        self._process = subprocess.Popen(
+            [
+                python,
+                "-m",
+                "benchmarks.update_step",
+                "--worker",
+                environment,
+                "--model",
+                model,
+            ],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={
+                **os.environ,
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+                "KERAS_BACKEND": "tensorflow",
+                "JAX_PLATFORMS": "cpu",
+            },
+        )
+        self._answer("ready")
+
+    def _answer(self, key):
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(
+                f"the worker of {self.environment} ended with status "
+                f"{self._process.wait()}; run python -m benchmarks.update_step "
+                f"--worker {self.environment} to see why"
+            )
+        return json.loads(line)[key]
+
+    def step(self, name: str) -> float:
+        """Seconds of one step; the first one builds and compiles."""
+        self._process.stdin.write(json.dumps(name) + "\n")
+        self._process.stdin.flush()
+        return self._answer("seconds")
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def race(model: str, rounds: int) -> dict:
+    """{contender: first step, sample, ratio} on one model's shapes."""
+    workers, entries = [], []
+    try:
+        for environment, python in PYTHONS.items():
+            if not (ROOT / python).exists():
+                print(
+                    f"{environment}: no {python} (see the Makefile); left out"
+                )
+                continue
+            worker = Worker(environment, ROOT / python, model)
+            workers.append(worker)
+            entries += [(worker, c) for c in contenders.CONTENDERS[environment]]
+        first = {}
+        for worker, c in entries:
+            first[c.name] = worker.step(c.name)
+            worker.step(c.name)
+            print(f"{model}: {c.name}: first step {first[c.name]:.1f} s")
+        times = {c.name: [] for _, c in entries}
+        for i in range(rounds):
+            print(f"\r{model}: round {i + 1} of {rounds}", end="", flush=True)
+            for worker, c in entries:
+                times[c.name].append(worker.step(c.name))
+        print()
+    finally:
+        for worker in workers:
+            worker.close()
+    return {c.name: _row(c, times, first) for _, c in entries}
+
+
+def _row(c, times, first):
+    base = times[c.baseline]
+    ratios = [a / b for a, b in zip(times[c.name], base)]
+    return {
+        "seconds": measure.summary(times[c.name]),
+        "first_step_seconds": first[c.name],
+        "baseline": c.baseline,
+        "ratio": measure.summary(ratios),
+    }
+
+
+def render(result: dict, models=None) -> str:
+    """The table of a result in Markdown, one column of ratios a model."""
+    models = models or list(result["models"])
+    head = ["optimizer step"]
+    for model in models:
+        head += [f"{model}: ms (quartiles)", "ratio", "first step, s"]
+    rows = []
+    for name in result["models"][models[0]]:
+        row = [f"**{name}**" if name.startswith("tf_lamb") else name]
+        for model in models:
+            r = result["models"][model].get(name)
+            s = r["seconds"]
+            ms = [1e3 * s[k] for k in ("median", "lower_quartile")]
+            ms.append(1e3 * s["upper_quartile"])
+            row.append("{:.1f} ({:.1f}-{:.1f})".format(*ms))
+            row += [f"{r['ratio']['median']:.2f}"]
+            row += [f"{r['first_step_seconds']:.1f}"]
+        rows.append(row)
+    at = result["provenance"]
+    n = result["models"][models[0]][name]["seconds"]["n"]
+    return (
+        measure.table(head, rows)
+        + f"\n\nMedians of {n} rounds in turns, {at['date']}, {at['cores']} "
+        f"cores of {at['cpu']}, float32, `{at['command']}`. Ratio: to AdamW by "
+        "XLA "
+        "kernels in place, for LARS and momentum to SGD with momentum by such "
+        "kernels; medians of the rounds' own ratios."
+    )
+
+
+def plot(result: dict, path: Path) -> None:
+    """Bars of the medians, whiskers to the quartiles, one panel a model."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    models = result["models"]
+    figure, panels = plt.subplots(
+        1,
+        len(models),
+        figsize=(7 * len(models), 6),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axes, (model, rows) in zip(panels[0], models.items()):
+        names = sorted(rows, key=lambda n: -rows[n]["seconds"]["median"])
+        samples = [rows[n]["seconds"] for n in names]
+        median = [1e3 * s["median"] for s in samples]
+        low = [m - 1e3 * s["lower_quartile"] for m, s in zip(median, samples)]
+        high = [1e3 * s["upper_quartile"] - m for m, s in zip(median, samples)]
+        colors = ["C1" if n.startswith("tf_lamb") else "C0" for n in names]
+        axes.barh(names, median, xerr=[low, high], color=colors)
+        axes.set(xlabel="ms a step", title=model, xscale="log")
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    os.replace(temporary, path)
+
+
+def write_readmes(result: dict) -> None:
+    """Puts the table between the markers of both READMEs."""
+    for path in READMES:
+        text = path.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        _, after = rest.split(END)
+        table = f"{before}{BEGIN}\n\n{render(result)}\n\n{END}{after}"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(table, encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="small shapes")
+    parser.add_argument("--rounds", type=int, default=21, help="at least 15")
+    parser.add_argument("--output", type=Path, help="JSON; the PNG beside it")
+    parser.add_argument("--readme", action="store_true", help="write tables")
+    parser.add_argument("--worker", choices=PYTHONS, help=argparse.SUPPRESS)
+    parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)
+    flags = parser.parse_args(arguments)
+    if flags.worker:
+        serve(flags.worker, flags.model or "small")
+        return 0
+    if flags.rounds < 1:
+        parser.error(f"--rounds {flags.rounds}: expected a number >= 1")
+    if flags.readme and flags.quick:
+        parser.error("--readme: the tables are of the whole run, not --quick")
+    models = ["small"] if flags.quick else ["BERT-base", "ResNet-50"]
+    rounds = min(flags.rounds, 5) if flags.quick else flags.rounds
+    result = {
+        "provenance": measure.provenance(seed=contenders.SEED),
+        "models": {model: race(model, rounds) for model in models},
+    }
+    output = flags.output
+    if output is None:
+        folder = ROOT / "runs" / "benchmarks" if flags.quick else RESULT.parent
+        output = folder / RESULT.name
+    measure.write_json(output, result)
+    plot(result, output.with_suffix(".png"))
+    print(render(result))
+    print(f"-> {output}, {output.with_suffix('.png')}")
+    if flags.readme:
+        write_readmes(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
