@@ -1,0 +1,1 @@
+"""Measurements of the optimizers against their peers; results/ keeps them."""
