@@ -1,1 +1,1 @@
-"""Speed, memory and evidence, measured; README.md says what was found."""
+"""Measurements of the optimizers against their peers; results/ keeps them."""

@@ -240,12 +240,10 @@ class LayerAdaptive:
         old = [variable.value, *(slot.value for slot in slots)]
         if rules.dtype_name(variable) == "float64":
             step, rate = ops.cast(step, "float64"), ops.cast(rate, "float64")
-        param, m, v, ratio = self._rule(*old, grad, treatment, step, rate)
-        for target, before, after in zip(
-            (variable, *slots), old, (param, m, v)
-        ):
-            target.assign(ops.where(proceed, after, before))
-        return ratio
+        new = self._rule(*old, grad, treatment, proceed, step, rate)
+        for target, value in zip((variable, *slots), new):
+            target.assign(value)
+        return new.trust_ratio
 
     def _update_averages(self, proceed, step):
         """EMA of the weights, after an update; then the periodic overwrite."""

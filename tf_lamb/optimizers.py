@@ -119,7 +119,7 @@ class LAMB(LayerAdaptive):
         self.bias_correction = bool(bias_correction)
         self.nesterov = check.one_of("nesterov", nesterov, rules.NESTEROV_FORMS)
 
-    def _rule(self, param, m, v, grad, treatment, step, rate):
+    def _rule(self, param, m, v, grad, treatment, proceed, step, rate):
         return rules.lamb(
             self._ops,
             param,
@@ -137,6 +137,7 @@ class LAMB(LayerAdaptive):
             nesterov=self.nesterov,
             norm_kind=self.norm,
             phi_bounds=self.phi_bounds,
+            proceed=proceed,
         )
 
     def _options(self):
@@ -241,7 +242,7 @@ class LARS(LayerAdaptive):
                 "another form."
             )
 
-    def _rule(self, param, m, grad, treatment, step, rate):
+    def _rule(self, param, m, grad, treatment, proceed, step, rate):
         return rules.lars(
             self._ops,
             param,
@@ -257,6 +258,7 @@ class LARS(LayerAdaptive):
             nesterov=self.nesterov,
             norm_kind=self.norm,
             phi_bounds=self.phi_bounds,
+            proceed=proceed,
         )
 
     def _options(self):

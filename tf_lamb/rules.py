@@ -78,6 +78,13 @@ def _narrow(ops, value: Array, like: Array) -> Array:
     return value if dtype_name(value) == name else ops.array(value, dtype=name)
 
 
+def _unless_skipped(ops, proceed: Optional[Array], new: Array, old: Array):
+    """`new`, or `old` if the step is skipped."""
+    if proceed is None or new is old:
+        return new
+    return ops.where(proceed, new, old)
+
+
 def _mix(ops, bits, shift, factor):
     return (bits ^ ops.right_shift(bits, shift)) * _MIX[factor]
 
@@ -273,6 +280,7 @@ def lamb(
     nesterov: Optional[str] = None,
     norm_kind: str = "l2",
     phi_bounds: Optional[Tuple[float, float]] = None,
+    proceed: Optional[Array] = None,
 ) -> Step:
     r"""One LAMB update of one layer.
 
@@ -304,6 +312,8 @@ def lamb(
         "nadam_both": the same for the second moment, with `g_t^2`, as well.
       norm_kind: one of `NORMS`, for `|x|` and `|u|` alike.
       phi_bounds: `(gamma_l, gamma_u)` of phi, or None for `phi(z) = z`.
+      proceed: bool scalar; False skips the step: parameter and moments stay.
+        None: it is never skipped.
 
     Returns:
       A `Step`.
@@ -316,6 +326,9 @@ def lamb(
     new_m, new_v = lamb_moments(
         ops, grad, m, v, step, beta_1=beta_1, beta_2=beta_2
     )
+    # The direction is made of what is stored: a compiler need not keep it.
+    new_m = _unless_skipped(ops, proceed, new_m, m)
+    new_v = _unless_skipped(ops, proceed, new_v, v)
     update = lamb_update(
         ops,
         param,
@@ -339,6 +352,7 @@ def lamb(
             phi_bounds=phi_bounds,
         )
     new_param = descend(ops, param, update, learning_rate * ratio)
+    new_param = _unless_skipped(ops, proceed, new_param, param)
     return Step(new_param, new_m, new_v, ratio)
 
 
@@ -473,6 +487,7 @@ def lars(
     nesterov: bool = False,
     norm_kind: str = "l2",
     phi_bounds: Optional[Tuple[float, float]] = None,
+    proceed: Optional[Array] = None,
 ) -> Step:
     r"""One LARS update of one layer, in one of the five forms in use.
 
@@ -506,6 +521,8 @@ def lars(
       nesterov: not defined for `you2020`.
       norm_kind: one of `NORMS`.
       phi_bounds: bounds of phi on `|x|`, or None for `phi(z) = z`.
+      proceed: bool scalar; False skips the step: parameter and momentum stay.
+        None: it is never skipped.
 
     Returns:
       A `Step` whose `v` is None and whose `trust_ratio` is the local rate.
@@ -515,7 +532,10 @@ def lars(
       2020 (arXiv:1904.00962), Algorithm 1.
     """  # noqa: E501
     same = dict(momentum=momentum, weight_decay=weight_decay, form=form)
-    m = lars_moment(ops, param, grad, m, **same)
+    old_m = m
+    m = lars_moment(ops, param, grad, old_m, **same)
+    # The direction is made of what is stored: a compiler need not keep it.
+    m = _unless_skipped(ops, proceed, m, old_m)
     update = lars_update(ops, param, grad, m, nesterov=nesterov, **same)
     ratio = ops.ones_like(ops.sum(update))
     if adapt:
@@ -531,6 +551,10 @@ def lars(
             phi_bounds=phi_bounds,
         )
     last = dict(learning_rate=learning_rate, momentum=momentum, form=form)
-    m = lars_late_moment(ops, update, m, ratio, **last)
-    param = lars_param(ops, param, update, m, ratio, nesterov=nesterov, **last)
-    return Step(param, m, None, ratio)
+    new_m = lars_late_moment(ops, update, m, ratio, **last)
+    new_m = _unless_skipped(ops, proceed, new_m, m)
+    new = lars_param(
+        ops, param, update, new_m, ratio, nesterov=nesterov, **last
+    )
+    new = _unless_skipped(ops, proceed, new, param)
+    return Step(new, new_m, None, ratio)
