@@ -1,0 +1,121 @@
+"""What every benchmark needs: a sample in numbers, where it was taken, a file.
+
+NumPy and the standard library only: every environment can import it.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, TypedDict
+
+import numpy as np
+
+# The packages whose version decides a time.
+PACKAGES = (
+    "tf_lamb",
+    "tensorflow-cpu",
+    "tensorflow",
+    "keras",
+    "tf_keras",
+    "tensorflow-addons",
+    "jax",
+    "jaxlib",
+    "libtpu",
+    "optax",
+    "torch",
+    "timm",
+    "numpy",
+)
+
+
+class Sample(TypedDict):
+    """Order statistics of repeated measurements, in the unit they came in."""
+
+    median: float
+    min: float
+    max: float
+    lower_quartile: float
+    upper_quartile: float
+    n: int
+
+
+def summary(times: Sequence[float]) -> Sample:
+    """The order statistics of `times`.
+
+    Raises:
+      ValueError: there are none.
+    """
+    if not len(times):
+        raise ValueError("summary: expected at least one measurement, got [].")
+    lowest, lower, median, upper, highest = (
+        float(x) for x in np.percentile(times, [0, 25, 50, 75, 100])
+    )
+    return Sample(
+        median=median,
+        min=lowest,
+        max=highest,
+        lower_quartile=lower,
+        upper_quartile=upper,
+        n=len(times),
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [x.partition(":")[2] for x in lines if x.startswith("model name")]
+    return names[0].strip() if names else platform.machine()
+
+
+def _versions() -> Dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance(
+    command: Optional[Sequence[str]] = None, seed: Optional[int] = None
+) -> Dict[str, Any]:
+    """When, where and with what a measurement was taken.
+
+    Args:
+      command: what was run, in words; None for this process' own.
+      seed: of the random numbers, if there are any.
+
+    Returns:
+      A dict for JSON.
+    """
+    if command is None:
+        command = ["python", *sys.orig_argv[1:]]
+    elif isinstance(command, str):
+        command = [command]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": command[0] if len(command) == 1 else shlex.join(command),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "packages": _versions(),
+        "seed": seed,
+    }
+
+
+def write_json(path, value: Any) -> None:
+    """Writes `value`, under a temporary name first."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    text = json.dumps(value, indent=1, allow_nan=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
