@@ -9,11 +9,14 @@ import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, TypedDict
 
 import numpy as np
+
+ROOT = Path(__file__).parents[1]
 
 # The packages whose version decides a time.
 PACKAGES = (
@@ -109,6 +112,41 @@ def provenance(
         "packages": _versions(),
         "seed": seed,
     }
+
+
+def fresh(module: str, job: Dict[str, Any]) -> Dict[str, Any]:
+    """What `module` prints last for `--job`, in a process of its own.
+
+    Args:
+      module: name of a benchmark, run by `python -m`.
+      job: for JSON, as is the result.
+
+    Raises:
+      RuntimeError: the process failed; the message ends in what it wrote.
+    """
+    process = subprocess.run(
+        [sys.executable, "-m", module, "--job", json.dumps(job)],
+        cwd=ROOT,
+        env={
+            "KERAS_BACKEND": "tensorflow",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **os.environ,
+        },
+        capture_output=True,
+        text=True,
+    )
+    if process.returncode:
+        raise RuntimeError(
+            f"{module} --job {job}: status {process.returncode}\n"
+            + process.stderr[-2000:]
+        )
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; all but the first column is right-aligned."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def write_json(path, value: Any) -> None:
