@@ -3,6 +3,7 @@
 Weights, gradients and moments exist before the first call of a step.
 """
 
+import functools
 from typing import Callable, Dict, NamedTuple
 
 import numpy as np
@@ -71,11 +72,14 @@ def _keras(optimizer, shapes, seed, jit_compile=None):
     def step(*grads):
         optimizer.apply(list(grads))
 
-    last = variables[-1]
+    @functools.lru_cache(None)
+    def traced():
+        return step.get_concrete_function(*grads)
 
+    # A `tf.function` would compare every argument with its signature, in
+    # Python; in a training step gradients are no arguments.
     def run():
-        step(*grads)
-        np.asarray(tf.reshape(last.value, [-1])[0])
+        traced()(*grads)
 
     return Step(run, optimizer)
 
