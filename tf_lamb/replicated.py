@@ -32,9 +32,12 @@ class Replicated(LayerAdaptive):
     def _apply_sum_over_replicas(self, grads, variables, aggregate=True):
         """All-reduces the gradients, then updates; returns `proceed`."""
         if aggregate:
-            grads = tf.distribute.get_replica_context().all_reduce(
-                tf.distribute.ReduceOp.SUM, list(grads)
-            )
+            replica = tf.distribute.get_replica_context()
+            # For one replica it would add an operation a gradient.
+            if replica.num_replicas_in_sync > 1:
+                grads = replica.all_reduce(
+                    tf.distribute.ReduceOp.SUM, list(grads)
+                )
         return self._apply_update(grads, variables)
 
     def _squared_norms(self, grads):
@@ -106,6 +109,9 @@ def update_each(
     Returns:
       What the first device's calls returned, one a row.
     """
+
+    # Otherwise `extended.update` has AutoGraph convert its every call.
+    update = tf.autograph.experimental.do_not_convert(update)
 
     def across_replicas(distribution, *replica_columns):
         results = []
