@@ -93,10 +93,23 @@ class Scalars(NamedTuple):
     scale: tf.Tensor
     proceed: tf.Tensor
 
+    def packed(self) -> tf.Tensor:
+        """All of them as one float32 vector, the form that kernels take.
 
-_SCALAR_SPECS = Scalars(
-    *[tf.TensorSpec((), tf.float32)] * 4, tf.TensorSpec((), tf.bool)
-)
+        One input in place of five. None of it is a constant of the graph: for a
+        call that has one, TensorFlow's optimizer makes a function of its own,
+        which for thousands of variables took longer than all else.
+        """
+        return tf.stack([tf.cast(x, tf.float32) for x in self])
+
+    @classmethod
+    def unpacked(cls, vector: tf.Tensor) -> "Scalars":
+        """What `packed` was made of."""
+        *floats, proceed = tf.unstack(vector)
+        return cls(*floats, proceed > 0)
+
+
+_SCALARS = tf.TensorSpec((len(Scalars._fields),), tf.float32)
 _HANDLE = tf.TensorSpec((), tf.resource)
 _kernels = {}
 _kernels_lock = threading.Lock()
@@ -178,7 +191,7 @@ def _update_in_place(
     adapt: bool,
     variables: Sequence[tf.Variable],
     grad: tf.Tensor,
-    scalars: Scalars,
+    scalars: tf.Tensor,
     jit_compile: bool,
 ) -> tf.Tensor:
     """Calls the kernel of `rule` for this signature; returns the trust ratio.
@@ -190,7 +203,7 @@ def _update_in_place(
       adapt: whether the trust ratio applies, a constant too.
       variables: parameter and slots, of one shape.
       grad: dense gradient, same shape.
-      scalars: what changes from step to step.
+      scalars: what changes from step to step, `Scalars.packed`.
       jit_compile: False runs the same operations uncompiled.
     """
     shape = variables[0].shape
@@ -204,7 +217,8 @@ def _update_in_place(
     def kernel(*arguments):
         *handles, grad, scalars = arguments
         old = [_read(h, shape, d) for h, d in zip(handles, dtypes)]
-        *new, ratio = rule(options, adapt, norms, *old, grad, scalars)
+        now = Scalars.unpacked(scalars)
+        *new, ratio = rule(options, adapt, norms, *old, grad, now)
         for handle, value in zip(handles, new):
             tf.raw_ops.AssignVariableOp(resource=handle, value=value)
         return ratio
@@ -217,7 +231,7 @@ def _update_in_place(
     with _kernels_lock:
         if key not in _kernels:
             specs = [_HANDLE] * len(variables)
-            specs += [tf.TensorSpec(shape, grad.dtype), _SCALAR_SPECS]
+            specs += [tf.TensorSpec(shape, grad.dtype), _SCALARS]
             function = tf.function(
                 kernel, specs, jit_compile=True, autograph=False
             )
@@ -282,7 +296,7 @@ def lamb(
     grad: tf.Tensor,
     m: tf.Variable,
     v: tf.Variable,
-    scalars: Scalars,
+    scalars: tf.Tensor,
     *,
     adapt: bool,
     options: LambOptions,
@@ -295,7 +309,7 @@ def lamb(
       grad: dense gradient, same shape.
       m: first moment.
       v: second moment.
-      scalars: what changes from step to step.
+      scalars: what changes from step to step, `Scalars.packed`.
       adapt: whether the trust ratio applies.
       options: what does not change.
       jit_compile: False runs the same operations uncompiled.
@@ -360,7 +374,7 @@ def lars(
     param: tf.Variable,
     grad: tf.Tensor,
     m: tf.Variable,
-    scalars: Scalars,
+    scalars: tf.Tensor,
     *,
     adapt: bool,
     options: LarsOptions,
@@ -372,7 +386,8 @@ def lars(
       param: variable of any shape and floating dtype.
       grad: dense gradient, same shape.
       m: momentum buffer.
-      scalars: what changes from step to step; `step` is not used.
+      scalars: what changes from step to step, `Scalars.packed`; `step` is not
+        used.
       adapt: whether the local rate applies.
       options: what does not change.
       jit_compile: False runs the same operations uncompiled.

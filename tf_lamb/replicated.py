@@ -50,28 +50,33 @@ class Replicated(LayerAdaptive):
         slots = [
             [self._native(slot[i]) for i in indices] for slot in self._slots
         ]
-        decay, none = (
-            tf.constant(value, tf.float32) for value in (self.weight_decay, 0.0)
-        )
-        decays = [decay if t.decay else none for t in treatments]
-        n = len(grads)
+        packed = {}
+
+        def scalars(treatment, scale):
+            key = treatment.decay, id(scale)
+            if key not in packed:
+                decay = self.weight_decay if treatment.decay else 0.0
+                now = fused.Scalars(rate, decay, step, scale, proceed)
+                packed[key] = now.packed()
+            return packed[key]
+
         return update_each(
             self._distribution_strategy,
             self._fused_update,
             list(map(self._native, variables)),
             [treatments, *slots],
-            [grads, scales, decays, [proceed] * n, [step] * n, [rate] * n],
+            [grads, list(map(scalars, treatments, scales))],
         )
 
     def _fused_update(self, variable, treatment, *rest):
         """The compiled rule on one device's component of a variable."""
-        *slots, grad, scale, decay, proceed, step, rate = rest
+        *slots, grad, scalars = rest
         rule, options = fused.RULES[self._RULE_NAME]
         return rule(
             variable,
             grad,
             *slots,
-            fused.Scalars(rate, decay, step, scale, proceed),
+            scalars,
             adapt=treatment.adapt,
             options=options(*self._options()),
             jit_compile=self.jit_compile,

@@ -274,7 +274,9 @@ class _LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
             scalars = fused.Scalars(
                 rate, tf.constant(decay), step, tf.constant(1.0), proceed
             )
-            return self._rule(variable, grad, *slots, scalars, treatment.adapt)
+            return self._rule(
+                variable, grad, *slots, scalars.packed(), treatment.adapt
+            )
 
         if not tf.compat.v1.executing_eagerly_outside_functions():
             # A session's graph orders nothing by itself; a function does (and
