@@ -6,13 +6,14 @@ PY = .venv/bin/python
 PY_TORCH = .venv-torch/bin/python
 PY_TF215 = .venv-tf215/bin/python
 PY_OLDEST = .venv-oldest/bin/python
+PY_PLAN = .venv-plan/bin/python
 PYTEST = -m pytest --durations=5
 
 # make run STEPS=20: the same, shorter. ARGS adds any flag of the script.
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-tensorflow test-jax test-tf215 test-torch \
-	test-oldest evidence lint format check package fixture clean
+	test-oldest test-plan bench-tpu evidence lint format check package fixture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +21,8 @@ help:
 	@echo "make test         all tests: TensorFlow (Keras 3, tf_keras), JAX, TF 2.15"
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
+	@echo "make test-plan    words that LAMB moves on a TPU, by its compiler (no TPU)"
+	@echo "make bench-tpu    the same against its peers: benchmarks/tpu_words.py"
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
 	@echo "make check        ruff, then make test: what has to pass before a merge"
 	@echo "make format       ruff format"
@@ -47,19 +50,26 @@ help:
 	$(PY_OLDEST) $(PIP_INSTALL) -r requirements/oldest.txt
 	touch $@
 
-.PHONY: .venv .venv-torch .venv-tf215 .venv-oldest
+.venv-plan/ready: requirements/plan.txt
+	$(PYTHON) -m venv --clear .venv-plan
+	$(PY_PLAN) $(PIP_INSTALL) -r requirements/plan.txt
+	touch $@
+
+.PHONY: .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan
 .venv: .venv/ready
 .venv-torch: .venv-torch/ready
 .venv-tf215: .venv-tf215/ready
 .venv-oldest: .venv-oldest/ready
+.venv-plan: .venv-plan/ready
 
 run: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.nlp.bert.pretrain $(RUN)
 
-test: test-tensorflow test-jax test-tf215
+test: test-tensorflow test-jax test-tf215 test-plan
 
 test-tensorflow: .venv/ready
-	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/live
+	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/live \
+		--ignore tests/tpu
 
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/doors
@@ -75,6 +85,12 @@ test-torch: .venv-torch/ready
 test-oldest: .venv-oldest/ready
 	KERAS_BACKEND=tensorflow $(PY_OLDEST) $(PYTEST) tests/keras3 tests/doors \
 		-k "not processes"
+
+test-plan: .venv-plan/ready
+	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu
+
+bench-tpu: .venv-plan/ready
+	$(PY_PLAN) -m benchmarks.tpu_words $(ARGS)
 
 evidence: .venv/ready
 	TF_CPP_MIN_LOG_LEVEL=3 $(PY) -m tests.multi_worker.faults --kills 10 \
@@ -98,4 +114,4 @@ fixture: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) tests/official_models/nlp/bert/hf_fixture.py
 
 clean:
-	rm -rf .venv .venv-torch .venv-tf215 .venv-oldest build dist *.egg-info
+	rm -rf .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan build dist *.egg-info

@@ -267,11 +267,8 @@ def count(row, variables, where):
 
 
 def structs(model):
-    """The variables of `shapes.bert(**model)`, in float32."""
-    return [
-        jax.ShapeDtypeStruct(shape, "float32")
-        for _, shape in shapes.bert(**model)
-    ]
+    """Float32 variables of a list of (name, shape), without memory."""
+    return [jax.ShapeDtypeStruct(shape, "float32") for _, shape in model]
 
 
 def _markdown(results):
@@ -339,7 +336,7 @@ def main(argv=None):
     )
     flags = parser.parse_args(argv)
     model = QUICK_MODEL if flags.quick else MODEL
-    variables = structs(model)
+    variables = structs(shapes.bert(**model))
     parameters = shapes.count(shapes.bert(**model))
     results = {}
     try:
