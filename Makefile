@@ -12,7 +12,8 @@ PYTEST = -m pytest --durations=5
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-tensorflow test-jax test-tf215 test-torch \
-	test-oldest evidence lint format check package fixture clean
+	test-oldest evidence bench-first-step bench-memory bench-scaling \
+	lint format check package fixture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +22,7 @@ help:
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
+	@echo "make bench-first-step, bench-memory, bench-scaling (QUICK=1: short)"
 	@echo "make check        ruff, then make test: what has to pass before a merge"
 	@echo "make format       ruff format"
 	@echo "make package      wheel and source distribution under dist/"
@@ -79,6 +81,19 @@ test-oldest: .venv-oldest/ready
 evidence: .venv/ready
 	TF_CPP_MIN_LOG_LEVEL=3 $(PY) -m tests.multi_worker.faults --kills 10 \
 		--tf_keras_kills 2 --seed 0 --output tests/multi_worker/results/faults.json
+
+# make bench-memory QUICK=1: small variables, and results/ stays as it is.
+BENCH = $(PY) -m benchmarks.$(1) $(if $(QUICK),--quick,\
+	--output benchmarks/results/$(1).json)
+
+bench-first-step: .venv/ready
+	$(call BENCH,first_step)
+
+bench-memory: .venv/ready
+	$(call BENCH,memory)
+
+bench-scaling: .venv/ready
+	$(call BENCH,scaling)
 
 lint: .venv/ready
 	$(PY) -m ruff format --check
