@@ -13,7 +13,8 @@ PYTEST = -m pytest --durations=5
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-tensorflow test-jax test-tf215 test-torch \
-	test-oldest test-plan bench-tpu evidence lint format check package fixture clean
+	test-oldest test-plan evidence bench bench-update-step bench-first-step \
+	bench-memory bench-scaling bench-tpu lint format check package fixture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,8 +23,9 @@ help:
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
 	@echo "make test-plan    words that LAMB moves on a TPU, by its compiler (no TPU)"
-	@echo "make bench-tpu    the same against its peers: benchmarks/tpu_words.py"
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
+	@echo "make bench        speed, memory, TPU words (QUICK=1: two minutes); also"
+	@echo "                  bench-update-step -first-step -memory -scaling -tpu"
 	@echo "make check        ruff, then make test: what has to pass before a merge"
 	@echo "make format       ruff format"
 	@echo "make package      wheel and source distribution under dist/"
@@ -90,11 +92,30 @@ test-plan: .venv-plan/ready
 	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu
 
 bench-tpu: .venv-plan/ready
-	$(PY_PLAN) -m benchmarks.tpu_words $(ARGS)
+	$(PY_PLAN) -m benchmarks.tpu_words $(if $(QUICK),--quick) $(ARGS)
 
 evidence: .venv/ready
 	TF_CPP_MIN_LOG_LEVEL=3 $(PY) -m tests.multi_worker.faults --kills 10 \
 		--tf_keras_kills 2 --seed 0 --output tests/multi_worker/results/faults.json
+
+# make bench-memory QUICK=1: small variables, and results/ stays as it is.
+BENCH = $(PY) -m benchmarks.$(1) $(if $(QUICK),--quick,\
+	--output benchmarks/results/$(1).json)
+
+# Eleven minutes, or two: what a README quotes comes from here.
+bench: bench-update-step bench-first-step bench-memory bench-scaling bench-tpu
+
+bench-update-step: .venv/ready .venv-torch/ready .venv-tf215/ready
+	$(PY) -m benchmarks.update_step $(if $(QUICK),--quick,--readme)
+
+bench-first-step: .venv/ready
+	$(call BENCH,first_step)
+
+bench-memory: .venv/ready
+	$(call BENCH,memory)
+
+bench-scaling: .venv/ready
+	$(call BENCH,scaling)
 
 lint: .venv/ready
 	$(PY) -m ruff format --check

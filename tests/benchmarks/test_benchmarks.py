@@ -1,0 +1,154 @@
+"""Each benchmark on a few small variables: what it finds and writes."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import first_step, measure, memory, scaling, shapes, steps
+
+BERT = shapes.bert(layers=1, width=8, vocab=20, ff=16)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Jobs run here: a process of its own would import TensorFlow again."""
+
+    def run(module, job):
+        result = importlib.import_module(module).run_job(json.loads(_dump(job)))
+        return json.loads(_dump(result))
+
+    monkeypatch.setattr(measure, "fresh", run)
+
+
+def _dump(value):
+    return json.dumps(value, allow_nan=False)
+
+
+def _written(path):
+    value = json.loads(path.read_text())
+    assert {
+        "date",
+        "command",
+        "cpu",
+        "cores",
+        "python",
+        "packages",
+        "seed",
+    } <= (value["provenance"].keys())
+    assert not list(path.parent.glob("*tmp*"))
+    return value
+
+
+def test_summary():
+    assert measure.summary([4, 1, 2, 3, 10]) == dict(
+        median=3, min=1, max=10, lower_quartile=2, upper_quartile=4, n=5
+    )
+    with pytest.raises(ValueError, match="at least one"):
+        measure.summary([])
+
+
+def test_bert_has_the_variables_of_the_released_model():
+    base = shapes.bert()
+    assert len(base) == len({name for name, _ in base}) == 206
+    assert sum(int(np.prod(shape)) for _, shape in base) == 110_106_428
+    assert len(first_step.distinct(base)) == 10
+    assert len(first_step.distinct(first_step.many(3000))) == 12
+
+
+@pytest.mark.parametrize("name", steps.OPTIMIZERS)
+def test_every_optimizer_makes_steps(name):
+    step = steps.make(name, BERT[-5:], seed=0)
+    step.run()
+    step.run()
+    if step.optimizer is not None:
+        assert step.optimizer.iterations.numpy() == 2
+
+
+def test_first_step(in_process, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(first_step, "bert", lambda **_: BERT[-5:])
+    monkeypatch.setattr(
+        first_step, "many", lambda _, many=first_step.many: many(13)
+    )
+    first_step.main(["--quick", "--output", str(tmp_path / "first.json")])
+    rows = _written(tmp_path / "first.json")["rows"]
+    assert [row["variables"] for row in rows] == [4, 5, 12, 13, 5]
+    for row in rows:
+        assert 0 < row["first"]["min"] <= row["first"]["median"]
+        assert ("kernels" in row) == (row["optimizer"] == first_step.LAMB)
+        assert (row["over_pure"] is None) == (row["pure"] is None)
+    assert rows[0]["traced_again"] == rows[2]["traced_again"] == 0
+    assert f"| {rows[3]['name']} | 13 |" in capsys.readouterr().out
+
+
+def test_memory(in_process, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(memory, "bert", lambda **_: BERT[-5:])
+    memory.main(["--quick", "--output", str(tmp_path / "memory.json")])
+    found = _written(tmp_path / "memory.json")
+    assert found["variables"] == 5
+    assert found["largest_variable_bytes"] == 4 * 20
+    for row in found["rows"]:
+        assert row["first"]["n"] == 1
+        beside = row["later"]["median"] - row["programs"]["median"]
+        assert row["beside"]["median"] == beside
+    assert "| tf_lamb.LAMB |" in capsys.readouterr().out
+
+
+def test_peak_of_memory_is_seen_and_forgotten():
+    before = memory._settle()
+    np.ones(64 * memory.MIB, "uint8").sum()
+    assert memory._status("VmHWM") - before >= 60 * memory.MIB
+    assert memory._settle() - before < 30 * memory.MIB
+    assert memory._status("VmHWM") - before < 30 * memory.MIB
+
+
+def test_scaling(in_process, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(scaling, "SQUARE", 8)
+    monkeypatch.setattr(scaling, "SECONDS", 0.1)
+    # Three of the six points fit.
+    need = 64 * scaling.BYTES * scaling.ROOM
+    monkeypatch.setattr(scaling, "_available", lambda: need * 100)
+    scaling.main(["--quick", "--output", str(tmp_path / "scaling.json")])
+    by_parameters, by_variables = _written(tmp_path / "scaling.json")["sweeps"]
+    assert [p["parameters"] for p in by_parameters["points"]] == [
+        64,
+        256,
+        1024,
+    ]
+    assert [p["variables"] for p in by_variables["points"]] == [10, 100]
+    for sweep in (by_parameters, by_variables):
+        assert {"slope", "intercept", "r2"} == sweep["fit"].keys()
+        assert sweep["points"][0]["step"]["n"] >= scaling.MIN_STEPS
+    out = capsys.readouterr().out
+    assert "25,600 parameters: left out" in out
+    assert "us a variable, R²" in out
+    assert (tmp_path / "scaling.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_fit_of_a_line():
+    line = scaling.fit([1, 2, 3], [5, 7, 9])
+    assert line == pytest.approx(dict(slope=2, intercept=3, r2=1))
+
+
+def test_a_process_of_its_own():
+    job = dict(
+        optimizer="optax.lamb, jitted", shapes=[("a", (3,))], seed=0, retrace=0
+    )
+    assert measure.fresh(first_step.MODULE, job)["first"] > 0
+    with pytest.raises(RuntimeError, match="KeyError: 'none'"):
+        measure.fresh(first_step.MODULE, dict(job, optimizer="none"))
+
+
+@pytest.mark.parametrize("name", ["first_step", "memory", "scaling"])
+def test_help_explains(name):
+    out = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--help"],
+        cwd=measure.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "python -m benchmarks." in out and "--quick" in out
