@@ -140,29 +140,22 @@ class _Norms:
 
     def __call__(self, blocks: int, function: Callable, *arrays) -> tf.Tensor:
         """The norm of `function(*arrays)`, which works by elements."""
-        rows = [_as_rows(x) for x in arrays]
         n, size = len(arrays[0].shape), arrays[0].shape.num_elements()
-        if not (self._in_blocks and n > 1 and size >= _SMALL):
+        rows = [_as_rows(x) for x in arrays]
+        height = rows[0].shape[0] // blocks if n else 0
+        if not (self._in_blocks and n > 1 and size >= _SMALL and height):
             return rules.norm(ops, function(*arrays), self._kind)
-        height = rows[0].shape[0] // blocks
-        if not height:
-            return rules.norm(ops, function(*arrays), self._kind)
-        parts = [
-            self._terms(
-                function(*(x[i * height : (i + 1) * height] for x in rows))
-            )
-            for i in range(blocks)
-        ]
-        rest = [x[blocks * height :] for x in rows]
+        # `tf.split`, because every slice would be four operations of the graph.
+        heights = [height] * blocks + [rows[0].shape[0] - blocks * height]
+        *parts, rest = (
+            self._terms(function(*block))
+            for block in zip(*(tf.split(x, heights) for x in rows))
+        )
         if self._kind == "linf":
             total = tf.reduce_max(functools.reduce(tf.maximum, parts))
-            if rest[0].shape[0]:
-                last = tf.reduce_max(self._terms(function(*rest)))
-                total = tf.maximum(total, last)
-            return total
-        total = tf.reduce_sum(functools.reduce(tf.add, parts))
-        if rest[0].shape[0]:
-            total += tf.reduce_sum(self._terms(function(*rest)))
+            # That of no rows is -inf.
+            return tf.maximum(total, tf.reduce_max(rest))
+        total = tf.reduce_sum(tf.add_n(parts)) + tf.reduce_sum(rest)
         return tf.sqrt(total) if self._kind == "l2" else total
 
     def _terms(self, x: tf.Tensor) -> tf.Tensor:
