@@ -1,0 +1,93 @@
+"""The race of optimizer steps: its baselines, its table, its errors."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import contenders, shapes, update_step
+
+TINY = tuple(shapes.bert(layers=1, width=8, vocab=20, ff=16))
+
+
+def _after_a_step(contender):
+    contenders._tf_arrays.cache_clear()
+    contender.make(TINY)()
+    weights, _ = contenders._tf_arrays(TINY)
+    return [w.numpy() for w in weights]
+
+
+@pytest.fixture(scope="module")
+def ends():
+    """{TensorFlow contender: weights after one step from the same start}."""
+    start = list(contenders.arrays(TINY, 0))
+    found = {
+        c.name: _after_a_step(c) for c in contenders.CONTENDERS["tensorflow"]
+    }
+    contenders._tf_arrays.cache_clear()
+    return start, found
+
+
+def _moved(start, end):
+    return np.max([np.abs(a - b).max() for a, b in zip(start, end)])
+
+
+def test_every_contender_moves_the_weights(ends):
+    start, found = ends
+    for name, end in found.items():
+        assert np.all([np.isfinite(w).all() for w in end]), name
+        assert _moved(start, end) > 1e-9, name
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (contenders.ADAMW, "AdamW, XLA kernels, new buffers"),
+        (contenders.MOMENTUM, "SGD momentum, XLA, new buffers"),
+        ("tf_lamb.LAMB", "tf_lamb.LAMB, skips NaN (default)"),
+        ("tf_lamb.LARS", "tf_lamb.LARS, skips NaN (default)"),
+    ],
+)
+def test_those_that_shall_be_the_same_rule_are(ends, one, other):
+    start, found = ends
+    apart = _moved(found[one], found[other])
+    assert apart <= 1e-6 * _moved(start, found[one]) + 1e-9
+
+
+def test_baselines_are_among_those_that_run_with_them():
+    every = [c for row in contenders.CONTENDERS.values() for c in row]
+    assert len({c.name for c in every}) == len(every)
+    mine = {c.name for c in contenders.CONTENDERS["tensorflow"]}
+    assert {c.baseline for c in every} <= mine
+
+
+@pytest.mark.parametrize(
+    "path", update_step.READMES, ids=lambda p: str(p)[-20:]
+)
+def test_readmes_have_the_table_of_the_result(path):
+    result = json.loads(update_step.RESULT.read_text())
+    assert update_step.render(result) in path.read_text(encoding="utf-8"), (
+        f"{path}: run python -m benchmarks.update_step --readme"
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--rounds", "0"], "--rounds 0: expected a number >= 1"),
+        (["--quick", "--readme"], "--readme: the tables are of the whole run"),
+    ],
+)
+def test_bad_flags(flags, message, capsys):
+    with pytest.raises(SystemExit) as error:
+        update_step.main(flags)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_worker_that_ends_is_named(monkeypatch, tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text("#!/bin/sh\nexit 3\n")
+    stub.chmod(0o755)
+    with pytest.raises(RuntimeError, match="worker of torch ended with status"):
+        update_step.Worker("torch", stub, "small")
