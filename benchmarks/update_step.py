@@ -197,7 +197,7 @@ def plot(result: dict, path: Path) -> None:
         high = [1e3 * s["upper_quartile"] - m for m, s in zip(median, samples)]
         colors = ["C1" if n.startswith("tf_lamb") else "C0" for n in names]
         axes.barh(names, median, xerr=[low, high], color=colors)
-        axes.set(xlabel="ms a step", title=model, xscale="log")
+        axes.set(xlabel="ms a step", title=model)
     temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=110)
     plt.close(figure)
