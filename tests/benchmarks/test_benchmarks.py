@@ -120,7 +120,7 @@ def test_scaling(in_process, monkeypatch, tmp_path, capsys):
     ]
     assert [p["variables"] for p in by_variables["points"]] == [10, 100]
     for sweep in (by_parameters, by_variables):
-        assert {"slope", "intercept", "r2"} == sweep["fit"].keys()
+        assert {"slope", "intercept", "r2", "exponent"} == sweep["fit"].keys()
         assert sweep["points"][0]["step"]["n"] >= scaling.MIN_STEPS
     out = capsys.readouterr().out
     assert "25,600 parameters: left out" in out
@@ -130,7 +130,12 @@ def test_scaling(in_process, monkeypatch, tmp_path, capsys):
 
 def test_fit_of_a_line():
     line = scaling.fit([1, 2, 3], [5, 7, 9])
-    assert line == pytest.approx(dict(slope=2, intercept=3, r2=1))
+    assert (line["slope"], line["intercept"]) == pytest.approx((2, 3))
+    assert line["r2"] == pytest.approx(1)
+    # A large point that is off by a half does not bend the small ones' line.
+    line = scaling.fit([1, 10, 100, 1000, 10000], [1, 10, 100, 1000, 15000])
+    assert 1 < line["slope"] < 1.2 and abs(line["intercept"]) < 0.2
+    assert scaling.fit([1, 2, 4], [1, 4, 16])["exponent"] == pytest.approx(2)
 
 
 def test_a_process_of_its_own():
