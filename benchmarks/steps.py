@@ -8,7 +8,7 @@ from typing import Callable, Dict, NamedTuple
 
 import numpy as np
 
-EXCLUDED = ("LayerNorm", "bias")
+EXCLUDED = ("layer_norm", "bias")
 _RATES = dict(learning_rate=1e-3, weight_decay=0.01)
 
 

@@ -1,5 +1,7 @@
 """TensorFlow's compiled update: how often it compiles, and where it runs."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -172,3 +174,90 @@ def test_tensorflow_checkpoint_resumes_as_if_uninterrupted(tmp_path):
         [*variables, *optimizer.variables], [*resumed, *other.variables]
     ):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+# Larger than what is summed up at once, with rows left over.
+LARGE = [(1000, 33), (3, 3, 64, 70), (17, 2000)]
+
+
+@pytest.mark.parametrize("kind", tf_lamb.rules.NORMS)
+@pytest.mark.parametrize("shape", [*LARGE, (512, 64), (30000,), (2, 20000)])
+def test_norms_by_blocks_of_rows_are_norms(kind, shape):
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    flat = x.astype("float64").ravel()
+    order = {"l2": 2, "l1": 1, "linf": np.inf}[kind]
+    for blocks in (4, 16):
+
+        @tf.function(jit_compile=True)
+        def compiled(x, blocks=blocks):
+            return fused._Norms(kind, True)(blocks, tf.negative, x)
+
+        expected = np.linalg.norm(flat, order)
+        np.testing.assert_allclose(compiled(x), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", tf_lamb.rules.NORMS)
+@pytest.mark.parametrize("name", FORMS)
+def test_large_variables_compiled_equal_uncompiled(name, kind):
+    results = []
+    for jit_compile in (True, False):
+        rng = np.random.default_rng(0)
+        variables = [
+            keras.Variable(rng.normal(size=s).astype("float32"), name=f"v{i}")
+            for i, s in enumerate(LARGE)
+        ]
+        optimizer = _make(
+            name,
+            learning_rate=0.1,
+            weight_decay=0.1,
+            norm=kind,
+            jit_compile=jit_compile,
+        )
+        for _ in range(3):
+            grads = [tf.cos(v.value * 7) for v in variables]
+            optimizer.apply(grads, variables)
+        results.append([v.numpy() for v in variables])
+    for a, b in zip(*results):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_was_read_before_an_update_stays(name):
+    """In place is only what nobody else holds."""
+    variable = keras.Variable(np.ones((200, 100), "float32"), name="w")
+    optimizer = _make(name, learning_rate=0.5)
+    optimizer.build([variable])
+    held = tf.convert_to_tensor(variable.value)
+    optimizer.apply([tf.ones((200, 100))], [variable])
+    np.testing.assert_array_equal(held.numpy(), 1)
+
+    @tf.function
+    def step(grad):
+        before = variable.value.read_value()
+        optimizer.apply([grad], [variable])
+        return before, variable.value.read_value()
+
+    last = variable.numpy()
+    before, after = step(tf.ones((200, 100)))
+    np.testing.assert_array_equal(before, last)
+    np.testing.assert_array_equal(after, variable.numpy())
+    assert np.abs(after - last).min() > 0
+
+
+@pytest.mark.parametrize("skip_nonfinite", [True, False])
+@pytest.mark.parametrize("name", FORMS)
+def test_compiled_program_writes_each_variable_once(name, skip_nonfinite):
+    """No copy, and no direction kept: XLA's loops of full size are counted."""
+    variable = keras.Variable(np.ones((700, 300), "float32"), name="w")
+    optimizer = _make(name, weight_decay=0.1, skip_nonfinite=skip_nonfinite)
+    optimizer.build([variable])
+    step = tf.function(lambda g: optimizer.apply([g]), jit_compile=True)
+    text = step.experimental_get_compiler_ir(tf.ones((700, 300)))(
+        stage="optimized_hlo"
+    )
+    entry = text[text.index("\nENTRY") :]
+    results = re.findall(r"= f32\[700,300\]\S* (?!parameter)(\S+)\(", entry)
+    # Parameter and moments; squares of the gradients, whose sum is asked for.
+    expected = (3 if name == "LAMB" else 2) + skip_nonfinite
+    assert len(results) == expected, results
+    assert set(results) == {"fusion"}

@@ -94,12 +94,7 @@ class Scalars(NamedTuple):
     proceed: tf.Tensor
 
     def packed(self) -> tf.Tensor:
-        """All of them as one float32 vector, the form that kernels take.
-
-        One input in place of five. None of it is a constant of the graph: for a
-        call that has one, TensorFlow's optimizer makes a function of its own,
-        which for thousands of variables took longer than all else.
-        """
+        """All as one float32 vector: one input of a kernel in place of five."""
         return tf.stack([tf.cast(x, tf.float32) for x in self])
 
     @classmethod
@@ -355,8 +350,9 @@ def _lars(options: LarsOptions, adapt, norms, x, m, grad, scalars):
     direction = update(x, g, moment)
     last = dict(learning_rate=rate, **same)
     new_m = rules.lars_late_moment(ops, direction, moment, ratio, **last)
-    # Selected before it is used: the next loop reads it where it is stored.
-    new_m = tf.where(scalars.proceed, new_m, m)
+    if new_m is not moment:
+        # Selected before it is used: the next loop reads it where it is stored.
+        new_m = tf.where(scalars.proceed, new_m, m)
     new_x = rules.lars_param(
         ops, x, direction, new_m, ratio, nesterov=options.nesterov, **last
     )

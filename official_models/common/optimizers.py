@@ -41,6 +41,12 @@ def define_flags(
         "form", "you2017", f"Of LARS: {', '.join(tf_lamb.rules.LARS_FORMS)}."
     )
     flags.DEFINE_float("trust_coefficient", 0.001, "Of LARS.")
+    flags.DEFINE_enum(
+        "moment_dtype",
+        "float32",
+        ["float32", "bfloat16"],
+        "How LAMB and LARS store their moments.",
+    )
     flags.DEFINE_list(
         "exclude_from_weight_decay",
         list(exclusions),
@@ -98,6 +104,7 @@ def _make(total_steps: int) -> keras.optimizers.Optimizer:
             rate,
             exclude_from_weight_decay=excluded,
             norm=FLAGS.norm,
+            moment_dtype=FLAGS.moment_dtype,
             **adam,
             **common,
         )
@@ -107,6 +114,7 @@ def _make(total_steps: int) -> keras.optimizers.Optimizer:
             FLAGS.beta_1,
             exclude_from_weight_decay=excluded,
             norm=FLAGS.norm,
+            moment_dtype=FLAGS.moment_dtype,
             form=FLAGS.form,
             trust_coefficient=FLAGS.trust_coefficient,
             **common,
