@@ -24,7 +24,7 @@ help:
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
 	@echo "make test-plan    words that LAMB moves on a TPU, by its compiler (no TPU)"
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
-	@echo "make bench        speed, memory, TPU words (QUICK=1: two minutes); also"
+	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -first-step -memory -scaling -tpu"
 	@echo "make check        ruff, then make test: what has to pass before a merge"
 	@echo "make format       ruff format"
@@ -102,7 +102,7 @@ evidence: .venv/ready
 BENCH = $(PY) -m benchmarks.$(1) $(if $(QUICK),--quick,\
 	--output benchmarks/results/$(1).json)
 
-# Eleven minutes, or two: what a README quotes comes from here.
+# What a README quotes comes from here.
 bench: bench-update-step bench-first-step bench-memory bench-scaling bench-tpu
 
 bench-update-step: .venv/ready .venv-torch/ready .venv-tf215/ready
