@@ -1,0 +1,1 @@
+"""Accuracy at growing batch sizes: is the rule for the rate enough?"""

@@ -1,0 +1,227 @@
+"""A study's table, plot and conclusion."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import measure
+from benchmarks.batch_scaling import studies
+from benchmarks.batch_scaling.grid import (
+    Study,
+    grid_cell,
+    retuned_rates,
+    tuned_rates,
+)
+from benchmarks.batch_scaling.store import Store
+
+NAMES = {"lamb": "LAMB", "lars": "LARS", "adamw": "AdamW", "sgd": "momentum"}
+# Points of accuracy, or share of a loss, that count as kept.
+TOLERANCE = {"accuracy": 0.5, "loss": 0.01}
+
+
+def title(optimizer: str, rule: str) -> str:
+    """Name of a line of the plot."""
+    return f"{NAMES[optimizer]}, {rule}"
+
+
+def grid_scores(
+    study: Study, scores: dict, seeds: Sequence[int]
+) -> dict[tuple[str, str], dict[int, list[float]]]:
+    """{(optimizer, rule): {batch: scores of the seeds that are done}}."""
+    rates, found = tuned_rates(study, scores), {}
+    for name, rule in study.contenders:
+        row = found[name, rule] = {}
+        for batch in study.batches:
+            keys = [
+                grid_cell(study, name, rule, batch, rates[name], seed).key
+                for seed in seeds
+                if rates[name]
+            ]
+            row[batch] = [scores[key] for key in keys if key in scores]
+    return found
+
+
+def retuned_scores(
+    study: Study, cells: dict, scores: dict
+) -> dict[str, tuple[float, list[float]]]:
+    """{optimizer: (rate, scores)} at the largest batch after retuning."""
+    found = {}
+    for name, rate in retuned_rates(study, scores).items():
+        if rate:
+            found[name] = (
+                rate,
+                [
+                    c["score"]
+                    for c in cells.values()
+                    if (c["stage"], c["optimizer"]) == ("retuned", name)
+                    and c["learning_rate"] == rate
+                ],
+            )
+    return found
+
+
+def _cell(values):
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.2f}"
+    if len(values) == 1:
+        return mean + " (one seed)"
+    return f"{mean} ± {np.std(values, ddof=1):.2f}"
+
+
+def tables(study: Study, store: Store, seeds: Sequence[int]) -> str:
+    """Markdown: the grid, the retuned rates, the variations."""
+    cells, scores = store.value["cells"], store.scores
+    rates = tuned_rates(study, scores)
+    steps = {c["batch"]: c["steps"] for c in cells.values() if "steps" in c}
+    batches = [
+        f"{b:,} ({steps[b]:,} steps)" if b in steps else f"{b:,}"
+        for b in study.batches
+    ]
+    retuned = retuned_scores(study, cells, scores)
+    rows = []
+    for (name, rule), row in grid_scores(study, scores, seeds).items():
+        rate, values = retuned.get(name, (None, []))
+        rows.append(
+            [
+                title(name, rule),
+                f"{rates[name]:g}" if rates[name] else "",
+                *(_cell(row[b]) for b in study.batches),
+                f"{_cell(values)} at {rate:g}" if values else "",
+            ]
+        )
+    head = ["", "rate at base", *batches, f"{batches[-1]}, retuned"]
+    parts = [measure.table(head, rows)]
+    changed = [c for c in cells.values() if c["stage"] == "variation"]
+    if changed:
+        parts.append(_variations(study, changed, scores, seeds))
+    return "\n\n".join(parts)
+
+
+def _variations(study, changed, scores, seeds):
+    largest = study.batches[-1]
+    grids = grid_scores(study, scores, seeds)
+    names = dict.fromkeys((c["optimizer"], c["variation"]) for c in changed)
+    rows = []
+    for name, variation in names:
+        values = [
+            c["score"]
+            for c in changed
+            if (c["optimizer"], c["variation"]) == (name, variation)
+        ]
+        plain = grids[name, "sqrt"][largest]
+        gain = np.mean(values) - np.mean(plain) if plain else np.nan
+        rows.append(
+            [f"{NAMES[name]}, {variation}", _cell(values), f"{gain:+.2f}"]
+        )
+    return measure.table(
+        [f"changed, at {largest:,}", "score", "to the untuned rule"], rows
+    )
+
+
+def conclusion(study: Study, store: Store, seeds: Sequence[int]) -> str:
+    """What was and was not reproduced, out of the figures."""
+    cells, scores = store.value["cells"], store.scores
+    grid = grid_scores(study, scores, seeds)
+    base, largest = study.batches[0], study.batches[-1]
+    sign = 1 if study.higher_is_better else -1
+    kind = "accuracy" if study.higher_is_better else "loss"
+    lines = []
+    for key in (("lamb", "sqrt"), ("lars", "sqrt")):
+        first, last = grid[key][base], grid[key][largest]
+        if not first or not last:
+            continue
+        lost = sign * (np.mean(first) - np.mean(last))
+        tolerance = TOLERANCE[kind]
+        if kind == "loss":
+            tolerance *= np.mean(first)
+        verdict = "kept" if lost <= tolerance else "not kept"
+        lines.append(
+            f"{title(*key)}: {np.mean(first):.2f} at {base:,}, "
+            f"{np.mean(last):.2f} at {largest:,}, {lost:.2f} lost: {verdict} "
+            f"within {tolerance:.2g}."
+        )
+    for batch in [b for b in study.batches if b >= 16 * base]:
+        means = {
+            k: np.mean(row[batch]) for k, row in grid.items() if row[batch]
+        }
+        ours = {k: v for k, v in means.items() if k[0] in ("lamb", "lars")}
+        rivals = {k: v for k, v in means.items() if k not in ours}
+        if not ours or not rivals:
+            continue
+        best = max(ours, key=lambda k: sign * ours[k])
+        rival = max(rivals, key=lambda k: sign * rivals[k])
+        ahead = sign * (ours[best] - rivals[rival])
+        lines.append(
+            f"Untuned at {batch:,}: {title(*best)} {ours[best]:.2f}, best "
+            f"rival {title(*rival)} {rivals[rival]:.2f} ({ahead:+.2f})."
+        )
+    retuned = {
+        name: np.mean(values)
+        for name, (_, values) in retuned_scores(study, cells, scores).items()
+        if values
+    }
+    if retuned:
+        order = sorted(retuned, key=lambda name: -sign * retuned[name])
+        ranks = ", ".join(f"{NAMES[n]} {retuned[n]:.2f}" for n in order)
+        lines.append(f"Retuned at {largest:,}: {ranks}.")
+    counts = [len(v) for row in grid.values() for v in row.values()]
+    lines.append(f"Seeds a cell: {min(counts)} to {max(counts)}.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def plot(
+    study: Study, store: Store, seeds: Sequence[int], unit: str, path: Path
+) -> None:
+    """Draws the score against the batch, a line an optimizer and rule."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    scores = store.scores
+    grid = grid_scores(study, scores, seeds)
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for (name, rule), row in grid.items():
+        done = [b for b in study.batches if row[b]]
+        if not done:
+            continue
+        means = np.array([np.mean(row[b]) for b in done])
+        spread = [np.std(row[b], ddof=len(row[b]) > 1) for b in done]
+        style = {"ls": "--" if rule == "linear" else "-", "marker": "o"}
+        label = title(name, rule)
+        axes.errorbar(done, means, spread, capsize=3, label=label, **style)
+    retuned = retuned_scores(study, store.value["cells"], scores)
+    for name, (_, values) in retuned.items():
+        if values:
+            at, label = study.batches[-1], f"{NAMES[name]}, retuned"
+            axes.plot([at * 1.08], [np.mean(values)], "x", label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(study.batches, [f"{b:,}" for b in study.batches])
+    axes.set_xlabel("batch size")
+    axes.set_ylabel(unit)
+    axes.grid(alpha=0.3)
+    axes.set_title(f"{study.epochs:g} epochs, rates chosen at the base batch")
+    if axes.lines:
+        axes.legend(fontsize=8)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)
+    os.replace(temporary, path)
+
+
+def write(study: Study, store: Store, seeds: Sequence[int]) -> str:
+    """Writes the plot and the table beside the results; gives the text."""
+    unit = studies.SCORES[store.value["task"]]
+    text = f"{tables(study, store, seeds)}\n\n{conclusion(study, store, seeds)}"
+    if not store.value["cells"]:
+        return "no cell is done yet"
+    plot(study, store, seeds, unit, store.path.with_suffix(".png"))
+    temporary = store.path.with_suffix(".md.tmp")
+    temporary.write_text(f"Score: {unit}.\n\n{text}\n", encoding="utf-8")
+    os.replace(temporary, store.path.with_suffix(".md"))
+    return text
