@@ -29,7 +29,7 @@ from queue import Queue
 from tqdm import tqdm
 
 from benchmarks import measure
-from benchmarks.batch_scaling import grid
+from benchmarks.batch_scaling import grid, report, studies
 from benchmarks.batch_scaling.store import Store
 from official_models.common.errors import InputError
 
@@ -42,13 +42,15 @@ class Worker:
     """A process that trains one cell after another.
 
     Args:
-        task: its name.
-        data_dir: of the task.
+        args: of the command line.
         replies: takes (worker, line of its answer, "" when it ended).
     """
 
-    def __init__(self, task: str, data_dir: str, replies: Queue):
-        command = [sys.executable, "-m", MODULE, "--work", "--task", task]
+    def __init__(self, args, replies: Queue):
+        command = [sys.executable, "-m", MODULE, "--work"]
+        command += ["--task", args.task, "--data_dir", args.data_dir]
+        if args.epochs:
+            command += ["--epochs", str(args.epochs)]
         one = {
             name: "1"
             for name in (
@@ -60,7 +62,7 @@ class Worker:
         quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.cell = None
         self.process = subprocess.Popen(
-            [*command, "--data_dir", data_dir],
+            command,
             cwd=measure.ROOT,
             env={**quiet, **os.environ, **one},
             stdin=subprocess.PIPE,
@@ -83,14 +85,14 @@ class Worker:
         self.process.stdin.flush()
 
 
-def work(task_name: str, data_dir: str) -> None:
+def work(args) -> None:
     """Trains the cells that come in, a line each, until there are no more."""
     from benchmarks.batch_scaling import tasks, training
 
     # Whatever a library prints must not be taken for a result.
     answers, sys.stdout = sys.stdout, sys.stderr
     try:
-        task = tasks.make(task_name, data_dir)
+        task = tasks.make(args.task, args.data_dir, args.epochs)
     except InputError as error:
         print(json.dumps({"error": str(error)}), file=answers, flush=True)
         return
@@ -105,9 +107,7 @@ def run(study, store: Store, args) -> None:
     limit = time.monotonic() + 3600 * args.hours
     replies: Queue = Queue()
     seconds = [v["seconds"] for v in store.value["cells"].values()]
-    workers = [
-        Worker(args.task, args.data_dir, replies) for _ in range(args.workers)
-    ]
+    workers = [Worker(args, replies) for _ in range(args.workers)]
     idle, busy = [], []
     store.begin()
     left = grid.pending(study, args.seeds, store.scores)
@@ -170,6 +170,9 @@ def _arguments(argv):
     parser.add_argument(
         "--cells", type=int, default=10**6, help="end after so many cells"
     )
+    parser.add_argument(
+        "--epochs", type=float, help="of a run, in place of the study's"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="one thread each"
@@ -182,8 +185,10 @@ def _arguments(argv):
     )
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.hours <= 0 or args.workers < 1:
-        parser.error("--hours and --workers: expected more than 0")
+    if min(args.hours, args.workers, args.cells) <= 0:
+        parser.error("--hours, --workers, --cells: expected more than 0")
+    if args.epochs is not None and args.epochs <= 0:
+        parser.error("--epochs: expected more than 0")
     args.output = args.output or RESULTS / f"{args.task}.json"
     return args
 
@@ -191,15 +196,11 @@ def _arguments(argv):
 def main(argv=None) -> int:
     args = _arguments(argv)
     if args.work:
-        work(args.task, args.data_dir)
+        work(args)
         return 0
-    from benchmarks.batch_scaling import report, studies
-
     try:
-        study, settings = (
-            studies.STUDIES[args.task],
-            studies.settings(args.task),
-        )
+        study = studies.study(args.task, args.epochs)
+        settings = studies.settings(args.task)
         store = Store(args.output, args.task, study, settings)
         if not args.report:
             run(study, store, args)

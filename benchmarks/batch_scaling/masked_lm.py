@@ -95,8 +95,8 @@ class MaskedLM:
     jit_compile = True
     part = 64
 
-    def __init__(self, data_dir=""):
-        self.study = studies.STUDIES["masked_lm"]
+    def __init__(self, data_dir, epochs):
+        self.study = studies.study("masked_lm", epochs)
         self.decay = studies.DECAY["masked_lm"]
         self.exclusions = studies.EXCLUSIONS["masked_lm"]
         with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +121,7 @@ class MaskedLM:
         }
 
     def batches(self, cell):
-        total = studies.SEQUENCES // cell.batch
+        total = round(self.study.epochs * studies.SEQUENCES / cell.batch)
         return _Batches(
             self.train, cell.batch, cell.seed, total, self.arguments
         )

@@ -1,5 +1,7 @@
 """The studies: batches, epochs, first rates, decays. Nothing but numbers."""
 
+import dataclasses
+
 from benchmarks.batch_scaling.grid import Study
 
 # Sequences of 16 tokens in a run of masked_lm: 300 steps of 4,096.
@@ -61,6 +63,12 @@ SCORES = {
     "cifar10": "test accuracy, %",
     "masked_lm": "held-out loss, nats a masked token",
 }
+
+
+def study(task: str, epochs: float | None = None) -> Study:
+    """The study of a task, with other epochs if these are given."""
+    found = STUDIES[task]
+    return dataclasses.replace(found, epochs=epochs) if epochs else found
 
 
 def settings(task: str) -> dict:

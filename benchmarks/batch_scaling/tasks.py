@@ -32,8 +32,8 @@ class Images:
     part = 128
     augmentation = {"padding": 4, "flip": True}
 
-    def __init__(self, name: str, train, test):
-        self.study = studies.STUDIES[name]
+    def __init__(self, name: str, epochs, train, test):
+        self.study = studies.study(name, epochs)
         self.decay = studies.DECAY[name]
         self.exclusions = studies.EXCLUSIONS[name]
         self.whole = train, test
@@ -84,8 +84,8 @@ class Mnist(Images):
     part = 1 << 30
     jit_compile = True
 
-    def __init__(self, data_dir=""):
-        super().__init__("mnist", *small_images.load_mnist())
+    def __init__(self, data_dir, epochs):
+        super().__init__("mnist", epochs, *small_images.load_mnist())
 
     augmentation = {"padding": 0, "flip": False}
 
@@ -109,8 +109,9 @@ class Mnist(Images):
 class Cifar10(Images):
     """CIFAR-10, crops and flips, ResNet-8 on 2 x 2 patches, 16 epochs."""
 
-    def __init__(self, data_dir=""):
-        super().__init__("cifar10", *small_images.load_cifar10(data_dir))
+    def __init__(self, data_dir, epochs):
+        sets = small_images.load_cifar10(data_dir)
+        super().__init__("cifar10", epochs, *sets)
 
     def model(self, seed):
         return model.build(
@@ -119,7 +120,7 @@ class Cifar10(Images):
             channels=3,
             num_classes=10,
             seed=seed,
-            space_to_depth=2,
+            patch=2,
             dtype="mixed_bfloat16",
         )
 
@@ -138,19 +139,20 @@ class _Epochs:
         return self.source[step]
 
 
-def make(name: str, data_dir: str):
+def make(name: str, data_dir: str, epochs: float | None = None):
     """The task of a name.
 
     Args:
         name: one of `NAMES`.
         data_dir: where its data are; "" where it can do without.
+        epochs: of a run, in place of the study's.
     """
     if name == "mnist":
-        return Mnist(data_dir)
+        return Mnist(data_dir, epochs)
     if name == "cifar10":
-        return Cifar10(data_dir)
+        return Cifar10(data_dir, epochs)
     if name == "masked_lm":
         from benchmarks.batch_scaling.masked_lm import MaskedLM
 
-        return MaskedLM(data_dir)
+        return MaskedLM(data_dir, epochs)
     raise errors.InputError(f"task {name!r}: expected one of {NAMES}")
