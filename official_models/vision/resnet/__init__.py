@@ -1,0 +1,1 @@
+"""ResNet, trained with LARS and LAMB."""
