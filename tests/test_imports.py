@@ -55,7 +55,8 @@ DATA = (
     *("corpus", "data", "masking", "packing", "record_files", "records"),
     # The images'.
     *("batches", "cifar10_files", "jpeg_archive", "plain_pickle"),
-    *("imagenet_records",),
+    *("corrupt_records", "imagenet", "imagenet_images", "imagenet_shards"),
+    "memory_source",
 )
 
 
