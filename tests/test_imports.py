@@ -51,7 +51,13 @@ TF_LAMB = {
     # TensorFlow only where TensorBoard is asked for.
     "callbacks": {"keras", "tensorflow"} | CORE,
 }
-DATA = ("corpus", "data", "masking", "packing", "record_files", "records")
+DATA = (
+    *("corpus", "data", "masking", "packing", "record_files", "records"),
+    # The images'.
+    *("batches", "cifar10_files", "jpeg_archive", "plain_pickle"),
+    *("corrupt_records", "imagenet", "imagenet_images", "imagenet_shards"),
+    "memory_source",
+)
 
 
 def _imports(path):
@@ -115,6 +121,7 @@ def test_reference_models(path):
             "keras",
             "official_models.common.ops",
             "official_models.nlp.bert.layers",
+            "official_models.vision.resnet.layers",
         }
     if path.parent.name == "common":
         models = {"official_models.nlp", "official_models.vision"}

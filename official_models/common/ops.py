@@ -1,8 +1,28 @@
 """The array functions the models use, under the names of `keras.ops`.
 
 A model imports this module and never `keras.ops` itself, so that one place
-decides which library serves it.
+decides which library serves it: `keras.ops` under Keras 3, else, up to
+TensorFlow 2.15, TensorFlow's functions of the same names (those that the
+vision models need).
 """
 
-from keras import name_scope as name_scope
-from keras.ops import *  # noqa: F403
+import keras
+
+KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
+
+if KERAS_3:
+    from keras import name_scope as name_scope
+    from keras.ops import *  # noqa: F403
+
+    from official_models.common.keras3_layers import (
+        add_statistic as add_statistic,
+    )
+    from official_models.common.keras3_layers import (
+        assign_statistic as assign_statistic,
+    )
+    from official_models.common.keras3_layers import build_child as build_child
+    from official_models.common.keras3_layers import (
+        replica_mean as replica_mean,
+    )
+else:
+    from official_models.common.keras2_ops import *  # noqa: F403

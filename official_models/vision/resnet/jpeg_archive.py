@@ -13,8 +13,10 @@ to wrong pixels, at most with a line on stderr.
 
 from __future__ import annotations
 
+import io
 import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -26,6 +28,21 @@ import tensorflow as tf
 from official_models.common.errors import InputError
 
 _DECODE_BATCH = 512
+# What zipfile and numpy.lib.format raise for files that make no sense.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,  # an encrypted member, a compression that is unknown
+    MemoryError,
+    IndexError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+)
 
 
 def read_archive(
@@ -76,30 +93,20 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     name = "its index"
     try:
-        # np.load takes a file that is no zip for an array or a pickle.
-        with zipfile.ZipFile(path):
-            pass
-        with np.load(path, allow_pickle=False) as archive:
+        with zipfile.ZipFile(path) as archive:
             for name in (*names, "classes"):
-                arrays[name] = archive[name]
+                # All of a member, because its CRC-32 is compared at its end,
+                # and before anything in it is believed.
+                content = io.BytesIO(archive.read(f"{name}.npy"))
+                arrays[name] = np.lib.format.read_array(
+                    content, allow_pickle=False
+                )
     except KeyError as error:
         raise InputError(
             f"{path}: array {name!r} is missing; expected "
             f"{', '.join(names)} and classes"
         ) from error
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,  # an encrypted member, a compression that is unknown
-        MemoryError,
-        struct.error,
-        zlib.error,
-        lzma.LZMAError,
-        zipfile.BadZipFile,
-        SyntaxError,
-        IndexError,
-    ) as error:
+    except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"{path}: {name} cannot be read: {reason}; damaged or no .npz"

@@ -1,0 +1,90 @@
+"""TensorFlow's functions under the names of `keras.ops`, for Keras 2.
+
+Models get them through `ops.py`; `keras.ops` and `keras3_layers.py` say what
+each of them does.
+"""
+
+import keras
+import tensorflow as tf
+
+__all__ = [
+    "add_statistic",
+    "assign_statistic",
+    "build_child",
+    "cast",
+    "log_softmax",
+    "mean",
+    "name_scope",
+    "one_hot",
+    "pad",
+    "relu",
+    "replica_mean",
+    "reshape",
+    "rsqrt",
+    "sum",
+]
+
+cast = tf.cast
+name_scope = tf.name_scope
+pad = tf.pad
+relu = tf.nn.relu
+reshape = tf.reshape
+rsqrt = tf.math.rsqrt
+
+
+def mean(x, axis=None, keepdims=False):
+    """The mean over `axis`."""
+    return tf.reduce_mean(x, axis, keepdims)
+
+
+def sum(x, axis=None, keepdims=False):
+    """The sum over `axis`."""
+    return tf.reduce_sum(x, axis, keepdims)
+
+
+def log_softmax(x, axis=-1):
+    """The logarithm of the softmax over `axis`."""
+    return tf.nn.log_softmax(x, axis)
+
+
+def one_hot(x, num_classes, dtype=None):
+    """1 at each label along a new last axis, else 0."""
+    return tf.one_hot(x, num_classes, dtype=dtype or tf.float32)
+
+
+def build_child(layer: keras.layers.Layer, input_shape: tuple) -> None:
+    """Builds a layer inside its parent's `build`, under its own name scope."""
+    # Unlike in Keras 3, only calling a layer opens its scope.
+    with tf.name_scope(layer.name):
+        layer.build(input_shape)
+    # Else its first call builds it again.
+    layer.built = True
+
+
+def add_statistic(
+    layer: keras.layers.Layer, name: str, size: int, initializer: str
+):
+    """Makes a vector that a layer keeps a running mean in."""
+    return layer.add_weight(
+        name=name,
+        shape=(size,),
+        initializer=initializer,
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.MEAN,
+        experimental_autocast=False,
+    )
+
+
+def assign_statistic(layer: keras.layers.Layer, variable, value) -> None:
+    """Gives a variable of `add_statistic` its new value, inside `call`."""
+    # In a graph of TensorFlow 1 nothing would run the assignment otherwise.
+    layer.add_update(variable.assign(value))
+
+
+def replica_mean(value):
+    """The mean of `value` over the replicas of a `tf.distribute` strategy."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)

@@ -1,0 +1,403 @@
+"""ImageNet's training and evaluation batches, from TFRecord shards.
+
+Axes: N records of a split, B images of a global batch, S the images' side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from official_models.common.errors import InputError
+from official_models.vision.resnet import (
+    corrupt_records,
+    imagenet_images,
+    imagenet_shards,
+)
+
+_OPEN_SHARDS = 16
+_BLOCK = 4
+# Hosts share whole files if none has this much more to read than another.
+_UNEVEN = 0.01
+
+
+class ImageNetRecords:
+    """Batches of ImageNet, any of which can be asked for.
+
+    Batch k of training is a function of (shards, global_batch_size, seed, k,
+    shuffle_buffer): a run that is resumed at step k sees the batches that an
+    uninterrupted one would. Every epoch takes the shards in a new order and
+    shuffles what they hold; what is left of it after the last whole batch is
+    not used in that epoch. Each visit of an image is cropped and mirrored
+    anew.
+
+    A corrupt record is counted once and named. In training the next image of
+    its batch takes its place, in evaluation it has the weight 0: all others
+    stay where they are.
+
+    Attributes:
+        num_train: Training images.
+        num_evaluation: Evaluation images.
+        num_classes: Labels are 0 to `num_classes` - 1.
+        class_names: One a class, such as "n01440764"; None if unknown.
+        image_shape: (S, S, 3).
+        description: What it is, in a line.
+        corrupt: A `CorruptRecords`: those that were found so far.
+
+    Args:
+        data_dir: As for `imagenet_shards.open_shards`.
+        global_batch_size: B, of all hosts.
+        seed: Of order and augmentation, in [0, 2**32).
+        image_size: S.
+        resize: "bicubic" or "bilinear"; the latter is faster.
+        evaluation_batch_size: Of all hosts; default: B.
+        central_fraction: How much of an evaluation image's shorter side is
+            kept, in (0, 1].
+        shard: (index, count) of this host, which gets B / count images a
+            batch: from its own shards if they can be dealt evenly, otherwise
+            every count-th record of all.
+        shuffle_buffer: Records in memory to draw the next one from.
+        cache: Whether to keep this host's training records, encoded, in
+            memory.
+        max_corrupt: Corrupt records there may be.
+        corrupt_file: Where their names are kept; None for nowhere.
+
+    Raises:
+        InputError: The shards are not whole or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        global_batch_size: int,
+        seed: int,
+        *,
+        image_size: int = 224,
+        resize: str = "bicubic",
+        evaluation_batch_size: int | None = None,
+        central_fraction: float = imagenet_images.CENTRAL_FRACTION,
+        shard: tuple[int, int] = (0, 1),
+        shuffle_buffer: int = 10_000,
+        cache: bool = False,
+        max_corrupt: int = 0,
+        corrupt_file: str | Path | None = None,
+    ):
+        self.global_batch_size, self.seed = global_batch_size, seed
+        self.image_size, self.resize = image_size, resize
+        self.evaluation_batch_size = evaluation_batch_size or global_batch_size
+        self.central_fraction = central_fraction
+        self.shard, self.shuffle_buffer = shard, shuffle_buffer
+        self._check_arguments()
+        self.corrupt = corrupt_records.CorruptRecords(max_corrupt, corrupt_file)
+        self._shards = imagenet_shards.open_shards(data_dir)
+        self.num_train = self._shards.splits["train"].total
+        self.num_evaluation = self._shards.splits["validation"].total
+        self.num_classes = self._shards.num_classes
+        self.class_names = self._shards.class_names
+        self.image_shape = (image_size, image_size, 3)
+        self.steps_per_epoch(global_batch_size)
+        self.description = (
+            f"ImageNet: {self.num_train:,} training and "
+            f"{self.num_evaluation:,} evaluation images, "
+            f"{image_size}x{image_size}x3, {self.num_classes} classes"
+        )
+        self._cache = None
+        self._cache = self._load() if cache else None
+
+    def _check_arguments(self) -> None:
+        index, count = self.shard
+        for name in ("global_batch_size", "evaluation_batch_size"):
+            size = getattr(self, name)
+            if size < 1 or not 0 <= index < count or size % count:
+                raise InputError(
+                    f"{name} {size}, shard {index} of {count}: expected a "
+                    "batch of at least 1 that the count divides, and an index "
+                    "below the count"
+                )
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed {self.seed}: expected 0 to 2**32 - 1")
+        if self.resize not in imagenet_images.RESIZE_METHODS:
+            raise InputError(
+                f"resize {self.resize!r}: expected one of "
+                f"{', '.join(imagenet_images.RESIZE_METHODS)}"
+            )
+        for name in ("image_size", "shuffle_buffer"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"{name} {getattr(self, name)}: expected at least 1"
+                )
+        if not 0 < self.central_fraction <= 1:
+            raise InputError(
+                f"central_fraction {self.central_fraction}: expected more "
+                "than 0, at most 1"
+            )
+
+    def steps_per_epoch(self, global_batch_size: int) -> int:
+        """Whole batches of that size in the training set.
+
+        Raises:
+            InputError: Unless it is 1 to `num_train`.
+        """
+        if not 1 <= global_batch_size <= self.num_train:
+            raise InputError(
+                f"global_batch_size {global_batch_size}: expected 1 to "
+                f"{self.num_train}, the number of training images"
+            )
+        return self.num_train // global_batch_size
+
+    def identity(self) -> dict:
+        """What decides the batches; equal where they are equal."""
+        return {
+            "name": "imagenet",
+            "num_train": self.num_train,
+            "num_evaluation": self.num_evaluation,
+            "shards_crc32": self._shards.crc32,
+            "global_batch_size": self.global_batch_size,
+            "seed": self.seed,
+            "image_size": self.image_size,
+            "resize": self.resize,
+            "central_fraction": self.central_fraction,
+            "shuffle_buffer": self.shuffle_buffer,
+            "hosts": self.shard[1],
+        }
+
+    def train(self, first_step: int, last_step: int) -> tf.data.Dataset:
+        """Batches of steps `first_step` to `last_step` - 1.
+
+        Records before the first one are read, as the order of an epoch
+        depends on them, but not decoded.
+
+        Returns:
+            (images float32 [B, S, S, 3], normalised, labels int32 [B]); on
+            one of several hosts its part of them.
+
+        Raises:
+            InputError: Unless 0 <= first_step < last_step.
+        """
+        if not 0 <= first_step < last_step:
+            raise InputError(
+                f"steps {first_step} to {last_step}: expected 0 <= first < last"
+            )
+        index, count = self.shard
+        size = self.global_batch_size // count
+        steps = self.steps_per_epoch(self.global_batch_size)
+        first_epoch, skipped = divmod(first_step, steps)
+
+        def epoch(number):
+            begin = tf.where(number == first_epoch, skipped * size, 0)
+            # A host that has a little less than its share begins again.
+            records = self._epoch(number).repeat().take(steps * size)
+            return records.skip(tf.cast(begin, tf.int64))
+
+        def image(encoded, position):
+            return imagenet_images.training_image(
+                encoded,
+                tf.stack([self.seed, position * count + index]),
+                self.image_size,
+                self.resize,
+            )
+
+        epochs = tf.data.Dataset.range(first_epoch, -(-last_step // steps))
+        records = epochs.flat_map(epoch).take((last_step - first_step) * size)
+        images = self._decode("train", records, first_step * size, image)
+
+        def finish(images, labels, valid):
+            images, labels = corrupt_records.without_invalid(
+                images, labels, valid
+            )
+            return imagenet_images.normalised(images), labels
+
+        return _batched(images, size, finish)
+
+    def evaluation(self) -> tf.data.Dataset:
+        """Every evaluation image once, in order.
+
+        Returns:
+            Batches (images float32 [B, S, S, 3], normalised, labels int32
+            [B], weights float32 [B]), as many on every host. A weight is 1,
+            or 0 for a corrupt image and for what fills up the last batch.
+        """
+        count = self.shard[1]
+        size = self.evaluation_batch_size // count
+        longest = max(self._records_of("validation", i) for i in range(count))
+        padding = -(-longest // size) * size
+        padding -= self._records_of("validation", self.shard[0])
+        blank = (np.zeros(self.image_shape, np.float32), np.int32(0), False)
+
+        def image(encoded, _):
+            return imagenet_images.evaluation_image(
+                encoded, self.image_size, self.resize, self.central_fraction
+            )
+
+        order = tf.range(len(self._shards.splits["validation"].paths))
+        records = self._read("validation", order)
+        images = self._decode("validation", records, 0, image)
+        blanks = tf.data.Dataset.from_tensors(blank).repeat(padding)
+
+        def finish(images, labels, valid):
+            images = imagenet_images.normalised(images)
+            return images, labels, tf.cast(valid, tf.float32)
+
+        return _batched(images.concatenate(blanks), size, finish)
+
+    @contextlib.contextmanager
+    def reporting_corrupt(self) -> Iterator[None]:
+        """Turns TensorFlow's error about a damaged record into ours.
+
+        Wrap what iterates over a dataset of this source, such as
+        `model.fit`, in it.
+
+        Raises:
+            InputError: Names the file, the record and what is wrong.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self.corrupt.refused:
+                raise InputError(self.corrupt.refused) from error
+            if isinstance(error, tf.errors.DataLossError):
+                splits = self._shards.splits.values()
+                paths = [path for split in splits for path in split.paths]
+                raise imagenet_shards.name_damage(paths, error) from error
+            raise
+
+    def _shares_files(self, split: str) -> bool:
+        """Whether hosts read files of their own."""
+        counts, hosts = self._shards.splits[split].counts, self.shard[1]
+        if hosts > len(counts):
+            return False
+        loads = [counts[i::hosts].sum() for i in range(hosts)]
+        return max(loads) - min(loads) <= _UNEVEN * max(loads)
+
+    def _records_of(self, split: str, index: int) -> int:
+        """How many records the index-th host has."""
+        counts, hosts = self._shards.splits[split].counts, self.shard[1]
+        if self._shares_files(split):
+            return int(counts[index::hosts].sum())
+        return len(range(index, int(counts.sum()), hosts))
+
+    def _epoch(self, number: tf.Tensor) -> tf.data.Dataset:
+        """The training records in the order of an epoch."""
+        key = tf.stack([tf.constant(self.seed, tf.int64), number])
+        shards = tf.range(len(self._shards.splits["train"].paths))
+        order = tf.random.experimental.stateless_shuffle(shards, key)
+        # shuffle() would mix in the seed of the program.
+        tf.compat.v1.get_default_graph().seed = 1
+        seed = tf.random.stateless_uniform(
+            (), key, maxval=2**62, dtype=tf.int64
+        )
+        return self._read("train", order).shuffle(
+            self.shuffle_buffer, seed, reshuffle_each_iteration=False
+        )
+
+    def _read(self, split: str, order: tf.Tensor) -> tf.data.Dataset:
+        """This host's records (number, serialized), shards in that order."""
+        paths, counts, firsts = map(tf.constant, self._shards.splits[split])
+        index, hosts = self.shard
+        cache = self._cache if split == "train" else None
+        by_files = self._shares_files(split)
+        if by_files and hosts > 1:
+            order = tf.boolean_mask(order, order % hosts == index)
+
+        def records(shard):
+            dataset = tf.data.Dataset.range(
+                firsts[shard], firsts[shard] + counts[shard]
+            )
+            if cache is None:
+                file = tf.data.TFRecordDataset(paths[shard])
+                dataset = tf.data.Dataset.zip(dataset, file)
+            if not by_files:
+                dataset = dataset.filter(lambda n, *_: n % hosts == index)
+            if cache is not None:
+                place, kept = cache
+                dataset = dataset.map(lambda n: (n, kept[place[n]]))
+            return dataset
+
+        return tf.data.Dataset.from_tensor_slices(order).interleave(
+            records,
+            cycle_length=_OPEN_SHARDS,
+            block_length=_BLOCK,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    def _load(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """This host's training records, and the place of each in them."""
+        order = tf.range(len(self._shards.splits["train"].paths))
+        count = self._records_of("train", self.shard[0])
+        with self.reporting_corrupt():
+            numbers, records = (
+                self._read("train", order).batch(count).get_single_element()
+            )
+        place = np.zeros(self.num_train, np.int64)
+        place[numbers.numpy()] = np.arange(count)
+        return tf.constant(place), records
+
+    def _decode(
+        self,
+        split: str,
+        records: tf.data.Dataset,
+        first: int,
+        image: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    ) -> tf.data.Dataset:
+        """Images float32 [S, S, 3], labels from 0, and whether they are good.
+
+        Args:
+            split: Where the records are from.
+            records: (number, serialized).
+            first: Position in the run of the first of them.
+            image: From a JPEG and its position.
+        """
+        classes = self.num_classes
+        blank = (np.zeros(self.image_shape, np.float32), np.int32(0), False)
+
+        def report(number, record):
+            self.corrupt.add(
+                self._shards.splits[split].name(int(number)),
+                corrupt_records.diagnose(record, classes),
+            )
+            return np.False_
+
+        def use(position, record):
+            encoded, label = corrupt_records.parse(record)
+            in_range = tf.debugging.Assert(
+                (label >= 1) & (label <= classes), [label]
+            )
+            with tf.control_dependencies([in_range]):
+                label = tf.cast(label - 1, tf.int32)
+            return image(encoded, position), label, True
+
+        def decode(position, record):
+            number, record = record
+            pixels, label, valid = corrupt_records.guarded(
+                use, (position, record), blank
+            )
+            valid = tf.cond(
+                valid,
+                lambda: True,
+                lambda: tf.numpy_function(report, [number, record], tf.bool),
+            )
+            return pixels, label, tf.ensure_shape(valid, ())
+
+        return records.enumerate(first).map(
+            decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+
+
+def _batched(
+    images: tf.data.Dataset, size: int, finish: Callable[..., tuple]
+) -> tf.data.Dataset:
+    """Whole batches, of which `finish` makes what is handed out."""
+    options = tf.data.Options()
+    # Hosts have their own records already.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    batches = images.batch(size, drop_remainder=True).map(
+        finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
