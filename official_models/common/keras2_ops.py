@@ -10,8 +10,10 @@ import tensorflow as tf
 __all__ = [
     "add_statistic",
     "assign_statistic",
+    "average_pool",
     "build_child",
     "cast",
+    "fused_batch_norm",
     "log_softmax",
     "mean",
     "name_scope",
@@ -22,6 +24,7 @@ __all__ = [
     "reshape",
     "rsqrt",
     "sum",
+    "transpose",
 ]
 
 cast = tf.cast
@@ -30,6 +33,7 @@ pad = tf.pad
 relu = tf.nn.relu
 reshape = tf.reshape
 rsqrt = tf.math.rsqrt
+transpose = tf.transpose
 
 
 def mean(x, axis=None, keepdims=False):
@@ -40,6 +44,11 @@ def mean(x, axis=None, keepdims=False):
 def sum(x, axis=None, keepdims=False):
     """The sum over `axis`."""
     return tf.reduce_sum(x, axis, keepdims)
+
+
+def average_pool(x, pool_size, strides):
+    """Means over squares of pixels, without padding."""
+    return tf.nn.avg_pool2d(x, pool_size, strides, "VALID")
 
 
 def log_softmax(x, axis=-1):
@@ -88,3 +97,20 @@ def replica_mean(value):
     if context is None or context.num_replicas_in_sync == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+
+
+def fused_batch_norm(x, gamma, beta, epsilon: float):
+    """Normalises by the batch's statistics in one operation."""
+    if x.dtype == tf.float64:
+        return None
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=tf.convert_to_tensor(gamma),
+        offset=tf.convert_to_tensor(beta),
+        mean=[],
+        variance=[],
+        epsilon=epsilon,
+        is_training=True,
+    )
+    n = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
+    return y, mean, variance * ((n - 1) / n)

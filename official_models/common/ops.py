@@ -22,6 +22,9 @@ if KERAS_3:
     )
     from official_models.common.keras3_layers import build_child as build_child
     from official_models.common.keras3_layers import (
+        fused_batch_norm as fused_batch_norm,
+    )
+    from official_models.common.keras3_layers import (
         replica_mean as replica_mean,
     )
 else:

@@ -169,6 +169,7 @@ class BatchNorm(ResNetLayer):
     in both. All of it is computed in the variable dtype, float32 in mixed
     precision.
 
+    On TensorFlow one operation does it where it can; in its place
     var = mean((x - mean)^2) is written out because `tf.nn.moments`, and with it
     `keras.layers.BatchNormalization` on TensorFlow, stops the gradient of the
     mean: first derivatives come out right and second derivatives wrong.
@@ -206,6 +207,15 @@ class BatchNorm(ResNetLayer):
         ops.assign_statistic(self, variable, variable + step)
 
     def call(self, x, training=False):
+        if training and not self.config.synchronized:
+            fused = ops.fused_batch_norm(
+                x, self.gamma, self.beta, self.config.epsilon
+            )
+            if fused is not None:
+                y, mean, variance = fused
+                self._update(self.moving_mean, mean)
+                self._update(self.moving_variance, variance)
+                return y
         dtype = x.dtype
         x = ops.cast(x, self.variable_dtype)
         if training:
@@ -225,6 +235,38 @@ class BatchNorm(ResNetLayer):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "zero_gamma": self.zero_gamma}
+
+
+@register
+class Patches(layers.Layer):
+    """Squares of pixels as one pixel: [B, H, W, C] to [B, H/n, W/n, n^2 C].
+
+    The network behind it sees n^2 times fewer pixels, and costs as many times
+    less.
+
+    Args:
+        size: n, a divisor of H and W.
+    """
+
+    def __init__(self, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def call(self, x):
+        n = self.size
+        height, width, channels = x.shape[1:]
+        rows, columns = height // n, width // n
+        x = ops.reshape(x, (-1, rows, n, columns, n, channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(x, (-1, rows, columns, n * n * channels))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        n = self.size
+        return (batch, height // n, width // n, n * n * channels)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "size": self.size}
 
 
 @register
@@ -312,7 +354,9 @@ class ResidualBlock(ResNetLayer):
             x = self.projection(x)
             return self.projection_norm(x, training=training)
         if self.stride > 1:
-            x = x[:, :: self.stride, :: self.stride]
+            # Squares of one pixel: slices with a stride cost TensorFlow's CPU
+            # kernels several times as much.
+            x = ops.average_pool(x, 1, self.stride)
         if self.new_channels:
             none = (0, 0)
             x = ops.pad(x, (none, none, none, (0, self.new_channels)))

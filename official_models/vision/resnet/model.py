@@ -23,6 +23,7 @@ from official_models.common import ops
 from official_models.vision.resnet.layers import (
     ConvNorm,
     LayerConfig,
+    Patches,
     PooledStage,
     Stage,
     register,
@@ -73,6 +74,7 @@ def build(
     width: int | None = None,
     version: str = "v1.5",
     shortcut: str | None = None,
+    patch: int = 1,
     momentum: float = 0.9,
     epsilon: float = 1e-5,
     l2: float = 0.0,
@@ -94,6 +96,9 @@ def build(
             first 1x1, as in He et al. and `keras.applications.ResNet50`.
         shortcut: "A" or "B" of He et al., section 4.1; None is A for CIFAR
             (their section 4.2) and B for ImageNet.
+        patch: side of the squares of pixels that become one pixel of
+            patch^2 C channels before the first convolution, 1 or more; it
+            divides the image's size.
         momentum: of the batch norms' running statistics, in [0, 1).
         epsilon: added to the batch norms' variance.
         l2: L2 penalty in the loss, 0 for an optimizer that decays weights
@@ -121,19 +126,27 @@ def build(
         ("channels", channels),
         ("num_classes", num_classes),
         ("width", 1 if width is None else width),
+        ("patch", patch),
     ):
         if value < 1:
             raise ValueError(f"{what}: got {value}, expected 1 or more")
+
+    if any(n is not None and n % patch for n in size):
+        raise ValueError(
+            f"patch: got {patch}, expected a divisor of the image's size {size}"
+        )
 
     def part(cls, name, *args):
         return cls(*args, name=name, seed=seed_of(seed, name), **shared)
 
     network = NETWORKS[name]
-    images = keras.Input((*size, channels), name="images")
+    x = images = keras.Input((*size, channels), name="images")
+    if patch > 1:
+        x = Patches(patch, name="patches", dtype=dtype)(x)
     if network.kind == "davidnet":
-        x = _nine_layers(part, width or 64, images)
+        x = _nine_layers(part, width or 64, x)
     else:
-        x = _residual(part, network, width, version, shortcut, images)
+        x = _residual(part, network, width, version, shortcut, x)
     logits = _head(network, x, num_classes, seed, l2)
     return keras.Model(images, logits, name=name)
 
