@@ -146,6 +146,44 @@ def test_second_derivatives():
     assert batch_norm_hvp_error(ours) < 1e-7
 
 
+def batch_norm_hvp(dtype):
+    """Hessian of a loss in (x, gamma, beta) times a fixed direction."""
+    rng = np.random.default_rng(1)
+    shape = (4, 3, 2, 5)
+    layer = layers.BatchNorm(layers.LayerConfig(), dtype=dtype)
+    layer.build(shape)
+    x = keras.Variable(rng.normal(size=shape), dtype=dtype)
+    target = tf.constant(rng.normal(size=shape), dtype)
+    places = [v.value for v in (x, layer.gamma, layer.beta)]
+    along = [tf.constant(rng.normal(size=v.shape), dtype) for v in places]
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            y = layer(x.value, training=True)
+            loss = tf.reduce_sum(tf.square(y - target) * target)
+        gradient = inner.gradient(loss, places)
+        product = sum(tf.reduce_sum(g * d) for g, d in zip(gradient, along))
+    return outer.gradient(product, places)
+
+
+def test_second_derivatives_of_the_fused_operation():
+    """float32 takes it, float64 the equation of the test above."""
+    for a, b in zip(batch_norm_hvp("float32"), batch_norm_hvp("float64")):
+        scale = np.abs(b).max()
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * scale)
+
+
+def test_patches_are_squares_of_pixels():
+    x = np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
+    y = np.asarray(layers.Patches(2)(x))
+    assert y.shape == (2, 2, 3, 12)
+    for i in range(2):
+        for j in range(3):
+            square = x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+            np.testing.assert_array_equal(y[:, i, j], square.reshape(2, 12))
+    model = small(image_size=8, patch=2)
+    assert model.get_layer("stem").output.shape[1:3] == (4, 4)
+
+
 def test_second_derivatives_of_the_stock_layer_are_wrong():
     """The reason for our own, and the proof that the test above can fail."""
     stock = keras.layers.BatchNormalization(dtype="float64")
@@ -359,6 +397,8 @@ def test_training_lowers_the_loss(name):
         ({"momentum": 1.0}, "momentum: got 1.0, expected 0 <= momentum < 1"),
         ({"epsilon": 0.0}, "epsilon: got 0.0, expected more than 0"),
         ({"l2": -1.0}, "l2: got -1.0, expected 0 or more"),
+        ({"patch": 0}, "patch: got 0, expected 1 or more"),
+        ({"patch": 3}, "patch: got 3, expected a divisor of the image's size"),
     ],
 )
 def test_refused(changes, message):
