@@ -21,6 +21,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -61,12 +62,15 @@ class Worker:
         }
         quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.cell = None
+        # Where TensorFlow's remarks do not cut through the progress bar.
+        self.remarks = tempfile.TemporaryFile(mode="w+")
         self.process = subprocess.Popen(
             command,
             cwd=measure.ROOT,
             env={**quiet, **os.environ, **one},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self.remarks,
             text=True,
         )
         threading.Thread(
@@ -141,9 +145,11 @@ def run(study, store: Store, args) -> None:
 def _take(worker, line, store, seconds, bar):
     """Keeps what a worker answered."""
     if not line:
+        worker.remarks.seek(0)
         raise RuntimeError(
             f"a worker ended with status {worker.process.wait()} in "
-            f"{worker.cell.key if worker.cell else 'its beginning'}"
+            f"{worker.cell.key if worker.cell else 'its beginning'}:\n"
+            + worker.remarks.read()[-2000:]
         )
     answer = json.loads(line)
     if "error" in answer:

@@ -92,6 +92,11 @@ class Study:
     higher_is_better: bool = True
     variations: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def worst(self) -> float:
+        """The score of a run that diverged."""
+        return 0.0 if self.higher_is_better else 100.0
+
     def better(self, one: float, other: float) -> bool:
         """Whether score `one` beats `other`; NaN beats nothing."""
         if math.isnan(other):

@@ -91,7 +91,6 @@ def _flat(x, y, weights):
 class MaskedLM:
     """BERT tiny on books; see the module."""
 
-    worst = 100.0
     jit_compile = True
     part = 64
 

@@ -64,9 +64,15 @@ def retuned_scores(
     return found
 
 
-def _cell(values):
+def _cell(values, worst):
+    """Mean and deviation; runs that diverged are counted, not averaged."""
     if not values:
         return ""
+    lost = sum(v == worst for v in values)
+    if lost:
+        values = [v for v in values if v != worst]
+        count = f"{lost} of {lost + len(values)} diverged"
+        return f"{_cell(values, worst)}, {count}".strip(", ")
     mean = f"{np.mean(values):.2f}"
     if len(values) == 1:
         return mean + " (one seed)"
@@ -90,8 +96,8 @@ def tables(study: Study, store: Store, seeds: Sequence[int]) -> str:
             [
                 title(name, rule),
                 f"{rates[name]:g}" if rates[name] else "",
-                *(_cell(row[b]) for b in study.batches),
-                f"{_cell(values)} at {rate:g}" if values else "",
+                *(_cell(row[b], study.worst) for b in study.batches),
+                f"{_cell(values, study.worst)} at {rate:g}" if values else "",
             ]
         )
     head = ["", "rate at base", *batches, f"{batches[-1]}, retuned"]
@@ -116,7 +122,11 @@ def _variations(study, changed, scores, seeds):
         plain = grids[name, "sqrt"][largest]
         gain = np.mean(values) - np.mean(plain) if plain else np.nan
         rows.append(
-            [f"{NAMES[name]}, {variation}", _cell(values), f"{gain:+.2f}"]
+            [
+                f"{NAMES[name]}, {variation}",
+                _cell(values, study.worst),
+                f"{gain:+.2f}",
+            ]
         )
     return measure.table(
         [f"changed, at {largest:,}", "score", "to the untuned rule"], rows

@@ -27,7 +27,6 @@ def _split(images):
 class Images:
     """Classification of images; the score is the accuracy, in percent."""
 
-    worst = 0.0
     jit_compile = False
     part = 128
     augmentation = {"padding": 4, "flip": True}

@@ -155,9 +155,9 @@ def train(task, cell: Cell) -> dict:
             if not math.isfinite(losses[-1]):
                 ended = DIVERGED
                 break
-    score = task.worst if ended else task.score(model, cell)
+    score = task.study.worst if ended else task.score(model, cell)
     if not math.isfinite(score):
-        score, ended = task.worst, DIVERGED
+        score, ended = task.study.worst, DIVERGED
     return {
         "score": score,
         "losses": [round(x, 4) if math.isfinite(x) else None for x in losses],
