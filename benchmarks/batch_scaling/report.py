@@ -1,15 +1,14 @@
-"""A study's table, plot and conclusion."""
+"""A study's table and conclusion, and the files they go to."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.batch_scaling import studies
+from benchmarks.batch_scaling import plots, studies
 from benchmarks.batch_scaling.grid import (
     Study,
     grid_cell,
@@ -184,53 +183,20 @@ def conclusion(study: Study, store: Store, seeds: Sequence[int]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def plot(
-    study: Study, store: Store, seeds: Sequence[int], unit: str, path: Path
-) -> None:
-    """Draws the score against the batch, a line an optimizer and rule."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    scores = store.scores
-    grid = grid_scores(study, scores, seeds)
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for (name, rule), row in grid.items():
-        done = [b for b in study.batches if row[b]]
-        if not done:
-            continue
-        means = np.array([np.mean(row[b]) for b in done])
-        spread = [np.std(row[b], ddof=len(row[b]) > 1) for b in done]
-        style = {"ls": "--" if rule == "linear" else "-", "marker": "o"}
-        label = title(name, rule)
-        axes.errorbar(done, means, spread, capsize=3, label=label, **style)
-    retuned = retuned_scores(study, store.value["cells"], scores)
-    for name, (_, values) in retuned.items():
-        if values:
-            at, label = study.batches[-1], f"{NAMES[name]}, retuned"
-            axes.plot([at * 1.08], [np.mean(values)], "x", label=label)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(study.batches, [f"{b:,}" for b in study.batches])
-    axes.set_xlabel("batch size")
-    axes.set_ylabel(unit)
-    axes.grid(alpha=0.3)
-    axes.set_title(f"{study.epochs:g} epochs, rates chosen at the base batch")
-    if axes.lines:
-        axes.legend(fontsize=8)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
-    os.replace(temporary, path)
-
-
 def write(study: Study, store: Store, seeds: Sequence[int]) -> str:
     """Writes the plot and the table beside the results; gives the text."""
     unit = studies.SCORES[store.value["task"]]
     text = f"{tables(study, store, seeds)}\n\n{conclusion(study, store, seeds)}"
     if not store.value["cells"]:
         return "no cell is done yet"
-    plot(study, store, seeds, unit, store.path.with_suffix(".png"))
+    plots.draw(
+        study,
+        grid_scores(study, store.scores, seeds),
+        retuned_scores(study, store.value["cells"], store.scores),
+        NAMES,
+        unit,
+        store.path.with_suffix(".png"),
+    )
     temporary = store.path.with_suffix(".md.tmp")
     temporary.write_text(f"Score: {unit}.\n\n{text}\n", encoding="utf-8")
     os.replace(temporary, store.path.with_suffix(".md"))
