@@ -14,11 +14,12 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-tensorflow test-jax test-tf215 test-torch \
 	test-oldest test-plan evidence bench bench-update-step bench-first-step \
-	bench-memory bench-scaling bench-tpu lint format check package fixture clean
+	bench-memory bench-scaling bench-tpu bench-batch-scaling run-resnet lint format check package fixture clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run          pretrain a small BERT with LAMB (STEPS=20: a short try)"
+	@echo "make run-resnet   train a small ResNet on MNIST digits (ARGS: its flags)"
 	@echo "make test         all tests: TensorFlow (Keras 3, tf_keras), JAX, TF 2.15"
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
@@ -26,6 +27,8 @@ help:
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -first-step -memory -scaling -tpu"
+	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
+	@echo "                  TASK=cifar10 ARGS='--data_dir DIR --hours 3'"
 	@echo "make check        ruff, then make test: what has to pass before a merge"
 	@echo "make format       ruff format"
 	@echo "make package      wheel and source distribution under dist/"
@@ -67,18 +70,24 @@ help:
 run: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.nlp.bert.pretrain $(RUN)
 
+run-resnet: .venv/ready
+	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.vision.resnet.train $(ARGS)
+
 test: test-tensorflow test-jax test-tf215 test-plan
 
 test-tensorflow: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/live \
 		--ignore tests/tpu
 
+# What models share with every Keras there is.
+EVERY_KERAS = tests/official_models/vision/resnet/test_forward.py
+
 test-jax: .venv/ready
-	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/doors
+	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/doors $(EVERY_KERAS)
 
 test-tf215: .venv-tf215/ready
 	KERAS_BACKEND=tensorflow $(PY_TF215) $(PYTEST) tests/keras2 tests/v1 \
-		tests/doors
+		tests/doors $(EVERY_KERAS)
 
 test-torch: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/live \
@@ -116,6 +125,11 @@ bench-memory: .venv/ready
 
 bench-scaling: .venv/ready
 	$(call BENCH,scaling)
+
+# The digits in minutes; CIFAR-10 (ARGS="--data_dir DIR --hours 3") in hours.
+bench-batch-scaling: .venv/ready
+	$(PY) -m benchmarks.batch_scaling \
+		$(if $(TASK),--task $(TASK)) $(ARGS)
 
 lint: .venv/ready
 	$(PY) -m ruff format --check
