@@ -8,8 +8,9 @@ SGD on a batch of 128 random images, by TensorFlow's graph or by XLA, in
 float32 or mixed bfloat16; its work is counted as three times the forward
 convolutions' and the last layer's multiplications and additions. Each case
 runs in as many processes of one thread as there are cores, as the study's
-workers do, the last network also in one of all threads; the matrix product (1,024 x 1,024) beside it in the same way.
-Takes four minutes on two cores.
+workers do, the last network also in one of all threads; the matrix product
+(1,024 x 1,024) beside it in the same way. Takes four minutes on two
+cores.
 """
 
 import argparse
