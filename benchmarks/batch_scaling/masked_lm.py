@@ -119,8 +119,8 @@ class MaskedLM:
             **masking.masking_arguments(self.tokenizer),
         }
 
-    def batches(self, cell):
-        total = round(self.study.epochs * studies.SEQUENCES / cell.batch)
+    def batches(self, cell, epochs):
+        total = round(epochs * studies.SEQUENCES / cell.batch)
         return _Batches(
             self.train, cell.batch, cell.seed, total, self.arguments
         )

@@ -21,7 +21,12 @@ STUDIES = {
         epochs=16,
         warmup_epochs=0.05,
         first_rates=dict(lamb=0.01, lars=4.0, adamw=4e-3, sgd=0.1),
-        variations=tuple(
+        variations=(
+            ("lamb", "epochs x 4"),
+            ("adamw", "epochs x 4"),
+            ("sgd", "epochs x 4"),
+        )
+        + tuple(
             ("lamb", name)
             for name in (
                 "warmup x 1/4",

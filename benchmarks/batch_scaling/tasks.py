@@ -42,12 +42,12 @@ class Images:
     def _sets(self, cell):
         return self.tuning if cell.validates else self.whole
 
-    def batches(self, cell):
+    def batches(self, cell, epochs):
         train, _ = self._sets(cell)
         source = batches.TrainingBatches(
             train, cell.batch, cell.seed, **self.augmentation
         )
-        return _Epochs(source, self.study.epochs)
+        return _Epochs(source, epochs)
 
     def _logits(self, network, images, training):
         return network(self.statistics.normalise(images), training=training)

@@ -28,8 +28,11 @@ def make_optimizer(cell: Cell, decay, exclusions, total_steps, warmup_steps):
     common = dict(weight_decay=decay[cell.optimizer])
     changes = {}
     if cell.variation:
-        changes = dict(VARIATIONS[cell.variation])
-        changes.pop("warmup", None)
+        changes = {
+            name: value
+            for name, value in VARIATIONS[cell.variation].items()
+            if name not in ("warmup", "epochs")
+        }
     if cell.optimizer == "lamb":
         arguments = dict(exclude_from_weight_decay=exclusions) | common
         return tf_lamb.LAMB(rate, **(arguments | changes))
@@ -46,8 +49,10 @@ def make_optimizer(cell: Cell, decay, exclusions, total_steps, warmup_steps):
     return optimizer
 
 
-# What a variation changes: arguments of the optimizer, or the warmup's factor.
+# What a variation changes: arguments of the optimizer, or by which factor the
+# warmup or the epochs.
 VARIATIONS = {
+    "epochs x 4": {"epochs": 4.0},
     "warmup x 1/4": {"warmup": 0.25},
     "warmup x 2": {"warmup": 2.0},
     "phi in [0, 10]": {"phi_bounds": (0.0, 10.0)},
@@ -135,11 +140,11 @@ def train(task, cell: Cell) -> dict:
     began = time.perf_counter()
     keras.backend.clear_session()
     keras.utils.set_random_seed(cell.seed)
-    batches = task.batches(cell)
+    factor = VARIATIONS[cell.variation].get if cell.variation else {}.get
+    epochs = task.study.epochs * factor("epochs", 1.0)
+    batches = task.batches(cell, epochs)
     total = len(batches)
-    warmup = cell.warmup_epochs * total / task.study.epochs
-    if cell.variation:
-        warmup *= VARIATIONS[cell.variation].get("warmup", 1.0)
+    warmup = cell.warmup_epochs * factor("warmup", 1.0) * total / epochs
     model = task.model(cell.seed)
     optimizer = make_optimizer(
         cell, task.decay, task.exclusions, total, round(warmup)
