@@ -98,6 +98,10 @@ class Run:
             accumulates them.
         units_per_step: what a step works through, for the speed.
         unit: its name, such as "tokens".
+        metric_names: those of the model that metrics.csv has, as they are and
+            with `val_`.
+        restore_from: folder of the checkpoints to go on from; None for this
+            run's own.
 
     Attributes:
         first_step: the step that the run goes on from.
@@ -115,6 +119,7 @@ class Run:
         units_per_step: int = 1,
         unit: str = "examples",
         metric_names: tuple[str, ...] = (),
+        restore_from: Path | None = None,
     ):
         self.model, self.folder = model, folder
         self.total_steps, self.save_every = total_steps, save_every
@@ -126,7 +131,9 @@ class Run:
             for n in range(1, min(log_every, total_steps) + 1)
             if total_steps % n == 0
         )
-        self.checkpoints = Checkpoints(model, folder / "checkpoints")
+        self.checkpoints = Checkpoints(
+            model, folder / "checkpoints", restore_from=restore_from
+        )
         self.first_step = self.checkpoints.restore()
 
     def fit(

@@ -6,6 +6,13 @@
 
 import keras
 
+__all__ = [
+    "add_statistic",
+    "assign_statistic",
+    "build_child",
+    "replica_mean",
+]
+
 
 def build_child(layer: keras.layers.Layer, input_shape: tuple) -> None:
     """Builds a layer inside its parent's `build`, under its own name scope.
