@@ -205,4 +205,4 @@ def _example(encoded: Encoded, name: str, label: int, synset: str) -> bytes:
         ("image/channels", 3),
     ):
         feature[key].int64_list.value.append(value)
-    return example.SerializeToString()
+    return example.SerializeToString(deterministic=True)

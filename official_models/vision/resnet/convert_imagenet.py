@@ -147,7 +147,9 @@ def _from_folders(
     return images
 
 
-def _from_list(raw: Path, path: Path, labels: dict[str, int]) -> list[Labelled]:
+def _from_list(
+    raw: Path, split: str, path: Path, labels: dict[str, int]
+) -> list[Labelled]:
     files = _files(raw / split)
     try:
         names = path.read_text(encoding="utf-8").split()
