@@ -193,8 +193,8 @@ def _parse_python(content: bytes, where: Path) -> _Arrays:
             f"{where}: 'data' is {shape}, expected uint8 [N, {_PIXELS}]"
         )
     if isinstance(labels, list) and all(type(i) is int for i in labels):
-        in_range = all(0 <= i < 2**31 for i in labels)
-        labels = np.array(labels if in_range else [-1], np.int64)
+        # As objects, because an integer of a pickle may have any length.
+        labels = np.array(labels, object)
     if not isinstance(labels, np.ndarray) or labels.ndim != 1:
         raise InputError(f"{where}: 'labels' is no list of integers")
     if not 0 < len(labels) == len(data):

@@ -14,6 +14,8 @@ from official_models.common.errors import InputError
 
 IMAGE, LABEL, FILENAME = "image/encoded", "image/class/label", "image/filename"
 
+NONE_VALID = "no usable record in a whole batch"
+
 
 class CorruptRecords:
     """The unusable records of a run, each counted once.
@@ -170,6 +172,7 @@ def without_invalid(
 
     def replaced():
         rows = tf.where(valid)[:, 0]
+        tf.debugging.Assert(tf.size(rows) > 0, [NONE_VALID])
         wanted = tf.range(tf.size(valid, tf.int64))
         later = tf.searchsorted(rows, wanted, out_type=tf.int64)
         row = tf.gather(rows, later % tf.size(rows, tf.int64))

@@ -259,6 +259,12 @@ class ImageNetRecords:
         except tf.errors.OpError as error:
             if self.corrupt.refused:
                 raise InputError(self.corrupt.refused) from error
+            if corrupt_records.NONE_VALID in error.message:
+                name, reason = list(self.corrupt.names.items())[-1]
+                raise InputError(
+                    f"{corrupt_records.NONE_VALID}, the last one {name}: "
+                    f"{reason}; convert the images again"
+                ) from error
             if isinstance(error, tf.errors.DataLossError):
                 splits = self._shards.splits.values()
                 paths = [path for split in splits for path in split.paths]
