@@ -3,6 +3,7 @@
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,17 +167,20 @@ class Run:
                     first_step=first,
                 )
             )
-        self.model.fit(
-            make_dataset(first * k, self.total_steps * k),
-            initial_epoch=first // n,
-            epochs=self.total_steps // n,
-            steps_per_epoch=n * k,
-            validation_data=validation_data,
-            validation_freq=max(validate_every // n, 1),
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-        )
+        with warnings.catch_warnings():
+            # That of a distributed data set: Keras does not know its length.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            self.model.fit(
+                make_dataset(first * k, self.total_steps * k),
+                initial_epoch=first // n,
+                epochs=self.total_steps // n,
+                steps_per_epoch=n * k,
+                validation_data=validation_data,
+                validation_freq=max(validate_every // n, 1),
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
         if log.step < self.total_steps:
             raise InputError(
                 f"the data ended after step {log.step} of {self.total_steps}"

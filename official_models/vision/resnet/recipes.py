@@ -43,7 +43,7 @@ DATA = {
     },
 }
 _SMALL = {
-    "lamb": {"learning_rate": 0.02, "weight_decay": 0.01},
+    "lamb": {"learning_rate": 0.05, "weight_decay": 0.01},
     "lars": {"learning_rate": 5.0, "weight_decay": 1e-4},
     "sgd": {"learning_rate": 0.1, "l2": 1e-4},
     "adamw": {"learning_rate": 3e-3, "weight_decay": 0.01},
@@ -66,7 +66,7 @@ OPTIMIZERS = {
     },
 }
 _COMMON = {
-    "warmup_epochs": 1.0,
+    "warmup_epochs": 0.5,
     "weight_decay": 0.0,
     "l2": 0.0,
     "power": 1.0,
@@ -98,6 +98,8 @@ def define_flags() -> None:
 def apply() -> dict:
     """Sets the flags that were not given, as `choose` says.
 
+    A warmup that was not given takes at most half of the epochs.
+
     Returns:
         {flag: value} of all that a recipe chooses, whoever chose it now, and
         "recipe" and "given", the names of those that the user gave.
@@ -116,6 +118,8 @@ def apply() -> dict:
         FLAGS.set_default(name, value)
     if not 0 < FLAGS.epochs < math.inf:
         raise InputError(f"--epochs {FLAGS.epochs}: expected more than 0")
+    longest = FLAGS.epochs / 2
+    FLAGS.set_default("warmup_epochs", min(chosen["warmup_epochs"], longest))
     return {
         "recipe": FLAGS.recipe,
         **{name: FLAGS[name].value for name in sorted(chosen)},

@@ -1,6 +1,7 @@
 """What a training run came to: figures, curves, a line to read."""
 
 import json
+import warnings
 from pathlib import Path
 
 import keras
@@ -22,7 +23,9 @@ def measure(
         run: its training.
         settings: what the flags and the recipe said, to be kept with it.
     """
-    with images.reporting():
+    with images.reporting(), warnings.catch_warnings():
+        # As in `Run.fit`.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
         held_out = model.evaluate(
             images.evaluation(), verbose=0, return_dict=True
         )

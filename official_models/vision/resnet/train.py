@@ -159,7 +159,10 @@ def main(_) -> None:
         )
     strategies.check_batch(strategy, "global_batch_size", batch // k)
     who = {name: FLAGS[name].value for name in identity_flags()}
-    who |= {"replicas": strategy.num_replicas_in_sync}
+    who |= {
+        "replicas": strategy.num_replicas_in_sync,
+        "init_checkpoint": FLAGS.init_checkpoint,
+    }
     images = sources.Images(
         strategy, batch // k, FLAGS.seed, Path(FLAGS.output_dir)
     )
@@ -172,9 +175,6 @@ def main(_) -> None:
         return make_model(images, total_steps)
 
     model = make() if alone else multi_worker.build_same(strategy, make)
-    if chief:
-        run_dir.record_run(folder, who)
-        print(recipes.show(settings))
     run = Run(
         model,
         # Files of the other processes are of no use to anyone.
@@ -188,11 +188,14 @@ def main(_) -> None:
         metric_names=METRICS,
         restore_from=folder / "checkpoints",
     )
+    if FLAGS.init_checkpoint and not run.first_step:
+        trained_weights.load_into(model, FLAGS.init_checkpoint)
+    if chief:
+        run_dir.record_run(folder, who)
+        print(recipes.show(settings))
     print(f"{images.source.description}; {model.count_params():,} parameters.")
     if run.first_step:
         print(f"{folder}: going on from step {run.first_step}.")
-    elif FLAGS.init_checkpoint:
-        trained_weights.load_into(model, FLAGS.init_checkpoint)
     with images.reporting():
         run.fit(
             images.train,
