@@ -100,7 +100,14 @@ def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def diagnose(record: bytes, num_classes: int) -> str:
-    """What is wrong with a record that could not be used."""
+    """What is wrong with a record that could not be used.
+
+    Args:
+        record: Serialized; empty where the file ended before it.
+        num_classes: Labels are 1 to this.
+    """
+    if not record:
+        return "missing, the file ends before it"
     try:
         features = tf.train.Example.FromString(record).features.feature
     except DecodeError:

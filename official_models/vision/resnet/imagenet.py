@@ -314,7 +314,10 @@ class ImageNetRecords:
                 firsts[shard], firsts[shard] + counts[shard]
             )
             if cache is None:
-                file = tf.data.TFRecordDataset(paths[shard])
+                # A shard that has lost its end since shows in what follows it.
+                file = tf.data.TFRecordDataset(paths[shard]).concatenate(
+                    tf.data.Dataset.from_tensors("").repeat()
+                )
                 dataset = tf.data.Dataset.zip(dataset, file)
             if not by_files:
                 dataset = dataset.filter(lambda n, *_: n % hosts == index)
