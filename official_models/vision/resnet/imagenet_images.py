@@ -91,6 +91,19 @@ def evaluation_image(
     return _resized(pixels, size, method)
 
 
+def whole_image(encoded: tf.Tensor) -> tf.Tensor:
+    """A whole picture: uint8 [height, width, 3].
+
+    Args:
+        encoded: A JPEG, scalar string.
+
+    Raises:
+        tf.errors.InvalidArgumentError: It cannot be decoded.
+    """
+    shape = tf.io.extract_jpeg_shape(encoded)
+    return _decoded(encoded, tf.concat([[0, 0], shape[:2]], 0))
+
+
 def central_window(
     shape: tf.Tensor, fraction: float = CENTRAL_FRACTION
 ) -> tf.Tensor:

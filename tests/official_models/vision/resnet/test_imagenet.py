@@ -127,7 +127,7 @@ def test_uneven_hosts_have_as_many_batches(tmp_path):
     small.write(tmp_path / "data", train=201, validation=3)
     for i in range(2):
         made = source(tmp_path / "data", batch=100, shard=(i, 2))
-        assert made._shares_files("train")
+        assert made._readers["train"].shares_files
         labels = joined(batches(made.train(0, 2)), 1)
         assert len(set(labels)) == len(labels) == 100
 

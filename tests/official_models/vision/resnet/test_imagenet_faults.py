@@ -112,6 +112,14 @@ def test_damage_after_counting_is_named(fresh, place):
     refusal(lambda: read_all(made), path, "record 3 (from 0)")
 
 
+def test_shard_that_ends_sooner_than_was_counted(fresh):
+    made = source(fresh)
+    path = fresh / TRAIN_1
+    end = int(imagenet_shards.record_starts(str(path))[5])
+    path.write_bytes(path.read_bytes()[:end])
+    refusal(lambda: read_all(made), path, "record 5 (from 0)", "missing")
+
+
 # Records
 
 FAULTS = {
