@@ -68,7 +68,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "dtype", "float32", "Keras dtype policy, such as mixed_bfloat16."
     )
-    flags.DEFINE_boolean("jit_compile", True, "Compile the step by XLA.")
+    flags.DEFINE_boolean(
+        "jit_compile", False, "Compile the step by XLA: for a GPU."
+    )
     flags.DEFINE_integer("seed", 1, "Of weights, order, augmentation.", 0)
     flags.DEFINE_integer("log_every", 10, "Steps a row of metrics.csv.", 1)
     for name in ("save", "eval"):

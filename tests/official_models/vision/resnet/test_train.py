@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,21 +19,23 @@ from absl.testing import flagsaver
 
 from official_models.common import errors
 from official_models.vision.resnet import memory_source, recipes, train
-from official_models.vision.resnet.small_images import Images
+from official_models.vision.resnet.small_images import Images, load_mnist
+from tests.official_models.vision.resnet import small_imagenet
+from tests.processes import Cluster
 
 ROOT = Path(__file__).parents[4]
 SHORT = (
     "--width=2 --global_batch_size=16 --epochs=2 --save_every=4 --log_every=2 "
     "--eval_every=4"
 ).split()
-GRAPH = "--jit_compile=false"
 
 
 @pytest.fixture(autouse=True)
 def defined_flags(monkeypatch):
     if "network" not in flags.FLAGS:
         train.define_flags()
-    # The switch holds for a process, and Keras then refuses to compile by XLA.
+    # The switch holds for a process; other tests compile by XLA, which Keras
+    # then refuses.
     monkeypatch.setattr(
         tf.config.experimental, "enable_op_determinism", lambda: None
     )
@@ -146,7 +149,7 @@ def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
         *(tmp_path / "deep", weights, "--network=resnet14_cifar", "--width=2"),
     )
     # A rate of 0 changes nothing but the norms' statistics.
-    frozen = ("--learning_rate=0", "--epochs=0.25", GRAPH)
+    frozen = ("--learning_rate=0", "--epochs=0.25")
     run(tmp_path / "same", weights, *frozen)
     started = variables(tmp_path / "same", 1)
     kernel = "variables/0/.ATTRIBUTES/VARIABLE_VALUE"
@@ -161,13 +164,13 @@ def test_an_init_checkpoint_that_is_none(tmp_path):
 
 
 def test_it_learns(tmp_path):
-    run(tmp_path, "--epochs=10", "--eval_every=100", "--width=4", GRAPH)
+    run(tmp_path, "--epochs=10", "--eval_every=100", "--width=4")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["accuracy"] >= 0.9, "half of them by always saying one"
 
 
 def test_mirrored_on_two_devices_equals_one(tmp_path):
-    arguments = ("--sync_batch_norm", "--optimizer=lars", GRAPH)
+    arguments = ("--sync_batch_norm", "--optimizer=lars")
     run(tmp_path / "one", *arguments)
     two = ("--strategy=mirrored", "--devices=CPU:0,CPU:1")
     run(tmp_path / "two", *arguments, *two)
@@ -200,7 +203,7 @@ def test_bfloat16_accumulation_and_l2(tmp_path):
         "--nesterov",
         "--gradient_accumulation_steps=2",
         "--epochs=1",
-        GRAPH,
+        "--jit_compile",
     )
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["steps"] == 4
@@ -229,6 +232,33 @@ def test_flags_win_over_the_recipe():
         shown = recipes.show(settings)
     assert shown.startswith("recipe mlperf-lars: beta_1 0.9, ")
     assert "; by flag: global_batch_size 256, label_smoothing 0.2" in shown
+
+
+def test_imagenet_shards_and_a_corrupt_image(tmp_path):
+    shards = small_imagenet.write(tmp_path / "shards")
+    path = shards / "train-00001-of-00004"
+    first, *rest = small_imagenet.records(path)
+    small_imagenet.rewrite(
+        path, [small_imagenet.example(b"no image", 2), *rest]
+    )
+    arguments = (
+        "--data=imagenet",
+        f"--data_dir={shards}",
+        "--network=resnet8_cifar",
+        "--image_size=16",
+        "--global_batch_size=8",
+        "--epochs=1",
+        "--recipe=untuned",
+    )
+    folder = tmp_path / "run"
+    refuses("train-00001-of-00004.* record 0", folder, *arguments)
+    run(tmp_path / "allowed", *arguments, "--max_corrupt=1")
+    report = json.loads((tmp_path / "allowed/report.json").read_text())
+    assert (report["num_evaluation"], report["steps"]) == (10, 3)
+    rate = report["settings"]["learning_rate"]
+    assert rate == pytest.approx(0.04 * (8 / 32768) ** 0.5)
+    found = (tmp_path / "allowed/corrupt_0.txt").read_text()
+    assert "train-00001-of-00004" in found
 
 
 @pytest.mark.parametrize(
@@ -278,7 +308,7 @@ def script(output_dir, *arguments):
 
 
 def test_killed_and_started_again_it_ends_with_the_same_weights(tmp_path):
-    arguments = [GRAPH, "--global_batch_size=64", "--epochs=0.4"]
+    arguments = ["--global_batch_size=64", "--epochs=0.4"]
     arguments += ["--network=resnet8_cifar", "--width=2", "--eval_every=100"]
     steps = round(0.4 * 4096 / 64)
     bad = script(tmp_path / "bad", "--network=resnet51")
@@ -307,6 +337,37 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(tmp_path):
     assert bad.returncode == 2 and "Traceback" not in err
     (line,) = [x for x in err.splitlines() if x.startswith("error: ")]
     assert "network" in line and "resnet50" in line
+
+
+def test_two_workers_go_on_from_one_process(tmp_path, monkeypatch):
+    """Each reads its half; both end with the weights of the whole batch."""
+    monkeypatch.setattr(memory_source.small_images, "load_mnist", load_mnist)
+    arguments = [*SHORT, "--global_batch_size=64", "--epochs=0.08"]
+    arguments += ["--sync_batch_norm", "--optimizer=lars", "--save_every=3"]
+    run(tmp_path / "one", *arguments)
+    begun = shutil.copytree(
+        tmp_path / "one/checkpoints", tmp_path / "two/checkpoints"
+    )
+    for path in begun.glob("ckpt-5.*"):
+        path.unlink()
+    module = "official_models.vision.resnet.train"
+    two = [*arguments, "--strategy=multi_worker"]
+    two += [f"--output_dir={tmp_path / 'two'}"]
+    log = tmp_path / "log.txt"
+    with Cluster({"worker": 2}, module, two, log) as cluster:
+        assert cluster.wait() == [0, 0], log.read_text()
+    assert log.read_text().count("going on from step 3") == 2
+    a, b = (variables(tmp_path / name, 5) for name in ("one", "two"))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(
+            a[name], b[name], rtol=2e-3, atol=2e-4, err_msg=name
+        )
+    one, two = (
+        json.loads((tmp_path / name / "report.json").read_text())
+        for name in ("one", "two")
+    )
+    assert two["cross_entropy"] == pytest.approx(one["cross_entropy"], 1e-3)
 
 
 def test_help_explains_every_flag():
