@@ -3,6 +3,7 @@
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,10 @@ class Run:
             accumulates them.
         units_per_step: what a step works through, for the speed.
         unit: its name, such as "tokens".
+        metric_names: those of the model that metrics.csv has, as they are and
+            with `val_`.
+        restore_from: folder of the checkpoints to go on from; None for this
+            run's own.
 
     Attributes:
         first_step: the step that the run goes on from.
@@ -115,6 +120,7 @@ class Run:
         units_per_step: int = 1,
         unit: str = "examples",
         metric_names: tuple[str, ...] = (),
+        restore_from: Path | None = None,
     ):
         self.model, self.folder = model, folder
         self.total_steps, self.save_every = total_steps, save_every
@@ -126,7 +132,9 @@ class Run:
             for n in range(1, min(log_every, total_steps) + 1)
             if total_steps % n == 0
         )
-        self.checkpoints = Checkpoints(model, folder / "checkpoints")
+        self.checkpoints = Checkpoints(
+            model, folder / "checkpoints", restore_from=restore_from
+        )
         self.first_step = self.checkpoints.restore()
 
     def fit(
@@ -159,17 +167,20 @@ class Run:
                     first_step=first,
                 )
             )
-        self.model.fit(
-            make_dataset(first * k, self.total_steps * k),
-            initial_epoch=first // n,
-            epochs=self.total_steps // n,
-            steps_per_epoch=n * k,
-            validation_data=validation_data,
-            validation_freq=max(validate_every // n, 1),
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-        )
+        with warnings.catch_warnings():
+            # That of a distributed data set: Keras does not know its length.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            self.model.fit(
+                make_dataset(first * k, self.total_steps * k),
+                initial_epoch=first // n,
+                epochs=self.total_steps // n,
+                steps_per_epoch=n * k,
+                validation_data=validation_data,
+                validation_freq=max(validate_every // n, 1),
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
         if log.step < self.total_steps:
             raise InputError(
                 f"the data ended after step {log.step} of {self.total_steps}"

@@ -6,6 +6,14 @@
 
 import keras
 
+__all__ = [
+    "add_statistic",
+    "assign_statistic",
+    "build_child",
+    "fused_batch_norm",
+    "replica_mean",
+]
+
 
 def build_child(layer: keras.layers.Layer, input_shape: tuple) -> None:
     """Builds a layer inside its parent's `build`, under its own name scope.

@@ -14,18 +14,6 @@ if KERAS_3:
     from keras import name_scope as name_scope
     from keras.ops import *  # noqa: F403
 
-    from official_models.common.keras3_layers import (
-        add_statistic as add_statistic,
-    )
-    from official_models.common.keras3_layers import (
-        assign_statistic as assign_statistic,
-    )
-    from official_models.common.keras3_layers import build_child as build_child
-    from official_models.common.keras3_layers import (
-        fused_batch_norm as fused_batch_norm,
-    )
-    from official_models.common.keras3_layers import (
-        replica_mean as replica_mean,
-    )
+    from official_models.common.keras3_layers import *  # noqa: F403
 else:
     from official_models.common.keras2_ops import *  # noqa: F403

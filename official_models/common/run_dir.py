@@ -88,9 +88,18 @@ class Checkpoints:
         model: built and compiled; its optimizer is built here if it is not.
         folder: where the checkpoints are.
         keep: how many of the last ones stay.
+        restore_from: where to go on from; None for `folder`. Of several
+            processes all restore from the first one's, which alone keeps its
+            own.
     """
 
-    def __init__(self, model: keras.Model, folder: Path, keep: int = 3):
+    def __init__(
+        self,
+        model: keras.Model,
+        folder: Path,
+        keep: int = 3,
+        restore_from: Path | None = None,
+    ):
         model.optimizer.build(model.trainable_variables)
         self._checkpoint = tf.train.Checkpoint(
             step=tf.Variable(0, dtype=tf.int64),
@@ -102,6 +111,11 @@ class Checkpoints:
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(folder), max_to_keep=keep
         )
+        self._restore_from = self._manager
+        if restore_from not in (None, folder):
+            self._restore_from = tf.train.CheckpointManager(
+                self._checkpoint, str(restore_from), max_to_keep=keep
+            )
 
     def restore(self) -> int:
         """Restores the last checkpoint; returns its step, 0 if there is none.
@@ -111,7 +125,7 @@ class Checkpoints:
         """
         there = [
             path
-            for path in self._manager.checkpoints
+            for path in self._restore_from.checkpoints
             if tf.io.gfile.exists(f"{path}.index")
         ]
         if not there:

@@ -72,7 +72,8 @@ def identity_flags() -> list[str]:
         *("learning_rate", "warmup_ratio", "decay_from", "power", "optimizer"),
         *("beta_1", "beta_2", "epsilon", "weight_decay", "global_clipnorm"),
         *("exclude_from_weight_decay", "gradient_accumulation_steps"),
-        *("norm", "form", "trust_coefficient", "moment_dtype"),
+        *("norm", "form", "trust_coefficient", "moment_dtype", "nesterov"),
+        "end_learning_rate",
     ]
 
 

@@ -14,6 +14,8 @@ from official_models.common.errors import InputError
 
 IMAGE, LABEL, FILENAME = "image/encoded", "image/class/label", "image/filename"
 
+NONE_VALID = "no usable record in a whole batch"
+
 
 class CorruptRecords:
     """The unusable records of a run, each counted once.
@@ -87,18 +89,35 @@ class CorruptRecords:
             raise InputError(f"{self.path}: {error.strerror}") from error
 
 
-def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The JPEG (string scalar) and the label (int64 scalar) of a record."""
+def parse(record: tf.Tensor, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """The JPEG (string scalar) and the label (int32 scalar) of a record.
+
+    Raises:
+        tf.errors.InvalidArgumentError: It has not one of each, or the label
+            is not 1 to `num_classes`.
+    """
     spec = {
         IMAGE: tf.io.FixedLenFeature((), tf.string),
         LABEL: tf.io.FixedLenFeature((), tf.int64),
     }
     features = tf.io.parse_single_example(record, spec)
-    return features[IMAGE], features[LABEL]
+    label = features[LABEL]
+    in_range = tf.debugging.Assert(
+        (label >= 1) & (label <= num_classes), [label]
+    )
+    with tf.control_dependencies([in_range]):
+        return features[IMAGE], tf.cast(label, tf.int32)
 
 
 def diagnose(record: bytes, num_classes: int) -> str:
-    """What is wrong with a record that could not be used."""
+    """What is wrong with a record that could not be used.
+
+    Args:
+        record: Serialized; empty where the file ended before it.
+        num_classes: Labels are 1 to this.
+    """
+    if not record:
+        return "missing, the file ends before it"
     try:
         features = tf.train.Example.FromString(record).features.feature
     except DecodeError:
@@ -170,6 +189,7 @@ def without_invalid(
 
     def replaced():
         rows = tf.where(valid)[:, 0]
+        tf.debugging.Assert(tf.size(rows) > 0, [NONE_VALID])
         wanted = tf.range(tf.size(valid, tf.int64))
         later = tf.searchsorted(rows, wanted, out_type=tf.int64)
         row = tf.gather(rows, later % tf.size(rows, tf.int64))

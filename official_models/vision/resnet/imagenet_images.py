@@ -60,7 +60,7 @@ def training_image(
     window = tf.where(
         failed, central_window(shape), tf.concat([begin[:2], extent[:2]], 0)
     )
-    pixels = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+    pixels = _decoded(encoded, window)
     mirrored = tf.random.stateless_uniform((), seeds[1]) < 0.5
     # Before resizing: bytes are fewer than floats.
     pixels = tf.cond(
@@ -87,8 +87,21 @@ def evaluation_image(
         tf.errors.InvalidArgumentError: It cannot be decoded.
     """
     window = central_window(tf.io.extract_jpeg_shape(encoded), fraction)
-    pixels = tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+    pixels = _decoded(encoded, window)
     return _resized(pixels, size, method)
+
+
+def whole_image(encoded: tf.Tensor) -> tf.Tensor:
+    """A whole picture: uint8 [height, width, 3].
+
+    Args:
+        encoded: A JPEG, scalar string.
+
+    Raises:
+        tf.errors.InvalidArgumentError: It cannot be decoded.
+    """
+    shape = tf.io.extract_jpeg_shape(encoded)
+    return _decoded(encoded, tf.concat([[0, 0], shape[:2]], 0))
 
 
 def central_window(
@@ -113,6 +126,13 @@ def normalised(images: tf.Tensor) -> tf.Tensor:
     rows = tf.reshape(images, (batch, size, size * 3))
     mean, deviation = (np.tile(a, size) for a in (MEAN, DEVIATION))
     return tf.reshape((rows - mean) * (1 / deviation), images.shape)
+
+
+def _decoded(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+    # The accurate transform is what Pillow uses; the fast one is no faster.
+    return tf.io.decode_and_crop_jpeg(
+        encoded, window, channels=3, dct_method="INTEGER_ACCURATE"
+    )
 
 
 def _resized(pixels: tf.Tensor, size: int, method: str) -> tf.Tensor:

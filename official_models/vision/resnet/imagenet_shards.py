@@ -7,6 +7,7 @@ length's checksum (4), the data, and the data's checksum (4).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -103,7 +104,8 @@ def open_shards(data_dir: str | Path) -> Shards:
     index = _read_index(folder, sizes)
     if index is None:
         index = {"shards": _count_all(folder, sizes), "class_names": None}
-        write_index(folder, index, required=False)
+        with contextlib.suppress(InputError):
+            write_json(os.path.join(folder, INDEX), index)
     shards = index["shards"]
     splits = {}
     for split in SPLITS:
@@ -111,7 +113,8 @@ def open_shards(data_dir: str | Path) -> Shards:
         counts = np.array([shards[name]["records"] for name in names], np.int64)
         firsts = np.cumsum(counts) - counts
         splits[split] = Split(paths[split], counts, firsts)
-    crc32 = zlib.crc32(json.dumps(shards, sort_keys=True).encode())
+    known = sorted((n, x["records"], x["bytes"]) for n, x in shards.items())
+    crc32 = zlib.crc32(json.dumps(known).encode())
     return Shards(splits, index["class_names"], crc32)
 
 
@@ -154,24 +157,19 @@ def find_shards(folder: str, split: str) -> list[str]:
     return [os.path.join(folder, name) for name in names]
 
 
-def write_index(folder: str, index: dict, required: bool = True) -> None:
-    """Writes `counts.json`.
+def write_json(path: str, value: dict) -> None:
+    """Writes a file under a temporary name, then renames it.
 
-    Args:
-        folder: Beside which shards.
-        index: {"shards": {name: {"records", "bytes"}}, "class_names"} and
-            what else there is to say.
-        required: Whether a folder that cannot be written is an error.
+    Raises:
+        InputError: It cannot be written.
     """
-    path = os.path.join(folder, INDEX)
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with tf.io.gfile.GFile(temporary, "w") as file:
-            file.write(json.dumps(index, indent=1) + "\n")
+            file.write(json.dumps(value, indent=1) + "\n")
         tf.io.gfile.rename(temporary, path, overwrite=True)
     except tf.errors.OpError as error:
-        if required:
-            raise InputError(f"{path}: cannot be written: {error}") from error
+        raise InputError(f"{path}: cannot be written: {error}") from error
 
 
 def _read_index(folder: str, sizes: dict[str, int]) -> dict | None:

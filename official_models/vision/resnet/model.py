@@ -31,7 +31,13 @@ from official_models.vision.resnet.layers import (
     seed_of,
 )
 
-__all__ = ["NETWORKS", "SmoothedCrossEntropy", "build", "cross_entropy"]
+__all__ = [
+    "NETWORKS",
+    "SmoothedCrossEntropy",
+    "build",
+    "cross_entropy",
+    "metrics",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +246,7 @@ def _nine_layers(part, width, x):
     return part(PooledStage, "layer_3", 8 * width, True)(x)
 
 
+@register
 def cross_entropy(y_true, y_pred, label_smoothing: float = 0.0):
     """Cross-entropy of softmax(logits) to smoothed labels, for each example.
 
@@ -300,3 +307,11 @@ class SmoothedCrossEntropy(keras.losses.Loss):
             **super().get_config(),
             "label_smoothing": self.label_smoothing,
         }
+
+
+def metrics() -> list[keras.metrics.Metric]:
+    """Accuracy and cross-entropy (unsmoothed), for `weighted_metrics`."""
+    return [
+        keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+        keras.metrics.MeanMetricWrapper(cross_entropy, name="cross_entropy"),
+    ]

@@ -302,7 +302,7 @@ def test_seeds():
 
 
 def test_exclusions_cover_gamma_beta_and_bias():
-    model = small("resnet50", image_size=32)
+    model = small("resnet18", image_size=32)
     optimizer = tf_lamb.LAMB(
         weight_decay=0.1, exclude_from_weight_decay=["batch_norm", "bias"]
     )
@@ -367,12 +367,11 @@ def test_saved_and_loaded(name, changes, tmp_path):
     assert len(loaded.losses) == len(model.losses)
 
 
-@pytest.mark.parametrize("name", ["resnet8_cifar", "davidnet"])
-def test_training_lowers_the_loss(name):
+def test_training_lowers_the_loss():
     rng = np.random.default_rng(0)
     y = np.arange(24) % 3
     x = rng.normal(size=(3, 8, 8, 1))[y] + 0.1 * rng.normal(size=(24, 8, 8, 1))
-    model = small(name)
+    model = small()
     loss = resnet.SmoothedCrossEntropy()
     before = float(loss(y, model(x, training=True)))
     sgd = keras.optimizers.SGD(0.3, momentum=0.9)

@@ -1,0 +1,164 @@
+"""The flags that choose a `tf.distribute` strategy, and the strategy."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+
+import tensorflow as tf
+from absl import flags
+
+from official_models.common.errors import InputError
+from tf_lamb import multi_worker
+
+FLAGS = flags.FLAGS
+NAMES = ("none", "mirrored", "multi_worker", "tpu")
+
+
+def define_flags() -> None:
+    """Defines the flags."""
+    flags.DEFINE_enum(
+        "strategy",
+        "none",
+        list(NAMES),
+        "none: one device; mirrored: the GPUs of this machine; multi_worker: "
+        "one process a machine, as TF_CONFIG says; tpu: a Cloud TPU.",
+    )
+    flags.DEFINE_list(
+        "devices", [], "Of --strategy mirrored, such as GPU:0,GPU:1; all."
+    )
+    flags.DEFINE_string(
+        "tpu", "", "Of --strategy tpu: name or grpc address; '': this machine."
+    )
+
+
+def from_flags() -> tf.distribute.Strategy:
+    """The strategy of the flags. To be made before anything else runs.
+
+    Raises:
+        InputError: it cannot be had here.
+    """
+    for name, strategy in (("devices", "mirrored"), ("tpu", "tpu")):
+        if FLAGS[name].value and FLAGS.strategy != strategy:
+            raise InputError(
+                f"--{name}: for --strategy {strategy}, not {FLAGS.strategy}"
+            )
+    make = {
+        "none": tf.distribute.get_strategy,
+        "mirrored": _mirrored,
+        "multi_worker": _multi_worker,
+        "tpu": _tpu,
+    }
+    return make[FLAGS.strategy]()
+
+
+def _mirrored() -> tf.distribute.Strategy:
+    try:
+        return tf.distribute.MirroredStrategy(FLAGS.devices or None)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(f"--devices {','.join(FLAGS.devices)}: {error}") from (
+            error
+        )
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG", ""))
+        config["cluster"], config["task"]["type"], config["task"]["index"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            "--strategy multi_worker: TF_CONFIG: expected a JSON object with "
+            f"cluster and task (type, index), the same cluster on all: {error}"
+        ) from error
+    multi_worker.enable_fit()
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            tpu=FLAGS.tpu or "local"
+        )
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    # The resolver asks a cloud's servers, whose errors are of many kinds.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--tpu {FLAGS.tpu!r}: no TPU there ({reason}); needs TensorFlow "
+            "built for TPUs, on a Cloud TPU's host"
+        ) from error
+
+
+def is_alone(strategy: tf.distribute.Strategy) -> bool:
+    """Whether it is TensorFlow's default: one device, nothing distributed."""
+    return strategy is tf.distribute.get_strategy()
+
+
+def shard(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """(index, count) of this process among those that read data."""
+    resolver = strategy.cluster_resolver
+    if not isinstance(
+        strategy, tf.distribute.MultiWorkerMirroredStrategy
+    ) or not (resolver and resolver.task_type):
+        return 0, 1
+    cluster = resolver.cluster_spec().as_dict()
+    tasks = [
+        (kind, i)
+        for kind in ("chief", "worker")
+        for i in range(len(cluster.get(kind, ())))
+    ]
+    return tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
+
+
+def check_batch(
+    strategy: tf.distribute.Strategy, name: str, batch_size: int
+) -> None:
+    """Refuses a global batch that the replicas cannot share evenly.
+
+    Raises:
+        InputError: names the flag.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise InputError(
+            f"--{name} {batch_size}: expected a multiple of the {replicas} "
+            "replicas"
+        )
+
+
+def round_up(strategy: tf.distribute.Strategy, batch_size: int) -> int:
+    """The next batch size that the replicas can share evenly."""
+    replicas = strategy.num_replicas_in_sync
+    return math.ceil(batch_size / replicas) * replicas
+
+
+def distribute(
+    strategy: tf.distribute.Strategy,
+    batch_size: int,
+    make_dataset: Callable[[tuple[int, int]], tf.data.Dataset],
+):
+    """Datasets of all processes as one that `fit` and `evaluate` take.
+
+    Args:
+        strategy: of `from_flags`.
+        batch_size: of all replicas together.
+        make_dataset: gives the batches of one reader, its part of each global
+            batch, from (index, count) as `shard` has them.
+
+    Returns:
+        The dataset itself on one device, else a distributed one.
+    """
+    if is_alone(strategy):
+        return make_dataset((0, 1))
+    size = batch_size // strategy.num_replicas_in_sync
+
+    def pipeline(context):
+        reader = context.input_pipeline_id, context.num_input_pipelines
+        dataset = make_dataset(reader)
+        if strategy.num_replicas_in_sync == context.num_input_pipelines:
+            return dataset
+        return dataset.rebatch(size, drop_remainder=True)
+
+    return strategy.distribute_datasets_from_function(pipeline)

@@ -1,0 +1,75 @@
+"""What a training run came to: figures, curves, a line to read."""
+
+import json
+import warnings
+from pathlib import Path
+
+import keras
+
+from official_models.common import environment, plots, run_dir
+from official_models.common.fit import Run
+from official_models.vision.resnet.sources import Images
+from tf_lamb.callbacks import plot_trust_ratios
+
+
+def measure(
+    model: keras.Model, images: Images, run: Run, settings: dict
+) -> dict:
+    """Held-out figures, size and speed.
+
+    Args:
+        model: trained.
+        images: its data.
+        run: its training.
+        settings: what the flags and the recipe said, to be kept with it.
+    """
+    with images.reporting(), warnings.catch_warnings():
+        # As in `Run.fit`.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        held_out = model.evaluate(
+            images.evaluation(), verbose=0, return_dict=True
+        )
+    source = images.source
+    wrong = (1 - held_out["accuracy"]) * source.num_evaluation
+    return {
+        "data": source.description,
+        "steps": run.total_steps,
+        "images_per_second": run.speed(),
+        "parameters": sum(
+            v.shape.num_elements() for v in model.trainable_weights
+        ),
+        "accuracy": held_out["accuracy"],
+        "wrong": round(wrong),
+        "num_evaluation": source.num_evaluation,
+        "cross_entropy": held_out["cross_entropy"],
+        "skipped_steps": getattr(model.optimizer, "skipped_steps", 0),
+        "settings": settings,
+        "measured": environment.describe(),
+    }
+
+
+def show(figures: dict) -> str:
+    """The figures in words."""
+    return (
+        f"held out: accuracy {figures['accuracy']:.2%} ({figures['wrong']} of "
+        f"{figures['num_evaluation']:,} wrong), cross-entropy "
+        f"{figures['cross_entropy']:.4f} nats; {figures['steps']} steps at "
+        f"{figures['images_per_second']:,.0f} images/s."
+    )
+
+
+def write(folder: Path, figures: dict, title: str) -> None:
+    """Writes report.json, curves.png and trust_ratio.png into the run."""
+    run_dir.write_text(
+        folder / "report.json", json.dumps(figures, indent=2) + "\n"
+    )
+    plots.plot_curves(
+        folder / "metrics.csv",
+        folder / "curves.png",
+        {"cross_entropy": "cross-entropy (nats)", "accuracy": "accuracy"},
+        {},
+        title,
+    )
+    ratios = folder / "trust_ratio.csv"
+    if ratios.exists():
+        plot_trust_ratios(ratios, folder / "trust_ratio.png")

@@ -1,0 +1,379 @@
+"""The training script: what it writes, how it goes on, what it refuses."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
+
+from official_models.common import errors
+from official_models.vision.resnet import memory_source, recipes, train
+from official_models.vision.resnet.small_images import Images, load_mnist
+from tests.official_models.vision.resnet import small_imagenet
+from tests.processes import Cluster
+
+ROOT = Path(__file__).parents[4]
+SHORT = (
+    "--width=2 --global_batch_size=16 --epochs=2 --save_every=4 --log_every=2 "
+    "--eval_every=4"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def defined_flags(monkeypatch):
+    if "network" not in flags.FLAGS:
+        train.define_flags()
+    # The switch holds for a process; other tests compile by XLA, which Keras
+    # then refuses.
+    monkeypatch.setattr(
+        tf.config.experimental, "enable_op_determinism", lambda: None
+    )
+    with flagsaver.flagsaver():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def few_digits(monkeypatch):
+    """64 and 30 digits of 8 x 8: two classes of strokes."""
+
+    def digits(count):
+        rng = np.random.default_rng(count)
+        labels = np.arange(count) % 2
+        images = rng.integers(0, 60, (count, 8, 8, 1))
+        images[labels == 0, 3:5] += 190
+        images[labels == 1, :, 3:5] += 190
+        return Images(
+            images.astype(np.uint8), labels.astype(np.int32), ("-", "|")
+        )
+
+    monkeypatch.setattr(
+        memory_source.small_images,
+        "load_mnist",
+        lambda: (digits(64), digits(30)),
+    )
+
+
+def run(output_dir, *arguments):
+    """The script's main, in this process."""
+    flags.FLAGS.unparse_flags()
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train", f"--output_dir={output_dir}", *SHORT, *arguments])
+        train.main([])
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def variables(folder, step):
+    reader = tf.train.load_checkpoint(str(folder / f"checkpoints/ckpt-{step}"))
+    return {
+        name: reader.get_tensor(name)
+        for name, dtype in reader.get_variable_to_dtype_map().items()
+        if dtype != tf.string
+    }
+
+
+def refuses(match, output_dir, *arguments):
+    with pytest.raises(errors.InputError, match=match) as caught:
+        run(output_dir, *arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
+    tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    run(folder)
+    printed = capsys.readouterr().out
+    assert "recipe none:" in printed and "by flag: epochs 2" in printed
+    report = json.loads((folder / "report.json").read_text())
+    assert report["steps"] == 8
+    assert report["wrong"] == round(30 * (1 - report["accuracy"]))
+    assert report["settings"]["optimizer"] == "lamb"
+    assert {"date", "machine", "tensorflow"} <= set(report["measured"])
+    for name in ("curves.png", "trust_ratio.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    metrics = rows(folder / "metrics.csv")
+    assert [row["step"] for row in metrics] == ["2", "4", "6", "8"]
+    assert [bool(row["val_accuracy"]) for row in metrics] == [
+        *(False, True, False, True)
+    ]
+    assert all(float(row["images_per_second"]) > 0 for row in metrics)
+    ratios = rows(folder / "trust_ratio.csv")
+    assert float(ratios[-1]["stage_1/block_0/conv_1/kernel"]) != 1
+    assert float(ratios[-1]["stage_1/block_0/batch_norm_1/gamma"]) == 1
+    assert float(ratios[-1]["dense/bias"]) == 1
+    assert list((folder / "tensorboard").iterdir())
+
+    loaded = keras.saving.load_model(folder / "model.keras")
+    assert loaded.optimizer.get_config()["weight_decay"] == 0.01
+    checkpoint = variables(folder, 8)
+    for i, variable in enumerate(loaded.variables):
+        name = f"variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
+        np.testing.assert_array_equal(variable, checkpoint[name])
+
+    before = (folder / "metrics.csv").read_bytes()
+    run(folder)
+    assert (folder / "metrics.csv").read_bytes() == before
+    again = json.loads((folder / "report.json").read_text())
+    assert again["accuracy"] == report["accuracy"]
+
+    refuses("learning_rate = 0.0", folder, "--learning_rate=0.5")
+    refuses(
+        "network = 'resnet8_cifar', this one has 'resnet14_cifar'",
+        *(folder, "--network=resnet14_cifar"),
+    )
+    (folder / "run.json").unlink()
+    refuses(
+        "checkpoint .*ckpt-8 is of another model",
+        *(folder, "--network=resnet14_cifar"),
+    )
+    refuses("checkpoint .*ckpt-8 is of another model", folder, "--width=3")
+    weights = f"--init_checkpoint={folder / 'model.keras'}"
+    refuses(
+        "of another network .resnet8_cifar, this one is resnet14_cifar.*: it "
+        r"has stage_1/block_1/conv_1/kernel none, this one \(3, 3, 2, 2\)",
+        *(tmp_path / "deep", weights, "--network=resnet14_cifar", "--width=2"),
+    )
+    # A rate of 0 changes nothing but the norms' statistics.
+    frozen = ("--learning_rate=0", "--epochs=0.25")
+    run(tmp_path / "same", weights, *frozen)
+    started = variables(tmp_path / "same", 1)
+    kernel = "variables/0/.ATTRIBUTES/VARIABLE_VALUE"
+    np.testing.assert_array_equal(started[kernel], checkpoint[kernel])
+
+
+def test_an_init_checkpoint_that_is_none(tmp_path):
+    given = tmp_path / "given.keras"
+    refuses("no such file", tmp_path / "a", f"--init_checkpoint={given}")
+    given.write_bytes(b"nothing")
+    refuses("no .keras file", tmp_path / "b", f"--init_checkpoint={given}")
+
+
+def test_it_learns(tmp_path):
+    run(tmp_path, "--epochs=10", "--eval_every=100", "--width=4")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["accuracy"] >= 0.9, "half of them by always saying one"
+
+
+def test_mirrored_on_two_devices_equals_one(tmp_path):
+    arguments = ("--sync_batch_norm", "--optimizer=lars")
+    run(tmp_path / "one", *arguments)
+    two = ("--strategy=mirrored", "--devices=CPU:0,CPU:1")
+    run(tmp_path / "two", *arguments, *two)
+    a, b = (variables(tmp_path / name, 8) for name in ("one", "two"))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(
+            a[name], b[name], rtol=2e-3, atol=2e-4, err_msg=name
+        )
+    for name in ("metrics.csv", "trust_ratio.csv"):
+        tables = (rows(tmp_path / run / name) for run in ("one", "two"))
+        for one, other in zip(*tables, strict=True):
+            for column in one:
+                if "per_second" not in column and one[column]:
+                    value = pytest.approx(float(one[column]), rel=0.02)
+                    assert float(other[column]) == value, column
+    refuses(
+        "--global_batch_size 15: expected a multiple of the 2 replicas",
+        *(tmp_path / "odd", *two, "--global_batch_size=15"),
+    )
+
+
+def test_bfloat16_accumulation_and_l2(tmp_path):
+    run(
+        tmp_path,
+        "--dtype=mixed_bfloat16",
+        "--network=davidnet",
+        "--width=2",
+        "--optimizer=sgd",
+        "--nesterov",
+        "--gradient_accumulation_steps=2",
+        "--epochs=1",
+        "--jit_compile",
+    )
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["steps"] == 4
+    assert report["settings"]["l2"] == 1e-4
+    (row, last) = rows(tmp_path / "metrics.csv")
+    assert float(last["loss"]) > float(last["cross_entropy"])
+    assert float(last["learning_rate"]) == pytest.approx(0, abs=1e-6)
+    assert not (tmp_path / "trust_ratio.csv").exists()
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert model.get_layer("prep").compute_dtype == "bfloat16"
+
+
+def test_flags_win_over_the_recipe():
+    given = ("--recipe=mlperf-lars", "--power=1", "--label_smoothing=0.2")
+    flags.FLAGS.unparse_flags()
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train", "--global_batch_size=256", *given])
+        settings = recipes.apply()
+        assert settings["optimizer"] == flags.FLAGS.optimizer == "lars"
+        assert settings["power"] == flags.FLAGS.power == 1
+        assert flags.FLAGS.learning_rate == 10
+        assert flags.FLAGS.end_learning_rate == 1e-4
+        assert settings["given"] == [
+            *("global_batch_size", "label_smoothing", "power")
+        ]
+        shown = recipes.show(settings)
+    assert shown.startswith("recipe mlperf-lars: beta_1 0.9, ")
+    assert "; by flag: global_batch_size 256, label_smoothing 0.2" in shown
+
+
+def test_imagenet_shards_and_a_corrupt_image(tmp_path):
+    shards = small_imagenet.write(tmp_path / "shards")
+    path = shards / "train-00001-of-00004"
+    first, *rest = small_imagenet.records(path)
+    small_imagenet.rewrite(
+        path, [small_imagenet.example(b"no image", 2), *rest]
+    )
+    arguments = (
+        "--data=imagenet",
+        f"--data_dir={shards}",
+        "--network=resnet8_cifar",
+        "--image_size=16",
+        "--global_batch_size=8",
+        "--epochs=1",
+        "--recipe=untuned",
+    )
+    folder = tmp_path / "run"
+    refuses("train-00001-of-00004.* record 0", folder, *arguments)
+    run(tmp_path / "allowed", *arguments, "--max_corrupt=1")
+    report = json.loads((tmp_path / "allowed/report.json").read_text())
+    assert (report["num_evaluation"], report["steps"]) == (10, 3)
+    rate = report["settings"]["learning_rate"]
+    assert rate == pytest.approx(0.04 * (8 / 32768) ** 0.5)
+    found = (tmp_path / "allowed/corrupt_0.txt").read_text()
+    assert "train-00001-of-00004" in found
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--learning_rate=-1", "--learning_rate: expected a number >= 0"),
+        ("--epochs=0", "--epochs 0.0: expected more than 0"),
+        ("--warmup_epochs=3", "--warmup_epochs 3: 12 steps, expected at most"),
+        ("--warmup_epochs=nan", "warmup of nan steps"),
+        ("--label_smoothing=1", "--label_smoothing: got 1.0"),
+        ("--l2=0.1", "--l2 0.1: the optimizer decays weights already"),
+        ("--norm_momentum=1", "--momentum: got 1.0"),
+        ("--exclude_from_weight_decay=batchnorm", "nearest paths.*batch_norm"),
+        ("--global_batch_size=65", "global_batch_size 65: expected 1 to 64"),
+        ("--gradient_accumulation_steps=3", "expected a divisor of"),
+        ("--data_dir=x", "--data_dir x: the digits of --data mnist"),
+        ("--data=imagenet", "--data imagenet: --data_dir"),
+        ("--devices=CPU:0", "--devices: for --strategy mirrored, not none"),
+        ("--strategy=multi_worker", "--strategy multi_worker: TF_CONFIG"),
+        ("--strategy=tpu", "--tpu '': no TPU there"),
+    ],
+)
+def test_refused(argument, message, tmp_path):
+    refuses(message, tmp_path, argument)
+
+
+def test_nesterov_is_not_for_adamw(tmp_path):
+    adamw = ("--optimizer=adamw", "--nesterov")
+    refuses("--nesterov: AdamW has none", tmp_path, *adamw)
+
+
+def script(output_dir, *arguments):
+    """The script as a process, on the real digits."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "official_models.vision.resnet.train"),
+            f"--output_dir={output_dir}",
+            *SHORT,
+            *arguments,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_killed_and_started_again_it_ends_with_the_same_weights(tmp_path):
+    arguments = ["--global_batch_size=64", "--epochs=0.4"]
+    arguments += ["--network=resnet8_cifar", "--width=2", "--eval_every=100"]
+    steps = round(0.4 * 4096 / 64)
+    bad = script(tmp_path / "bad", "--network=resnet51")
+    whole = script(tmp_path / "whole", *arguments)
+    killed = script(tmp_path / "killed", *arguments)
+    checkpoint = tmp_path / "killed/checkpoints/checkpoint"
+    deadline = time.time() + 120
+    while not checkpoint.exists() and killed.poll() is None:
+        assert time.time() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, "it ended before the kill"
+    resumed = script(tmp_path / "killed", *arguments)
+    out, err = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, err
+    assert "going on from step" in out
+    out, err = whole.communicate(timeout=240)
+    assert whole.returncode == 0, err
+    a, b = (variables(tmp_path / name, steps) for name in ("whole", "killed"))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+    _, err = bad.communicate(timeout=120)
+    assert bad.returncode == 2 and "Traceback" not in err
+    (line,) = [x for x in err.splitlines() if x.startswith("error: ")]
+    assert "network" in line and "resnet50" in line
+
+
+def test_two_workers_go_on_from_one_process(tmp_path, monkeypatch):
+    """Each reads its half; both end with the weights of the whole batch."""
+    monkeypatch.setattr(memory_source.small_images, "load_mnist", load_mnist)
+    arguments = [*SHORT, "--global_batch_size=64", "--epochs=0.08"]
+    arguments += ["--sync_batch_norm", "--optimizer=lars", "--save_every=3"]
+    run(tmp_path / "one", *arguments)
+    begun = shutil.copytree(
+        tmp_path / "one/checkpoints", tmp_path / "two/checkpoints"
+    )
+    for path in begun.glob("ckpt-5.*"):
+        path.unlink()
+    module = "official_models.vision.resnet.train"
+    two = [*arguments, "--strategy=multi_worker"]
+    two += [f"--output_dir={tmp_path / 'two'}"]
+    log = tmp_path / "log.txt"
+    with Cluster({"worker": 2}, module, two, log) as cluster:
+        assert cluster.wait() == [0, 0], log.read_text()
+    assert log.read_text().count("going on from step 3") == 2
+    a, b = (variables(tmp_path / name, 5) for name in ("one", "two"))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(
+            a[name], b[name], rtol=2e-3, atol=2e-4, err_msg=name
+        )
+    one, two = (
+        json.loads((tmp_path / name / "report.json").read_text())
+        for name in ("one", "two")
+    )
+    assert two["cross_entropy"] == pytest.approx(one["cross_entropy"], 1e-3)
+
+
+def test_help_explains_every_flag():
+    shown = flags.FLAGS.main_module_help()
+    key_flags = flags.FLAGS.get_key_flags_for_module(train.__name__)
+    names = {flag.name for flag in key_flags}
+    assert {"data", "recipe", "strategy", "output_dir"} <= names
+    assert {*train.identity_flags()} <= names
+    assert all(flag.help for flag in key_flags), shown
