@@ -418,7 +418,7 @@ class Stage(ResNetLayer):
 
 
 @register
-class PooledStage(ResNetLayer):
+class PooledStage(ConvNorm):
     """A 3x3 convolution with norm and relu, a max pool of 2, a residual block.
 
     Args:
@@ -427,36 +427,25 @@ class PooledStage(ResNetLayer):
     """
 
     def __init__(self, filters: int, residual: bool, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.filters, self.residual = filters, residual
-        self.conv = self.add_conv("conv", filters, 3, 1)
-        self.norm = self.add_norm("batch_norm")
+        super().__init__(filters, 3, 1, *args, **kwargs)
         self.pool = layers.MaxPooling2D(2, dtype=self.compute_policy)
         self.block = None
         if residual:
+            convs = [(filters, 3, 1)] * 2
             self.block = self.child(
-                ResidualBlock,
-                [(filters, 3, 1)] * 2,
-                "A",
-                relu_first=True,
-                name="block",
+                ResidualBlock, convs, "A", relu_first=True, name="block"
             )
 
     def build(self, input_shape):
-        shape = maps_of(self.filters)
-        ops.build_child(self.conv, maps_of(input_shape[-1]))
-        ops.build_child(self.norm, shape)
+        super().build(input_shape)
         if self.block is not None:
-            ops.build_child(self.block, shape)
+            ops.build_child(self.block, maps_of(self.form[0]))
 
     def call(self, x, training=False):
-        x = self.norm(self.conv(x), training=training)
-        x = self.pool(ops.relu(x))
+        x = self.pool(super().call(x, training=training))
         return x if self.block is None else self.block(x, training=training)
 
     def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "residual": self.residual,
-        }
+        config = super().get_config()
+        del config["kernel_size"], config["stride"]
+        return {**config, "residual": self.block is not None}

@@ -23,7 +23,7 @@ DATA = {
     "mnist": {
         "network": "resnet8_cifar",
         "width": 8,
-        "epochs": 12.0,
+        "epochs": 15.0,
         "global_batch_size": 128,
         "label_smoothing": 0.0,
     },

@@ -236,6 +236,16 @@ def test_blocks_with_a_zero_gamma_are_identities():
     assert all((gamma == 1).all() for gamma in gammas)
 
 
+def test_compiled_block_equals_the_eager_one():
+    block = layers.ResidualBlock(
+        [(4, 3, 2), (4, 3, 1)], "B", layers.LayerConfig(zero_gamma=False)
+    )
+    x = np.random.default_rng(0).normal(size=(3, 5, 5, 2)).astype("float32")
+    expected = block(x, training=True)
+    compiled = tf.function(block.__call__, jit_compile=True)
+    np.testing.assert_allclose(compiled(x, training=True), expected, atol=1e-5)
+
+
 def test_zero_gamma_is_the_last_of_each_block():
     zeros = {
         v.path

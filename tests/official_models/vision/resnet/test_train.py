@@ -203,7 +203,6 @@ def test_bfloat16_accumulation_and_l2(tmp_path):
         "--nesterov",
         "--gradient_accumulation_steps=2",
         "--epochs=1",
-        "--jit_compile",
     )
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["steps"] == 4
