@@ -12,8 +12,6 @@ returns a `Sample`.
 """
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 from collections import Counter
@@ -25,6 +23,7 @@ from unittest import mock
 
 import numpy as np
 
+from benchmarks import measure
 from official_models.common.errors import InputError
 from official_models.vision.resnet import (
     cifar10_files,
@@ -292,14 +291,12 @@ def main(arguments=None):
         print(defect)
     if options.output:
         result = {
-            "seed": options.seed,
+            "provenance": measure.provenance(seed=options.seed),
             "files": options.files,
             "counts": counts,
             "defects": defects,
         }
-        temporary = options.output.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-        os.replace(temporary, options.output)
+        measure.write_json(options.output, result)
     return 1 if defects else 0
 
 
