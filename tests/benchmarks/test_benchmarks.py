@@ -8,7 +8,15 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import first_step, measure, memory, scaling, shapes, steps
+from benchmarks import (
+    first_step,
+    image_pipeline,
+    measure,
+    memory,
+    scaling,
+    shapes,
+    steps,
+)
 
 BERT = shapes.bert(layers=1, width=8, vocab=20, ff=16)
 
@@ -157,3 +165,18 @@ def test_help_explains(name):
         check=True,
     ).stdout
     assert "python -m benchmarks." in out and "--quick" in out
+
+
+def test_image_pipeline(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_pipeline, "BATCH", 4)
+    monkeypatch.setattr(image_pipeline, "SIZE", 32)
+    found = image_pipeline.measure_all(32, batches=1, rounds=1, seed=0)
+    assert 60_000 < found["jpeg_bytes"] < 160_000
+    names = [row["name"] for row in found["rows"]]
+    assert len(names) == 8
+    for row in found["rows"]:
+        assert row["images_per_second"]["median"] > 0
+        assert row["over_keras"] > 0
+    table = image_pipeline.markdown(found["rows"])
+    assert len(table.splitlines()) == 10 and "evaluation: ours" in table
+    _dump(found)

@@ -120,12 +120,12 @@ def central_window(
 
 
 def normalised(images: tf.Tensor) -> tf.Tensor:
-    """Images [B, S, S, 3], 0 to 255, by ImageNet's mean and deviation."""
-    batch, size = images.shape[:2]
+    """Images [..., S, S, 3], 0 to 255, by ImageNet's mean and deviation."""
+    shape = images.shape
     # Whole rows as one axis: broadcasting over three channels is slow.
-    rows = tf.reshape(images, (batch, size, size * 3))
-    mean, deviation = (np.tile(a, size) for a in (MEAN, DEVIATION))
-    return tf.reshape((rows - mean) * (1 / deviation), images.shape)
+    rows = tf.reshape(images, (*shape[:-2], shape[-2] * shape[-1]))
+    mean, deviation = (np.tile(a, shape[-2]) for a in (MEAN, DEVIATION))
+    return tf.reshape((rows - mean) * (1 / deviation), shape)
 
 
 def _decoded(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
