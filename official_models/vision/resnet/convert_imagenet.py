@@ -11,7 +11,9 @@ are 1 to the number of classes, by the sorted names of the training folders.
 A conversion that was interrupted goes on with the shards that are not there.
 JPEGs are copied as they are; what is no JPEG of three colours or of grey is
 made one. An image that cannot be decoded is left out, up to --max_corrupt of
-them; one that decodes with a warning is kept and named in counts.json.
+them; one that decodes with a warning is kept and named in counts.json. A JPEG
+has no checksum and may be damaged without a sign: hold the archives against
+their published MD5 before. From then on the records' checksums watch.
 """
 
 from __future__ import annotations

@@ -85,6 +85,8 @@ class Shards:
 
     def outcome(self, data, situation):
         """What the pipeline makes of the shard with these bytes."""
+        self.source.corrupt.names.clear()
+        self.source.corrupt.refused = None
         self.path.write_bytes(data)
         index = self.folder / imagenet_shards.INDEX
         index.write_bytes(self.index)
@@ -101,7 +103,6 @@ class Shards:
         except Exception:
             return CRASHED
         if self.source.corrupt.names:
-            self.source.corrupt.names.clear()
             return SKIPPED
         same = len(found) == len(self.clean) and all(
             np.array_equal(a, b)
