@@ -14,7 +14,8 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-tensorflow test-jax test-tf215 test-torch \
 	test-oldest test-plan evidence bench bench-update-step bench-first-step \
-	bench-memory bench-scaling bench-tpu bench-batch-scaling run-resnet lint format check package fixture clean
+	bench-memory bench-scaling bench-tpu bench-batch-scaling bench-image-pipeline \
+	run-resnet lint format check package fixture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,7 @@ help:
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -first-step -memory -scaling -tpu"
+	@echo "make bench-image-pipeline  images/s of the ImageNet pipeline"
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
 	@echo "                  TASK=cifar10 ARGS='--data_dir DIR --hours 3'"
 	@echo "make check        ruff, then make test: what has to pass before a merge"
@@ -130,6 +132,9 @@ bench-scaling: .venv/ready
 bench-batch-scaling: .venv/ready
 	$(PY) -m benchmarks.batch_scaling \
 		$(if $(TASK),--task $(TASK)) $(ARGS)
+
+bench-image-pipeline: .venv/ready
+	$(call BENCH,image_pipeline)
 
 lint: .venv/ready
 	$(PY) -m ruff format --check

@@ -56,7 +56,7 @@ DATA = (
     # The images'.
     *("batches", "cifar10_files", "jpeg_archive", "plain_pickle"),
     *("corrupt_records", "imagenet", "imagenet_images", "imagenet_shards"),
-    *("memory_source", "record_reader"),
+    *("memory_source", "record_reader", "convert_imagenet", "convert_image"),
 )
 
 
