@@ -103,8 +103,11 @@ class MaskedLM:
         order = np.random.default_rng(SEED).permutation(len(books))
         books = [books[i] for i in order]
         n = HELD_OUT_BOOKS
-        # The vocabulary is one of training books.
-        self.tokenizer = corpus.train_tokenizer(books[2 * n :], VOCABULARY)
+        with tempfile.TemporaryDirectory() as folder:
+            # The vocabulary is one of training books.
+            self.tokenizer = corpus.train_tokenizer(
+                books[2 * n :], VOCABULARY, Path(folder) / "vocab.txt"
+            )
         self.train, self.validation, self.test = (
             packing.pack_pairs(
                 corpus.tokenize(part, self.tokenizer),
@@ -158,10 +161,12 @@ class MaskedLM:
 
     def score(self, network, cell) -> float:
         packed = self.validation if cell.validates else self.test
-        total = len(packed.lengths) // 256
-        batches = _Batches(packed, 256, SEED, total, self.arguments)
+        examples = len(packed.lengths)
+        size = min(256, examples)
+        total = examples // size
+        batches = _Batches(packed, size, SEED, total, self.arguments)
 
-        @tf.function(autograph=False, jit_compile=True)
+        @tf.function(autograph=False, jit_compile=self.jit_compile)
         def sums(*part):
             return self._sums(network, part, False)
 
