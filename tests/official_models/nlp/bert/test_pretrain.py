@@ -18,6 +18,7 @@ from absl.testing import flagsaver
 
 from official_models.common import errors
 from official_models.nlp.bert import pretrain
+from tests.official_models.script_flags import flags_of
 
 ROOT = Path(__file__).parents[4]
 SMALL = (
@@ -46,9 +47,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def defined_flags():
-    if "output_dir" not in flags.FLAGS:
-        pretrain.define_flags()
-    with flagsaver.flagsaver():
+    with flags_of(pretrain):
         yield
 
 

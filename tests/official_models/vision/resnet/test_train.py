@@ -20,6 +20,7 @@ from absl.testing import flagsaver
 from official_models.common import errors
 from official_models.vision.resnet import memory_source, recipes, train
 from official_models.vision.resnet.small_images import Images, load_mnist
+from tests.official_models.script_flags import flags_of
 from tests.official_models.vision.resnet import small_imagenet
 from tests.processes import Cluster
 
@@ -32,14 +33,12 @@ SHORT = (
 
 @pytest.fixture(autouse=True)
 def defined_flags(monkeypatch):
-    if "network" not in flags.FLAGS:
-        train.define_flags()
     # The switch holds for a process; other tests compile by XLA, which Keras
     # then refuses.
     monkeypatch.setattr(
         tf.config.experimental, "enable_op_determinism", lambda: None
     )
-    with flagsaver.flagsaver():
+    with flags_of(train):
         yield
 
 
