@@ -158,8 +158,8 @@ def choose(
     "none" takes what `DATA` and `OPTIMIZERS` have. "untuned" scales from there
     to the batch: rates by the root, warmup epochs by the ratio; for LAMB on
     ImageNet they are those of the paper. "mlperf-lars" has the rates, warmup,
-    decay (of power 2, to 1e-4), label smoothing (.1) and momentum (.9) of
-    MLPerf's LARS for ResNet-50; its weight decay of 5e-5 is chosen here.
+    decay (of power 2, to 1e-4) and label smoothing (.1) of MLPerf's LARS for
+    ResNet-50; its momentum of .9 and weight decay of 5e-5 are chosen here.
 
     Args:
         recipe: one of `NAMES`.
