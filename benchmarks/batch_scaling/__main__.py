@@ -19,6 +19,7 @@ after every cell, and a study that was stopped goes on where it was.
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -126,7 +127,8 @@ def run(study, store: Store, args) -> None:
             bar.total = bar.n + len(left)
             taken = {w.cell.key for w in busy}
             free = [cell for cell in left if cell.key not in taken]
-            expected = max(seconds[-10:], default=0)
+            # Not the longest: a machine may have slept in the middle of one.
+            expected = statistics.median(seconds[-10:] or [0])
             begun = bar.n + len(busy)
             free = free[: max(0, args.cells - begun)]
             if time.monotonic() + expected > limit or begun >= args.cells:

@@ -222,7 +222,8 @@ def pending(
 ) -> list[Cell]:
     """The cells that can be run now and are not done, most urgent first.
 
-    The grid of the first seed comes before retuning, further seeds after it.
+    The grid of the first seed comes before retuning, further seeds after it;
+    the base batch, to which all others are held, before the largest.
 
     Args:
         study: what is varied.
@@ -241,7 +242,7 @@ def pending(
     grids = [
         [
             grid_cell(study, name, rule, batch, rates[name], seed)
-            for batch in reversed(study.batches)
+            for batch in (study.batches[0], *study.batches[:0:-1])
             for name, rule in study.contenders
             if rates[name]
         ]
