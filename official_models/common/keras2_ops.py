@@ -7,6 +7,11 @@ each of them does.
 import keras
 import tensorflow as tf
 
+from official_models.common.tensorflow_ops import (
+    fused_batch_norm,
+    replica_mean,
+)
+
 __all__ = [
     "add_statistic",
     "assign_statistic",
@@ -89,28 +94,3 @@ def assign_statistic(layer: keras.layers.Layer, variable, value) -> None:
     """Gives a variable of `add_statistic` its new value, inside `call`."""
     # In a graph of TensorFlow 1 nothing would run the assignment otherwise.
     layer.add_update(variable.assign(value))
-
-
-def replica_mean(value):
-    """The mean of `value` over the replicas of a `tf.distribute` strategy."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
-
-
-def fused_batch_norm(x, gamma, beta, epsilon: float):
-    """Normalises by the batch's statistics in one operation."""
-    if x.dtype == tf.float64:
-        return None
-    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x,
-        scale=tf.convert_to_tensor(gamma),
-        offset=tf.convert_to_tensor(beta),
-        mean=[],
-        variance=[],
-        epsilon=epsilon,
-        is_training=True,
-    )
-    n = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
-    return y, mean, variance * ((n - 1) / n)

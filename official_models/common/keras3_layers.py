@@ -60,49 +60,18 @@ def assign_statistic(layer: keras.layers.Layer, variable, value) -> None:
 
 
 def replica_mean(value):
-    """The mean of `value` over the replicas of a `tf.distribute` strategy.
-
-    Outside of a replica, and on other backends than TensorFlow, it is `value`.
-    """
+    """`tensorflow_ops.replica_mean`; `value` itself on other backends."""
     if keras.config.backend() != "tensorflow":
         return value
-    import tensorflow as tf
+    from official_models.common import tensorflow_ops
 
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+    return tensorflow_ops.replica_mean(value)
 
 
 def fused_batch_norm(x, gamma, beta, epsilon: float):
-    """Normalises by the batch's statistics in one operation, if there is one.
-
-    Its derivatives are right to the second order, and on a CPU outside XLA it
-    is several times as fast as the equation written out.
-
-    Args:
-        x: [B, H, W, C].
-        gamma: [C], float32.
-        beta: [C], float32.
-        epsilon: added to the variance.
-
-    Returns:
-        y [B, H, W, C] of the dtype of `x`, mean and biased variance [C],
-        float32; None on other backends than TensorFlow and for float64.
-    """
-    if keras.config.backend() != "tensorflow" or "64" in str(x.dtype):
+    """`tensorflow_ops.fused_batch_norm`; None on other backends."""
+    if keras.config.backend() != "tensorflow":
         return None
-    import tensorflow as tf
+    from official_models.common import tensorflow_ops
 
-    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x,
-        scale=tf.convert_to_tensor(gamma),
-        offset=tf.convert_to_tensor(beta),
-        mean=[],
-        variance=[],
-        epsilon=epsilon,
-        is_training=True,
-    )
-    # The operation's is the unbiased one.
-    n = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
-    return y, mean, variance * ((n - 1) / n)
+    return tensorflow_ops.fused_batch_norm(x, gamma, beta, epsilon)
