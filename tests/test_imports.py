@@ -116,11 +116,12 @@ def test_reference_models(path):
     if path.stem in DATA or path.stem == "shakespeare":
         assert not any(n.startswith("tf_lamb") for n in imported)
         assert imported & FRAMEWORKS <= {"tensorflow"}
-    if path.stem in ("model", "layers"):
+    if path.stem in ("model", "layers", "blocks"):
         assert imported <= {
             "keras",
             "official_models.common.ops",
             "official_models.nlp.bert.layers",
+            "official_models.vision.resnet.blocks",
             "official_models.vision.resnet.layers",
         }
     if path.parent.name == "common":

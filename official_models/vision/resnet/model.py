@@ -20,12 +20,10 @@ import keras
 from keras import initializers, layers
 
 from official_models.common import ops
+from official_models.vision.resnet.blocks import ConvNorm, PooledStage, Stage
 from official_models.vision.resnet.layers import (
-    ConvNorm,
     LayerConfig,
     Patches,
-    PooledStage,
-    Stage,
     register,
     regularizer,
     seed_of,
