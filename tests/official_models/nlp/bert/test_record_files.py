@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from official_models.common.errors import InputError
 from official_models.nlp.bert import data, records
+from tests.official_models.scripts import refusal
 
 CLS, SEP, MASK = 2, 3, 4
 VOCAB = 1000
@@ -45,15 +46,6 @@ def _read(path, **arguments):
         seed=3,
         **{"batch_size": 8, **SIZES, **arguments},
     )
-
-
-def _raises(call, *parts):
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert str(part) in message
 
 
 def _check(*paths, **sizes):
@@ -95,8 +87,8 @@ def test_no_truncation_passes(tmp_path, compression):
         cuts += [first - 1, first, first + 1, len(whole) // 2]
     for cut in cuts:
         path.write_bytes(whole[:cut])
-        _raises(lambda: _check(path), path, "record")
-        _raises(lambda: _read(path), path)
+        refusal(lambda: _check(path), path, "record")
+        refusal(lambda: _read(path), path)
 
 
 def test_fault_is_named_by_its_record(tmp_path):
@@ -105,7 +97,7 @@ def test_fault_is_named_by_its_record(tmp_path):
     size = len(whole) // 10  # records may differ by some bytes, not by half
     whole[6 * size + size // 2] ^= 4
     path.write_bytes(whole)
-    _raises(lambda: _check(path), path, "record 6 (from 0)")
+    refusal(lambda: _check(path), path, "record 6 (from 0)")
 
 
 def _example(**changes):
@@ -166,28 +158,28 @@ def test_bad_feature_is_named(tmp_path, changes, parts):
     # In the second batch of the check, so that its number is counted on.
     good, bad = [_example()] * 300, _example(**changes)
     path = _foreign(tmp_path / "x.tfrecord", *good, bad, *good[:5])
-    _raises(lambda: _check(path), path, "record 300 (from 0)", *parts)
+    refusal(lambda: _check(path), path, "record 300 (from 0)", *parts)
 
 
 def test_records_of_something_else(tmp_path):
     path = _foreign(tmp_path / "x.tfrecord", _example(), b"\xff\xff\xff")
-    _raises(lambda: _check(path), path, "record 1 (from 0)", "tf.train.Example")
+    refusal(lambda: _check(path), path, "record 1 (from 0)", "tf.train.Example")
     path.write_text("Plain text, long enough for a record's header.\n")
-    _raises(lambda: _check(path), path, "record 0 (from 0)", "no TFRecords")
+    refusal(lambda: _check(path), path, "record 0 (from 0)", "no TFRecords")
 
 
 def test_sizes_that_do_not_fit_the_files(tmp_path):
     (path,) = _write(tmp_path)
-    _raises(lambda: _check(path, max_seq_length=32), path, "expected 32")
-    _raises(lambda: _check(path, max_predictions=4), path, "expected 4")
-    _raises(lambda: _check(path, vocab_size=500), path, "0 to 499")
+    refusal(lambda: _check(path, max_seq_length=32), path, "expected 32")
+    refusal(lambda: _check(path, max_predictions=4), path, "expected 4")
+    refusal(lambda: _check(path, vocab_size=500), path, "0 to 499")
 
 
 def test_missing_files_are_named(tmp_path):
-    _raises(lambda: _check(tmp_path / "none"), tmp_path / "none")
-    _raises(lambda: _check(tmp_path), tmp_path)
-    _raises(lambda: _check(), "no record files")
-    _raises(lambda: _read(tmp_path / "*.tfrecord"), tmp_path)
+    refusal(lambda: _check(tmp_path / "none"), tmp_path / "none")
+    refusal(lambda: _check(tmp_path), tmp_path)
+    refusal(lambda: _check(), "no record files")
+    refusal(lambda: _read(tmp_path / "*.tfrecord"), tmp_path)
 
 
 def test_incomplete_sets_are_refused(tmp_path):
@@ -195,20 +187,20 @@ def test_incomplete_sets_are_refused(tmp_path):
     manifest = tmp_path / "examples.json"
     text = manifest.read_text()
     manifest.unlink()
-    _raises(lambda: _check(tmp_path), paths[0], "examples.json")
+    refusal(lambda: _check(tmp_path), paths[0], "examples.json")
     for damaged in (text[:50], "{}", '{"shards": 3}', "[]"):
         manifest.write_text(damaged)
-        _raises(lambda: _check(tmp_path), manifest, "damaged")
+        refusal(lambda: _check(tmp_path), manifest, "damaged")
     counts = json.loads(text)
     counts["shards"][paths[1].name] += 1
     manifest.write_text(json.dumps(counts))
-    _raises(lambda: _check(tmp_path), paths[1], "ends after 17 records")
+    refusal(lambda: _check(tmp_path), paths[1], "ends after 17 records")
     del counts["shards"][paths[1].name]
     manifest.write_text(json.dumps(counts))
-    _raises(lambda: _check(tmp_path), paths[1], "does not list")
+    refusal(lambda: _check(tmp_path), paths[1], "does not list")
     manifest.write_text(text)
     paths[1].unlink()
-    _raises(lambda: _check(tmp_path), paths[1], "missing")
+    refusal(lambda: _check(tmp_path), paths[1], "missing")
 
 
 def test_mixed_compression_is_refused(tmp_path):
@@ -216,4 +208,4 @@ def test_mixed_compression_is_refused(tmp_path):
         *_write(tmp_path / "a"),
         *_write(tmp_path / "b", compression="gzip"),
     ]
-    _raises(lambda: _check(*paths), "*.gz")
+    refusal(lambda: _check(*paths), "*.gz")

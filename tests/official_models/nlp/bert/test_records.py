@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from official_models.common.errors import InputError
 from official_models.nlp.bert import corpus, data, records
+from tests.official_models.scripts import refusal
 
 ROOT = Path(__file__).parents[4]
 CLS, SEP, MASK = 2, 3, 4
@@ -52,15 +52,6 @@ def _read(paths, first_step, last_step, **arguments):
         last_step=last_step,
         **{"batch_size": 8, "seed": 3, **SIZES, **arguments},
     )
-
-
-def _raises(call, *parts):
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert str(part) in message
 
 
 def _check(*paths, **sizes):
@@ -227,7 +218,7 @@ test_records._write({str(tmp_path / "out")!r}, num_shards=2)
     process.communicate()
     left = list((tmp_path / "out").iterdir())
     assert all(path.name.startswith(".partial-") for path in left)
-    _raises(lambda: _check(tmp_path / "out"), tmp_path / "out")
+    refusal(lambda: _check(tmp_path / "out"), tmp_path / "out")
     # What is left is not in the way of the next run.
     _write(tmp_path / "out", num_shards=2)
     assert _check(tmp_path / "out") == 50
@@ -247,20 +238,20 @@ test_records._write({str(tmp_path / "out")!r}, num_shards=2)
     ],
 )
 def test_bad_writing_arguments(tmp_path, arguments, part):
-    _raises(lambda: _write(tmp_path, **arguments), part)
+    refusal(lambda: _write(tmp_path, **arguments), part)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_earlier_records_are_not_overwritten(tmp_path):
     (path,) = _write(tmp_path)
     before = path.read_bytes()
-    _raises(lambda: _write(tmp_path, num_shards=2), tmp_path, "--output_dir")
+    refusal(lambda: _write(tmp_path, num_shards=2), tmp_path, "--output_dir")
     assert path.read_bytes() == before and _check(tmp_path) == 50
 
 
 def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("x")
-    _raises(lambda: _write(tmp_path / "file"), tmp_path / "file")
+    refusal(lambda: _write(tmp_path / "file"), tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +261,7 @@ def test_unwritable_folder(tmp_path):
 def test_bad_reading_arguments(tmp_path, arguments, part):
     paths = _write(tmp_path)
     arguments = {"first_step": 0, "last_step": 1, **arguments}
-    _raises(lambda: _read(paths, **arguments), part)
+    refusal(lambda: _read(paths, **arguments), part)
 
 
 # The script

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from official_models.common.errors import InputError
 from official_models.vision.resnet import (
     convert_image,
     convert_imagenet,
     imagenet,
 )
+from tests.official_models.scripts import refusal
 from tests.official_models.vision.resnet import small_imagenet as small
 
 ROOT = Path(__file__).parents[4]
@@ -53,15 +53,6 @@ def features(folder, split="train"):
                 }
             )
     return found
-
-
-def refusal(call, *parts):
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert str(part) in message, message
 
 
 def test_records_hold_what_the_folders_hold(raw, tmp_path):

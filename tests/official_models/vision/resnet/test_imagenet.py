@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from official_models.common.errors import InputError
 from official_models.vision.resnet import imagenet, imagenet_images
 from tests.official_models.vision.resnet import small_imagenet as small
 
@@ -45,16 +44,6 @@ def assert_same(found, expected):
     for ours, theirs in zip(found, expected):
         for a, b in zip(ours, theirs):
             np.testing.assert_array_equal(a, b)
-
-
-def refusal(call, *parts):
-    with pytest.raises(InputError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert str(part) in message, message
-    return message
 
 
 def read_all(made):

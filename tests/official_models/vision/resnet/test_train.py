@@ -1,6 +1,5 @@
 """The training script: what it writes, how it goes on, what it refuses."""
 
-import csv
 import json
 import os
 import shutil
@@ -20,7 +19,8 @@ from absl.testing import flagsaver
 from official_models.common import errors
 from official_models.vision.resnet import memory_source, recipes, train
 from official_models.vision.resnet.small_images import Images, load_mnist
-from tests.official_models.script_flags import flags_of
+from tests.official_models import scripts
+from tests.official_models.scripts import flags_of, rows, variables
 from tests.official_models.vision.resnet import small_imagenet
 from tests.processes import Cluster
 
@@ -65,24 +65,7 @@ def few_digits(monkeypatch):
 
 def run(output_dir, *arguments):
     """The script's main, in this process."""
-    flags.FLAGS.unparse_flags()
-    with flagsaver.flagsaver():
-        flags.FLAGS(["train", f"--output_dir={output_dir}", *SHORT, *arguments])
-        train.main([])
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def variables(folder, step):
-    reader = tf.train.load_checkpoint(str(folder / f"checkpoints/ckpt-{step}"))
-    return {
-        name: reader.get_tensor(name)
-        for name, dtype in reader.get_variable_to_dtype_map().items()
-        if dtype != tf.string
-    }
+    scripts.run(train, f"--output_dir={output_dir}", *SHORT, *arguments)
 
 
 def refuses(match, output_dir, *arguments):
