@@ -12,10 +12,8 @@ kernel is compiled, once, and nothing else is there. The 3,000 variables have
 twelve shapes. Takes five minutes on two cores; --quick half a minute.
 """
 
-import argparse
 import json
 import time
-from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.shapes import bert
@@ -183,18 +181,9 @@ def markdown(rows):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="small variables, once each"
-    )
+    parser = measure.parser(MODULE, __doc__, "small variables, once each")
     parser.add_argument("--repeats", type=int, help="default 3, 1 if --quick")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="JSON; default: none")
-    parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.job:
         print(json.dumps(run_job(args.job)))

@@ -3,7 +3,7 @@
     python -m benchmarks.image_pipeline \
         --output benchmarks/results/image_pipeline.json
 
-On 1,000 JPEGs of 500 x 375 pixels and about 100 KB, made from a photograph by
+On 1,024 JPEGs of 500 x 375 pixels and about 100 KB, made from a photograph by
 seeded crops, turns and mirroring, as files and as records. Every contender
 gives batches of 128 float32 images of 224 x 224, with as many threads as
 tf.data chooses (AUTOTUNE); all run once before, so that the files are in
@@ -15,7 +15,6 @@ decodes everything and shrinks it, which is another picture: the comparison is
 of what it takes to feed a model.
 """
 
-import argparse
 import io
 import os
 import tempfile
@@ -208,19 +207,11 @@ def markdown(rows):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="256 images, one round of 4 batches",
+    parser = measure.parser(
+        MODULE, __doc__, "256 images, one round of 4 batches"
     )
     parser.add_argument("--rounds", type=int, help="default 5, 1 if --quick")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="JSON; default: none")
     args = parser.parse_args(argv)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

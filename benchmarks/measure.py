@@ -3,6 +3,7 @@
 NumPy and the standard library only: every environment can import it.
 """
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -114,6 +115,53 @@ def provenance(
     }
 
 
+# TensorFlow in one thread, for processes that share a machine.
+ONE_THREAD = {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def environment(**changes: str) -> Dict[str, str]:
+    """This process' environment for another that measures, with `changes`.
+
+    TensorFlow is Keras' backend and quiet, unless the user says otherwise.
+    """
+    quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return {**quiet, **os.environ, **changes}
+
+
+def parser(
+    module: str, description: str, quick: Optional[str] = None
+) -> argparse.ArgumentParser:
+    """The arguments that benchmarks have in common.
+
+    Args:
+      module: name of the benchmark, run by `python -m`.
+      description: its docstring.
+      quick: what --quick does; None for a benchmark without.
+
+    Returns:
+      A parser to which a benchmark adds its own.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if quick:
+        made.add_argument("--quick", action="store_true", help=quick)
+        made.add_argument(
+            "--output",
+            type=Path,
+            help="JSON, a plot beside it if there is one; default: none",
+        )
+        # What `fresh` hands to a process of its own.
+        made.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
+    return made
+
+
 def fresh(module: str, job: Dict[str, Any]) -> Dict[str, Any]:
     """What `module` prints last for `--job`, in a process of its own.
 
@@ -127,11 +175,7 @@ def fresh(module: str, job: Dict[str, Any]) -> Dict[str, Any]:
     process = subprocess.run(
         [sys.executable, "-m", module, "--job", json.dumps(job)],
         cwd=ROOT,
-        env={
-            "KERAS_BACKEND": "tensorflow",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            **os.environ,
-        },
+        env=environment(),
         capture_output=True,
         text=True,
     )

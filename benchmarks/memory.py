@@ -17,7 +17,6 @@ reach is `beside` of at most one largest variable. Linux only. Takes three
 minutes on two cores; --quick half a minute.
 """
 
-import argparse
 import ctypes
 import gc
 import json
@@ -135,18 +134,9 @@ def markdown(found):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="small variables, once each"
-    )
+    parser = measure.parser(MODULE, __doc__, "small variables, once each")
     parser.add_argument("--repeats", type=int, help="default 3, 1 if --quick")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="JSON; default: none")
-    parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.job:
         print(json.dumps(run_job(args.job)))

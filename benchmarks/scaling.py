@@ -11,7 +11,6 @@ available are left out, with a word. A plot is written beside the JSON.
 Takes ten minutes on two cores; --quick half a minute.
 """
 
-import argparse
 import json
 import re
 import time
@@ -177,19 +176,8 @@ def markdown(sweeps):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="three small points a sweep"
-    )
+    parser = measure.parser(MODULE, __doc__, "three small points a sweep")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--output", type=Path, help="JSON, plot beside it; default: none"
-    )
-    parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.job:
         print(json.dumps(run_job(args.job)))

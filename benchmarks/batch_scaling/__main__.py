@@ -36,7 +36,6 @@ from benchmarks.batch_scaling.store import Store
 from official_models.common.errors import InputError
 
 MODULE = "benchmarks.batch_scaling"
-TASKS = ("mnist", "cifar10", "masked_lm")
 RESULTS = measure.ROOT / "benchmarks" / "results" / "batch_scaling"
 
 
@@ -53,22 +52,13 @@ class Worker:
         command += ["--task", args.task, "--data_dir", args.data_dir]
         if args.epochs:
             command += ["--epochs", str(args.epochs)]
-        one = {
-            name: "1"
-            for name in (
-                "TF_NUM_INTRAOP_THREADS",
-                "TF_NUM_INTEROP_THREADS",
-                "OMP_NUM_THREADS",
-            )
-        }
-        quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
         self.cell = None
         # Where TensorFlow's remarks do not cut through the progress bar.
         self.remarks = tempfile.TemporaryFile(mode="w+")
         self.process = subprocess.Popen(
             command,
             cwd=measure.ROOT,
-            env={**quiet, **os.environ, **one},
+            env=measure.environment(**measure.ONE_THREAD),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.remarks,
@@ -165,12 +155,8 @@ def _take(worker, line, store, seconds, bar):
 
 
 def _arguments(argv):
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--task", choices=TASKS, default="mnist")
+    parser = measure.parser(MODULE, __doc__)
+    parser.add_argument("--task", choices=studies.STUDIES, default="mnist")
     parser.add_argument("--data_dir", default="", help="of cifar10, masked_lm")
     parser.add_argument(
         "--hours", type=float, default=3.0, help="no cell begins after these"

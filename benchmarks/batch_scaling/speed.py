@@ -13,13 +13,11 @@ workers do, the last network also in one of all threads; the matrix product
 cores.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from benchmarks import measure
 
@@ -120,22 +118,12 @@ def run_job(job):
 
 def _run(job, processes):
     """The same job in so many processes at once; the sums of the rates."""
-    threads = {}
-    if processes > 1:
-        threads = {
-            name: "1"
-            for name in (
-                "TF_NUM_INTRAOP_THREADS",
-                "TF_NUM_INTEROP_THREADS",
-                "OMP_NUM_THREADS",
-            )
-        }
-    quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    threads = measure.ONE_THREAD if processes > 1 else {}
     running = [
         subprocess.Popen(
             [sys.executable, "-m", MODULE, "--job", json.dumps(job)],
             cwd=measure.ROOT,
-            env={**quiet, **os.environ, **threads},
+            env=measure.environment(**threads),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -217,14 +205,7 @@ def markdown(rows):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="one network")
-    parser.add_argument("--output", type=Path, help="JSON; default: none")
-    parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
+    parser = measure.parser(MODULE, __doc__, "one network")
     args = parser.parse_args(argv)
     if args.job:
         print(json.dumps(run_job(args.job)))

@@ -9,7 +9,6 @@ from benchmarks.batch_scaling.grid import SPLIT_SEED, Cell
 from official_models.common import errors
 from official_models.vision.resnet import batches, model, small_images
 
-NAMES = ("mnist", "cifar10", "masked_lm")
 # Share of the training images that judges rates while they are chosen.
 VALIDATION = 0.1
 
@@ -142,7 +141,7 @@ def make(name: str, data_dir: str, epochs: float | None = None):
     """The task of a name.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `studies.STUDIES`.
         data_dir: where its data are; "" where it can do without.
         epochs: of a run, in place of the study's.
     """
@@ -154,4 +153,5 @@ def make(name: str, data_dir: str, epochs: float | None = None):
         from benchmarks.batch_scaling.masked_lm import MaskedLM
 
         return MaskedLM(data_dir, epochs)
-    raise errors.InputError(f"task {name!r}: expected one of {NAMES}")
+    expected = ", ".join(studies.STUDIES)
+    raise errors.InputError(f"task {name!r}: expected one of {expected}")

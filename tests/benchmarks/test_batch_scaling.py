@@ -164,7 +164,7 @@ def test_store_refuses_results_of_another_study(tmp_path):
 
 
 def test_every_study_has_its_numbers():
-    for name in program.TASKS:
+    for name in studies.STUDIES:
         study, settings = studies.STUDIES[name], studies.settings(name)
         assert set(study.first_rates) == set(settings["weight_decay"])
         assert {n for n, _ in study.contenders} == set(study.first_rates)
