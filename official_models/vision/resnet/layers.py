@@ -23,8 +23,8 @@ class LayerConfig:
     """What all layers of one ResNet share.
 
     Args:
-        momentum: of the batch norms' running statistics, in [0, 1).
-        epsilon: added to the batch norms' variance, more than 0.
+        norm_momentum: of the batch norms' running statistics, in [0, 1).
+        norm_epsilon: added to the batch norms' variance, more than 0.
         l2: the loss gets l2 / 2 times the sum of squares of the convolutions'
             and the last layer's kernels, whose gradient is l2 times the
             kernel; 0 for an optimizer that decays weights itself.
@@ -37,16 +37,16 @@ class LayerConfig:
         ValueError: a value is out of range.
     """
 
-    momentum: float = 0.9
-    epsilon: float = 1e-5
+    norm_momentum: float = 0.9
+    norm_epsilon: float = 1e-5
     l2: float = 0.0
     zero_gamma: bool = True
     synchronized: bool = False
 
     def __post_init__(self):
         for name, valid, expected in (
-            ("momentum", 0 <= self.momentum < 1, "0 <= momentum < 1"),
-            ("epsilon", self.epsilon > 0, "more than 0"),
+            ("norm_momentum", 0 <= self.norm_momentum < 1, "in [0, 1)"),
+            ("norm_epsilon", self.norm_epsilon > 0, "more than 0"),
             ("l2", self.l2 >= 0, "0 or more"),
         ):
             if not valid:
@@ -198,13 +198,13 @@ class BatchNorm(ResNetLayer):
 
     def _update(self, variable, value):
         # Read as a difference, it is one read less than of the two products.
-        step = (value - variable) * (1 - self.config.momentum)
+        step = (value - variable) * (1 - self.config.norm_momentum)
         ops.assign_statistic(self, variable, variable + step)
 
     def call(self, x, training=False):
         if training and not self.config.synchronized:
             fused = ops.fused_batch_norm(
-                x, self.gamma, self.beta, self.config.epsilon
+                x, self.gamma, self.beta, self.config.norm_epsilon
             )
             if fused is not None:
                 y, mean, variance = fused
@@ -222,7 +222,7 @@ class BatchNorm(ResNetLayer):
         else:
             x = x - self.moving_mean
             variance = self.moving_variance
-        scale = ops.rsqrt(variance + self.config.epsilon) * self.gamma
+        scale = ops.rsqrt(variance + self.config.norm_epsilon) * self.gamma
         return ops.cast(x * scale + self.beta, dtype)
 
     def compute_output_shape(self, input_shape):

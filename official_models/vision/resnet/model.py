@@ -79,8 +79,8 @@ def build(
     version: str = "v1.5",
     shortcut: str | None = None,
     patch: int = 1,
-    momentum: float = 0.9,
-    epsilon: float = 1e-5,
+    norm_momentum: float = 0.9,
+    norm_epsilon: float = 1e-5,
     l2: float = 0.0,
     zero_gamma: bool = True,
     synchronized: bool = False,
@@ -103,8 +103,8 @@ def build(
         patch: side of the squares of pixels that become one pixel of
             patch^2 C channels before the first convolution, 1 or more; it
             divides the image's size.
-        momentum: of the batch norms' running statistics, in [0, 1).
-        epsilon: added to the batch norms' variance.
+        norm_momentum: of the batch norms' running statistics, in [0, 1).
+        norm_epsilon: added to the batch norms' variance.
         l2: L2 penalty in the loss, 0 for an optimizer that decays weights
             (`LayerConfig`).
         zero_gamma: start residual blocks as identities (not in "davidnet",
@@ -120,7 +120,9 @@ def build(
     Raises:
         ValueError: a value is out of range; the message begins with its name.
     """
-    config = LayerConfig(momentum, epsilon, l2, zero_gamma, synchronized)
+    config = LayerConfig(
+        norm_momentum, norm_epsilon, l2, zero_gamma, synchronized
+    )
     size = _check_size(name, image_size)
     shared = {"config": config, "dtype": dtype}
     _one_of("network", name, NETWORKS)

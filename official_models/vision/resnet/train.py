@@ -56,6 +56,7 @@ def define_flags() -> None:
         "version", "v1.5", ["v1.5", "v1"], "Where a bottleneck strides."
     )
     flags.DEFINE_float("norm_momentum", 0.9, "Of batch norms' statistics.")
+    flags.DEFINE_float("norm_epsilon", 1e-5, "Added to their variance.")
     flags.DEFINE_boolean(
         "zero_gamma", True, "Start residual blocks as identities."
     )
@@ -83,7 +84,8 @@ def identity_flags() -> list[str]:
     """The flags of this script that decide the weights."""
     return [
         *("network", "width", "version", "epochs", "global_batch_size"),
-        *("label_smoothing", "l2", "norm_momentum", "zero_gamma", "optimizer"),
+        *("label_smoothing", "l2", "norm_momentum", "norm_epsilon"),
+        *("zero_gamma", "optimizer"),
         *("sync_batch_norm", "dtype", "jit_compile", "seed", "strategy"),
         *("learning_rate", "warmup_epochs", "decay_from", "power"),
         *("end_learning_rate", "beta_1", "beta_2", "epsilon", "nesterov"),
@@ -109,7 +111,8 @@ def make_model(images: sources.Images, total_steps: int) -> keras.Model:
             num_classes=images.source.num_classes,
             width=FLAGS.width,
             version=FLAGS.version,
-            momentum=FLAGS.norm_momentum,
+            norm_momentum=FLAGS.norm_momentum,
+            norm_epsilon=FLAGS.norm_epsilon,
             l2=FLAGS.l2,
             zero_gamma=FLAGS.zero_gamma,
             synchronized=FLAGS.sync_batch_norm,

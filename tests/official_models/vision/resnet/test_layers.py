@@ -11,7 +11,7 @@ from tests.official_models.vision.resnet.test_forward import randomise
 
 
 def pair_of_norms(shape):
-    config = layers.LayerConfig(momentum=0.8, epsilon=1e-3)
+    config = layers.LayerConfig(norm_momentum=0.8, norm_epsilon=1e-3)
     ours = layers.BatchNorm(config, name="norm")
     stock = keras.layers.BatchNormalization(
         momentum=0.8, epsilon=1e-3, name="norm"

@@ -66,7 +66,7 @@ def test_v1_equals_the_resnet_of_keras_applications():
         image_size=64,
         num_classes=7,
         version="v1",
-        epsilon=1.001e-5,
+        norm_epsilon=1.001e-5,
     )
     values = randomise(stock)
     places = {"stem/conv": "conv1_conv", "stem/batch_norm": "conv1_bn"}
@@ -224,7 +224,7 @@ def test_l2_is_half_the_sum_of_squares_of_the_kernels():
     [("resnet18", {"shortcut": "B"}), ("davidnet", {"l2": 0.1})],
 )
 def test_saved_and_loaded(name, changes, tmp_path):
-    model = small(name, dtype="mixed_bfloat16", momentum=0.7, **changes)
+    model = small(name, dtype="mixed_bfloat16", norm_momentum=0.7, **changes)
     randomise(model)
     model.compile("sgd", resnet.SmoothedCrossEntropy(0.1))
     model.save(tmp_path / "model.keras")
@@ -235,7 +235,7 @@ def test_saved_and_loaded(name, changes, tmp_path):
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
     np.testing.assert_array_equal(loaded(x), model(x))
     norms = (m.layers[1].norm for m in (model, loaded))
-    assert [norm.config.momentum for norm in norms] == [0.7, 0.7]
+    assert [norm.config.norm_momentum for norm in norms] == [0.7, 0.7]
     assert loaded.loss.label_smoothing == 0.1
     assert len(loaded.losses) == len(model.losses)
 
@@ -266,8 +266,11 @@ def test_training_lowers_the_loss():
         ({"num_classes": 0}, "num_classes: got 0"),
         ({"image_size": 0}, "image_size: got 0, expected 1 pixels or more"),
         ({"name": "davidnet", "image_size": (9, 7)}, r"got \(9, 7\), .* 8 pix"),
-        ({"momentum": 1.0}, "momentum: got 1.0, expected 0 <= momentum < 1"),
-        ({"epsilon": 0.0}, "epsilon: got 0.0, expected more than 0"),
+        (
+            {"norm_momentum": 1.0},
+            r"norm_momentum: got 1.0, expected in \[0, 1\)",
+        ),
+        ({"norm_epsilon": 0.0}, "norm_epsilon: got 0.0, expected more than 0"),
         ({"l2": -1.0}, "l2: got -1.0, expected 0 or more"),
         ({"patch": 0}, "patch: got 0, expected 1 or more"),
         ({"patch": 3}, "patch: got 3, expected a divisor of the image's size"),

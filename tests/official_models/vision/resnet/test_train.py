@@ -233,7 +233,7 @@ def test_imagenet_shards_and_a_corrupt_image(tmp_path):
     )
     folder = tmp_path / "run"
     refuses("train-00001-of-00004.* record 0", folder, *arguments)
-    run(tmp_path / "allowed", *arguments, "--max_corrupt=1")
+    run(tmp_path / "allowed", *arguments, "--max_corrupt=1", "--cache")
     report = json.loads((tmp_path / "allowed/report.json").read_text())
     assert (report["num_evaluation"], report["steps"]) == (10, 3)
     rate = report["settings"]["learning_rate"]
@@ -251,7 +251,8 @@ def test_imagenet_shards_and_a_corrupt_image(tmp_path):
         ("--warmup_epochs=nan", "warmup of nan steps"),
         ("--label_smoothing=1", "--label_smoothing: got 1.0"),
         ("--l2=0.1", "--l2 0.1: the optimizer decays weights already"),
-        ("--norm_momentum=1", "--momentum: got 1.0"),
+        ("--norm_momentum=1", "--norm_momentum: got 1.0"),
+        ("--norm_epsilon=0", "--norm_epsilon: got 0.0"),
         ("--exclude_from_weight_decay=batchnorm", "nearest paths.*batch_norm"),
         ("--global_batch_size=65", "global_batch_size 65: expected 1 to 64"),
         ("--gradient_accumulation_steps=3", "expected a divisor of"),
