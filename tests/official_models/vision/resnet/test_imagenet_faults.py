@@ -8,13 +8,13 @@ import pytest
 import tensorflow as tf
 
 from official_models.vision.resnet import corrupt_records, imagenet_shards
+from tests.official_models.scripts import refusal
 from tests.official_models.vision.resnet import small_imagenet as small
 from tests.official_models.vision.resnet.test_imagenet import (
     assert_same,
     batches,
     joined,
     read_all,
-    refusal,
     source,
 )
 
