@@ -89,7 +89,7 @@ test-jax: .venv/ready
 
 test-tf215: .venv-tf215/ready
 	KERAS_BACKEND=tensorflow $(PY_TF215) $(PYTEST) tests/keras2 tests/v1 \
-		tests/doors $(EVERY_KERAS)
+		tests/doors tests/tpu/estimator $(EVERY_KERAS)
 
 test-torch: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/live \
@@ -100,7 +100,7 @@ test-oldest: .venv-oldest/ready
 		-k "not processes"
 
 test-plan: .venv-plan/ready
-	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu
+	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu/plan
 
 bench-tpu: .venv-plan/ready
 	$(PY_PLAN) -m benchmarks.tpu_words $(if $(QUICK),--quick) $(ARGS)
