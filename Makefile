@@ -15,7 +15,7 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 .PHONY: help run test test-tensorflow test-jax test-tf215 test-torch \
 	test-oldest test-plan evidence bench bench-update-step bench-first-step \
 	bench-memory bench-scaling bench-tpu bench-batch-scaling bench-image-pipeline \
-	run-resnet lint format check package fixture clean
+	run-resnet plan-pod lint format check package fixture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
 	@echo "make test-plan    words that LAMB moves on a TPU, by its compiler (no TPU)"
+	@echo "make plan-pod     BERT-large and ResNet-50 compiled for a v3 pod (no TPU)"
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -first-step -memory -scaling -tpu"
@@ -101,6 +102,13 @@ test-oldest: .venv-oldest/ready
 
 test-plan: .venv-plan/ready
 	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu/plan
+
+# Published runs on a v3 pod, compiled for it: half an hour, no TPU.
+plan-pod: .venv-plan/ready
+	for recipe in lamb-76min lamb-32k resnet50-2min; do \
+		$(PY_PLAN) -m tpu.plan --recipe $$recipe \
+			--output benchmarks/results/tpu_plan/$$recipe.json || exit; \
+	done
 
 bench-tpu: .venv-plan/ready
 	$(PY_PLAN) -m benchmarks.tpu_words $(if $(QUICK),--quick) $(ARGS)

@@ -32,13 +32,9 @@ import time
 from datetime import date
 from pathlib import Path
 
-# Before JAX is imported.
-os.environ["KERAS_BACKEND"] = "jax"
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
-os.environ["TPU_ACCELERATOR_TYPE"] = "v3-8"
+import tpu.plan  # noqa: F401  before JAX: it sets JAX up
 
+# isort: split
 import jax
 import jax.numpy as jnp
 import keras
@@ -47,6 +43,7 @@ from jax.experimental import topologies
 
 import tf_lamb
 from benchmarks import shapes
+from tpu.plan.hlo import hbm_bytes
 
 TOPOLOGIES = ("v3:2x2", "v4:2x2x1", "v5e:2x2", "v6e:2x2")
 # 59,109,180 parameters in 46 variables: two layers of BERT-large.
@@ -172,62 +169,6 @@ ROWS = {
     "tf_lamb.LARS, bfloat16, no skip": (_lars(**NO_SKIP, **BFLOAT16), 6),
     "optax.lars": (_optax(lambda: optax.lars(1e-3, weight_decay=0.01)), 7),
 }
-
-_SIZES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "s8": 1, "u8": 1, "pred": 1}
-# An array in an instruction: dtype[shape]{layout}; S(k) is not HBM.
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](\{[^}]*\})?")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?) ([\w-]+)\((.*)")
-_NOTHING_MOVED = (
-    "bitcast",
-    "constant",
-    "get-tuple-element",
-    "parameter",
-    "tuple",
-)
-
-
-def _arrays(text):
-    """[(bytes, whether in HBM)] of the arrays in an HLO type."""
-    return [
-        (
-            _SIZES[dtype] * math.prod(map(int, filter(None, sizes.split(",")))),
-            "S(" not in (layout or ""),
-        )
-        for dtype, sizes, layout in _ARRAY.findall(text)
-    ]
-
-
-def hbm_bytes(hlo):
-    """Bytes that an optimized program reads from and writes to HBM.
-
-    Each loop reads its operands and writes its results once; an asynchronous
-    copy moves its destination's size. Padding is not counted.
-
-    Args:
-      hlo: `compiled.as_text()`.
-    """
-    types, total = {}, 0
-    for line in hlo[hlo.index("\nENTRY ") :].splitlines():
-        match = _INSTRUCTION.match(line)
-        if not match:
-            continue
-        name, kind, opcode, rest = match.groups()
-        types[name] = kind
-        if opcode in _NOTHING_MOVED or opcode.endswith("-done"):
-            continue
-        operands = [
-            array
-            for operand in re.findall(r"%([\w.-]+)", rest.split(")")[0])
-            for array in _arrays(types.get(operand, ""))
-        ]
-        results = _arrays(kind)
-        if opcode.endswith("-start"):  # (destination, source, context)
-            at = 1 if opcode == "slice-start" else 0
-            size, written = results[at]
-            total += size * (written + operands[0][1])
-        else:
-            total += sum(size for size, hbm in operands + results if hbm)
-    return total
 
 
 def count(row, variables, where):

@@ -129,8 +129,21 @@ def test_reference_models(path):
         assert not any(n.startswith(tuple(models)) for n in imported)
 
 
+@pytest.mark.parametrize("path", _files("tpu/plan/*.py"), ids=lambda p: p.stem)
+def test_the_planner_needs_no_tensorflow(path):
+    imported = _ours_and_frameworks(path)
+    assert imported & FRAMEWORKS <= {"keras", "jax"}
+    assert not any(n.startswith("tf_lamb.") for n in imported)
+    models = {n for n in imported if n.startswith("official_models")}
+    assert all(n.endswith((".model", ".common.errors")) for n in models)
+
+
 def test_nobody_unpickles_or_evaluates():
-    for path in _files("tf_lamb/*.py") + _files("official_models/**/*.py"):
+    for path in [
+        path
+        for folder in ("tf_lamb", "official_models", "tpu")
+        for path in _files(f"{folder}/**/*.py")
+    ]:
         assert not _imports(path) & FORBIDDEN_EVERYWHERE, path
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
