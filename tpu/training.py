@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 from absl import flags
 
+from official_models.common import keras2_layers
 from official_models.common.errors import InputError
 from tf_lamb import schedules, v1
 
@@ -146,6 +147,24 @@ def _make_optimizer(rate):
     # BERT's AdamW: no bias correction, and no variable is adapted.
     common["exclude_from_layer_adaptation"] = [""]
     return v1.LAMBOptimizer(rate, *adam, bias_correction=False, **common)
+
+
+def seed_dropout(tokens: tf.Tensor) -> None:
+    """Makes the dropout masks a function of the step and the core's examples.
+
+    To be called by a `model_fn` in training before its model. A job that goes
+    on draws the masks that an uninterrupted one would, and each core draws its
+    own.
+
+    Args:
+        tokens: integers of this core's examples, [B, ...].
+    """
+    flat = tf.reshape(tf.cast(tokens, tf.int32), [-1])
+    # int32 wraps around: a hash. An odd factor loses no bits.
+    places = 2 * tf.range(tf.size(flat)) + 1
+    step = tf.cast(tf1.train.get_or_create_global_step(), tf.int32)
+    key = tf.reduce_sum(flat * places * 40503) + step * 1566083941
+    keras2_layers.seed_dropout(key)
 
 
 def train_spec(
