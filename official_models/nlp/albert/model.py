@@ -113,13 +113,15 @@ class Albert(_AlbertLayer):
         )
         self.layer = self.child(TransformerLayer, name="inner_group_0")
         self.pooler = self.child(Dense, config.hidden_size, name="dense")
-        self.embeddings.build()
+        ops.build_child(self.embeddings, None)
         with ops.name_scope("encoder"):
-            self.projection.build((None, None, config.embedding_size))
+            ops.build_child(
+                self.projection, (None, None, config.embedding_size)
+            )
             with ops.name_scope("transformer"), ops.name_scope("group_0"):
-                self.layer.build()
+                ops.build_child(self.layer, None)
         with ops.name_scope("pooler"):
-            self.pooler.build((None, config.hidden_size))
+            ops.build_child(self.pooler, (None, config.hidden_size))
 
     def call(self, input_ids, input_mask, segment_ids):
         mask = ops.cast(input_mask, self.compute_dtype)
@@ -166,8 +168,8 @@ class AlbertHeads(_AlbertLayer):
     def build(self, input_shape=None):
         self.masked_lm = self.child(AlbertMaskedLM, name="predictions")
         self.sentence_order = self.child(NextSentence, name="seq_relationship")
-        self.masked_lm.build()
-        self.sentence_order.build()
+        ops.build_child(self.masked_lm, None)
+        ops.build_child(self.sentence_order, None)
 
     def call(self, sequence, pooled, words, positions):
         return {
