@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
 from official_models.nlp.bert import config_file, model, records
 from tests.official_models.scripts import flags_of, refusal
@@ -218,3 +219,12 @@ def test_a_refusal_ends_with_status_2(folder):
     assert done.returncode == 2
     assert done.stderr.strip().split("\n")[-1].startswith("error: ")
     assert os.linesep not in done.stdout
+
+
+def test_readme_names_every_flag():
+    text = (bert_job.ROOT / "tpu/README.md").read_text()
+    before = set(flags.FLAGS)
+    with flags_of(bert_pretraining):
+        ours = set(flags.FLAGS) - before
+    assert {"use_tpu", "optimizer"} <= ours
+    assert [name for name in sorted(ours) if f"`--{name}`" not in text] == []

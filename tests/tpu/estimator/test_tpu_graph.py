@@ -70,9 +70,22 @@ def test_eight_cores(folder, job, optimizer):
     kinds = [node.op for node in tpu_graph.operations(graph)]
     assert tpu_graph.unfit(graph) == []
     assert _names(graph) == set(bert_job.shapes(1))
+    # The host gives first values, before the TPU's program runs.
+    first = tpu_graph.initial_values(graph)
+    assert len(first) > len(bert_job.shapes(1))
+    for operation in first:
+        assert "_tpu_replicate" not in operation.node_def.attr
     # One sum over cores for each gradient.
     assert kinds.count("CrossReplicaSum") == len(bert_job.shapes(1))
     assert kinds.count("ResourceGather") or kinds.count("GatherV2")
+
+
+def test_evaluation_on_eight_cores(folder, job):
+    model_fn = job("config.json")
+    batch = _batch(folder, 16)
+    graph = tpu_graph.sharded(model_fn, *batch, train=False)
+    assert tpu_graph.unfit(graph) == []
+    assert "ArgMax" in {node.op for node in tpu_graph.operations(graph)}
 
 
 @pytest.mark.parametrize(

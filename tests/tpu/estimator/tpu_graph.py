@@ -39,14 +39,24 @@ def _control_flow_of_jobs():
             tf1.enable_control_flow_v2()
 
 
-def sharded(model_fn: Callable, features, labels) -> tf.Graph:
-    """The graph of a loop of updates on 8 cores, as TPUEstimator builds it.
+def _outputs(model_fn, features, labels):
+    """What an evaluation's `model_fn` sends to the host."""
+    spec = model_fn(features, labels, tf1.estimator.ModeKeys.EVAL, {})
+    return [spec.loss, *spec.eval_metrics[1].values()]
+
+
+def sharded(
+    model_fn: Callable, features, labels, *, train: bool = True
+) -> tf.Graph:
+    """The graph of a loop of steps on 8 cores, as TPUEstimator builds it.
 
     Args:
         model_fn: of the job, under flags with --use_tpu.
         features: nested arrays of a global batch.
         labels: likewise.
+        train: updates, or steps of an evaluation.
     """
+    step = _update if train else _outputs
     flat = tf.nest.flatten((features, labels))
     with tf.Graph().as_default() as graph, _control_flow_of_jobs():
         tf1.train.create_global_step()
@@ -55,7 +65,7 @@ def sharded(model_fn: Callable, features, labels) -> tf.Graph:
             def update(_):
                 batch = tf.nest.pack_sequence_as((features, labels), part)
                 # Of a loop's results TPUEstimator too keeps only the loss.
-                loss, *_ = _update(model_fn, *batch)
+                loss, *_ = step(model_fn, *batch)
                 return loss
 
             return training_loop.repeat(2, update, [0.0])
@@ -122,6 +132,19 @@ def operations(graph: tf.Graph) -> list:
                 if name and name not in seen:
                     seen.add(name)
                     pending += functions[name].node_def
+    return found
+
+
+def initial_values(graph: tf.Graph) -> set:
+    """All operations that give the variables their first values."""
+    pending = [v.initializer for v in graph.get_collection("variables")]
+    found = set()
+    while pending:
+        operation = pending.pop()
+        if operation not in found:
+            found.add(operation)
+            pending += [t.op for t in operation.inputs]
+            pending += operation.control_inputs
     return found
 
 
