@@ -83,7 +83,8 @@ test-tensorflow: .venv/ready
 		--ignore tests/tpu
 
 # What models share with every Keras there is.
-EVERY_KERAS = tests/official_models/vision/resnet/test_forward.py
+EVERY_KERAS = tests/official_models/vision/resnet/test_forward.py \
+	tests/official_models/nlp/bert/test_forward.py
 
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/doors $(EVERY_KERAS)

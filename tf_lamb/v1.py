@@ -81,6 +81,16 @@ class _LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
         self._treatments: Dict[str, exclusion.Treatment] = {}
         self._shapes: Dict[str, tuple] = {}
         self._counters = []
+        self._trust_ratios: Dict[str, tf.Tensor] = {}
+
+    @property
+    def trust_ratios(self) -> Dict[str, tf.Tensor]:
+        """{variable name: trust ratio} of the last apply, of adapted variables.
+
+        Scalars of the graph that `apply_gradients` was called in; LARS's are
+        its local rates. Of a step that was skipped they mean nothing.
+        """
+        return dict(self._trust_ratios)
 
     @property
     def treatments(self) -> Dict[str, exclusion.Treatment]:
@@ -226,6 +236,7 @@ class _LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
                 )
                 for grad, variable, row in zip(grads, variables, slots)
             ]
+            self._remember(variables, updates)
             with _after(updates):
                 done = tf.cast(proceed, tf.int32)
                 updates = [
@@ -240,6 +251,14 @@ class _LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
                         )
                     ]
             return self._train_op(updates)
+
+    def _remember(self, variables, updates):
+        paths = [exclusion.normalize_path(v.name) for v in variables]
+        self._trust_ratios = {
+            path: tf.nest.flatten(ratio)[0]
+            for path, ratio in zip(paths, updates)
+            if self._treatments[path].adapt
+        }
 
     def _train_op(self, updates):
         if tf.executing_eagerly():

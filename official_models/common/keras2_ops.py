@@ -7,19 +7,28 @@ each of them does.
 import keras
 import tensorflow as tf
 
+from official_models.common.keras2_layers import Dropout
 from official_models.common.tensorflow_ops import (
     fused_batch_norm,
     replica_mean,
 )
 
 __all__ = [
+    "Dropout",
+    "UNCAST",
+    "add",
     "add_statistic",
     "assign_statistic",
     "average_pool",
     "build_child",
     "cast",
+    "convert_to_tensor",
+    "einsum",
     "fused_batch_norm",
+    "gelu",
+    "layer_path",
     "log_softmax",
+    "matmul",
     "mean",
     "name_scope",
     "one_hot",
@@ -28,16 +37,29 @@ __all__ = [
     "replica_mean",
     "reshape",
     "rsqrt",
+    "shape",
+    "softmax",
     "sum",
+    "take",
+    "tanh",
     "transpose",
 ]
 
+# Of `add_weight`: the variable stays as it is in mixed precision.
+UNCAST = {"experimental_autocast": False}
+
+add = tf.add
 cast = tf.cast
+convert_to_tensor = tf.convert_to_tensor
+einsum = tf.einsum
+matmul = tf.matmul
 name_scope = tf.name_scope
 pad = tf.pad
 relu = tf.nn.relu
 reshape = tf.reshape
 rsqrt = tf.math.rsqrt
+softmax = tf.nn.softmax
+tanh = tf.tanh
 transpose = tf.transpose
 
 
@@ -56,6 +78,16 @@ def average_pool(x, pool_size, strides):
     return tf.nn.avg_pool2d(x, pool_size, strides, "VALID")
 
 
+def gelu(x, approximate=True):
+    """The Gaussian error linear unit, or its approximation by tanh."""
+    return tf.nn.gelu(x, approximate)
+
+
+def layer_path(layer: keras.layers.Layer) -> str:
+    """The scope of a layer's variables, inside its `build`."""
+    return tf.get_current_name_scope()
+
+
 def log_softmax(x, axis=-1):
     """The logarithm of the softmax over `axis`."""
     return tf.nn.log_softmax(x, axis)
@@ -64,6 +96,19 @@ def log_softmax(x, axis=-1):
 def one_hot(x, num_classes, dtype=None):
     """1 at each label along a new last axis, else 0."""
     return tf.one_hot(x, num_classes, dtype=dtype or tf.float32)
+
+
+def shape(x):
+    """Sizes as a tuple: of int where known, else of scalar tensors."""
+    dynamic = tf.shape(x)
+    return tuple(
+        dynamic[i] if size is None else size for i, size in enumerate(x.shape)
+    )
+
+
+def take(x, indices, axis=0):
+    """Slices of `x` along `axis`."""
+    return tf.gather(x, indices, axis=axis)
 
 
 def build_child(layer: keras.layers.Layer, input_shape: tuple) -> None:

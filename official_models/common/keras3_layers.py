@@ -7,12 +7,39 @@
 import keras
 
 __all__ = [
+    "Dropout",
+    "UNCAST",
     "add_statistic",
     "assign_statistic",
     "build_child",
     "fused_batch_norm",
+    "layer_path",
     "replica_mean",
 ]
+
+# Of `add_weight`: the variable stays as it is in mixed precision.
+UNCAST = {"autocast": False}
+
+
+class Dropout(keras.layers.Dropout):
+    """Dropout whose random state is saved with the weights.
+
+    Keras leaves it out, so that a model loaded halfway through its training
+    would draw its first masks once more.
+    """
+
+    def save_own_variables(self, store):
+        if self.rate:
+            store["seed"] = self.seed_generator.state
+
+    def load_own_variables(self, store):
+        if self.rate and "seed" in store.keys():
+            self.seed_generator.state.assign(store["seed"])
+
+
+def layer_path(layer: keras.layers.Layer) -> str:
+    """A layer's path, the beginning of its variables' paths."""
+    return layer.path
 
 
 def build_child(layer: keras.layers.Layer, input_shape: tuple) -> None:

@@ -136,7 +136,8 @@ class BertLayer(layers.Layer):
 
     def seed_for(self, name: str) -> int:
         """A seed of its own for `name`, whatever else was seeded before."""
-        return zlib.crc32(f"{self.seed}:{self.path}/{name}".encode()) >> 1
+        path = ops.layer_path(self)
+        return zlib.crc32(f"{self.seed}:{path}/{name}".encode()) >> 1
 
     def add_matrix(self, name: str, shape: tuple[int, ...]):
         """Adds a variable drawn from a truncated normal."""
@@ -148,7 +149,7 @@ class BertLayer(layers.Layer):
     def add_bias(self, name: str, size: int):
         """Adds a vector of zeros that stays in the variable dtype."""
         return self.add_weight(
-            name=name, shape=(size,), initializer="zeros", autocast=False
+            name=name, shape=(size,), initializer="zeros", **ops.UNCAST
         )
 
     def add_dropout(self, rate: float):
@@ -171,21 +172,7 @@ class BertLayer(layers.Layer):
         )
 
 
-@register
-class Dropout(layers.Dropout):
-    """Dropout whose random state is saved with the weights.
-
-    Keras leaves it out, so that a model loaded halfway through its training
-    would draw its first masks once more.
-    """
-
-    def save_own_variables(self, store):
-        if self.rate:
-            store["seed"] = self.seed_generator.state
-
-    def load_own_variables(self, store):
-        if self.rate and "seed" in store.keys():
-            self.seed_generator.state.assign(store["seed"])
+Dropout = register(ops.Dropout)
 
 
 @register
@@ -227,7 +214,7 @@ class LayerNorm(BertLayer):
     def build(self, input_shape=None):
         size = self.config.hidden_size
         self.gamma = self.add_weight(
-            name="gamma", shape=(size,), initializer="ones", autocast=False
+            name="gamma", shape=(size,), initializer="ones", **ops.UNCAST
         )
         self.beta = self.add_bias("beta", size)
 
@@ -256,7 +243,7 @@ class Embeddings(BertLayer):
             )
         )
         self.norm = self.child(LayerNorm, name="LayerNorm")
-        self.norm.build()
+        ops.build_child(self.norm, None)
         self.dropout = self.add_dropout(config.hidden_dropout)
 
     def call(self, input_ids, segment_ids):
@@ -290,7 +277,7 @@ class SelfAttention(BertLayer):
             for name in ("query", "key", "value")
         )
         for layer in (self.query, self.key, self.value):
-            layer.build((None, None, size))
+            ops.build_child(layer, (None, None, size))
         self.dropout = self.add_dropout(self.config.attention_dropout)
 
     def call(self, x, bias):
@@ -317,8 +304,8 @@ class ResidualOutput(BertLayer):
     def build(self, input_shape):
         self.dense = self.child(Dense, self.config.hidden_size, name="dense")
         self.norm = self.child(LayerNorm, name="LayerNorm")
-        self.dense.build(input_shape)
-        self.norm.build()
+        ops.build_child(self.dense, input_shape)
+        ops.build_child(self.norm, None)
         self.dropout = self.add_dropout(self.config.hidden_dropout)
 
     def call(self, x, residual):
@@ -337,11 +324,11 @@ class TransformerLayer(BertLayer):
         self.intermediate = self.child(Dense, inner[-1], name="dense")
         self.feed_forward_output = self.child(ResidualOutput, name="output")
         with ops.name_scope("attention"):
-            self.attention.build()
-            self.attention_output.build(hidden)
+            ops.build_child(self.attention, None)
+            ops.build_child(self.attention_output, hidden)
         with ops.name_scope("intermediate"):
-            self.intermediate.build(hidden)
-        self.feed_forward_output.build(inner)
+            ops.build_child(self.intermediate, hidden)
+        ops.build_child(self.feed_forward_output, inner)
 
     def call(self, x, bias):
         x = self.attention_output(self.attention(x, bias), x)
@@ -367,12 +354,12 @@ class Bert(BertLayer):
             for i in range(config.num_layers)
         ]
         self.pooler = self.child(Dense, config.hidden_size, name="dense")
-        self.embeddings.build()
+        ops.build_child(self.embeddings, None)
         with ops.name_scope("encoder"):
             for layer in self.encoder:
-                layer.build()
+                ops.build_child(layer, None)
         with ops.name_scope("pooler"):
-            self.pooler.build((None, config.hidden_size))
+            ops.build_child(self.pooler, (None, config.hidden_size))
 
     def call(self, input_ids, input_mask, segment_ids):
         mask = ops.cast(input_mask, self.compute_dtype)

@@ -30,6 +30,7 @@ __all__ = [
     "BertConfig",
     "bert_encoder",
     "bert_pretrainer",
+    "pretrainer_layers",
     "pretraining_losses",
     "pretraining_metrics",
 ]
@@ -49,8 +50,8 @@ class MaskedLM(BertLayer):
         self.transform = self.child(Dense, size, name="dense")
         self.norm = self.child(LayerNorm, name="LayerNorm")
         with ops.name_scope("transform"):
-            self.transform.build((None, size))
-            self.norm.build()
+            ops.build_child(self.transform, (None, size))
+            ops.build_child(self.norm, None)
 
     def call(self, sequence, positions, words):
         one_hot = ops.one_hot(
@@ -92,8 +93,8 @@ class PretrainingHeads(BertLayer):
     def build(self, input_shape=None):
         self.masked_lm = self.child(MaskedLM, name="predictions")
         self.next_sentence = self.child(NextSentence, name="seq_relationship")
-        self.masked_lm.build()
-        self.next_sentence.build()
+        ops.build_child(self.masked_lm, None)
+        ops.build_child(self.next_sentence, None)
 
     def call(self, sequence, pooled, words, positions):
         return {
@@ -141,6 +142,25 @@ def bert_encoder(
     )
 
 
+def pretrainer_layers(
+    config: BertConfig, *, seed: int = 0, dtype=None
+) -> tuple[Bert, PretrainingHeads]:
+    """The two layers of `bert_pretrainer`, "bert" and "cls".
+
+    A TPUEstimator's `model_fn` calls them on its own tensors, because a TPU
+    knows no placeholders, which a `keras.Model` makes there.
+
+    Args:
+        config: sizes and rates.
+        seed: fixes the initial weights and the dropout masks.
+        dtype: Keras dtype policy; None is the global one.
+    """
+    return (
+        Bert(config, seed, name="bert", dtype=dtype),
+        PretrainingHeads(config, seed, name="cls", dtype=dtype),
+    )
+
+
 def bert_pretrainer(
     config: BertConfig, *, seed: int = 0, dtype=None
 ) -> keras.Model:
@@ -158,8 +178,7 @@ def bert_pretrainer(
     """
     inputs = _inputs("input_ids", "input_mask", "segment_ids")
     positions = _inputs("masked_lm_positions")
-    bert = Bert(config, seed, name="bert", dtype=dtype)
-    heads = PretrainingHeads(config, seed, name="cls", dtype=dtype)
+    bert, heads = pretrainer_layers(config, seed=seed, dtype=dtype)
     return keras.Model(
         {**inputs, **positions},
         heads(*bert(**inputs), positions["masked_lm_positions"]),

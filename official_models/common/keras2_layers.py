@@ -1,0 +1,49 @@
+"""Layers of the models for Keras 2 whose Keras 3 forms are in `ops.py`."""
+
+import keras
+import tensorflow as tf
+
+_KEY = "dropout_key"
+
+
+def seed_dropout(key: tf.Tensor) -> None:
+    """Makes the masks of this graph's dropouts a function of `key`.
+
+    A job that is killed and goes on then draws the masks that an uninterrupted
+    one would.
+
+    Args:
+        key: int32 scalar, another one in each step, and on each core.
+    """
+    tf.compat.v1.get_collection_ref(_KEY)[:] = [key]
+
+
+class Dropout(keras.layers.Layer):
+    """Sets a share of its inputs to 0 in training and scales up the rest.
+
+    Its masks are those of `seed_dropout`'s key, or, where none was given, of
+    TensorFlow's random state.
+
+    Args:
+        rate: the share, in [0, 1).
+        seed: another one for each layer.
+    """
+
+    def __init__(self, rate: float, seed: int, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+
+    def call(self, x, training=None):
+        if not self.rate or not training:
+            return x
+        keys = []
+        if not tf.executing_eagerly():
+            keys = tf.compat.v1.get_collection(_KEY)
+        if not keys:
+            return tf.nn.dropout(x, self.rate, seed=self.seed)
+        seed = tf.stack([tf.constant(self.seed, tf.int32), keys[0]])
+        return tf.nn.experimental.stateless_dropout(x, self.rate, seed)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,214 @@
+"""A TPUEstimator job: where it runs, how it trains, evaluates and exports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import tensorflow as tf
+from absl import flags
+
+from official_models.common.errors import InputError
+
+tf1 = tf.compat.v1
+FLAGS = flags.FLAGS
+
+
+def resolver() -> tf.distribute.cluster_resolver.TPUClusterResolver | None:
+    """The TPU of --tpu_name; None with --master or without --use_tpu.
+
+    Raises:
+        InputError: there is no such TPU.
+    """
+    if not FLAGS.use_tpu or FLAGS.master:
+        return None
+    try:
+        found = tf.distribute.cluster_resolver.TPUClusterResolver(
+            FLAGS.tpu_name, zone=FLAGS.tpu_zone, project=FLAGS.gcp_project
+        )
+        found.master()
+        return found
+    # It asks a cloud's servers, whose errors are of many kinds.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--tpu_name {FLAGS.tpu_name}: cannot be reached ({reason}); give "
+            "its name with --tpu_zone and --gcp_project, or grpc://HOST:8470"
+        ) from error
+
+
+def run_config(folder: str) -> tf1.estimator.tpu.RunConfig:
+    """The run of the flags.
+
+    Raises:
+        InputError: there is no such TPU.
+    """
+    return tf1.estimator.tpu.RunConfig(
+        cluster=resolver(),
+        master=FLAGS.master,
+        model_dir=folder,
+        tf_random_seed=FLAGS.seed,
+        save_checkpoints_steps=FLAGS.save_checkpoints_steps,
+        keep_checkpoint_max=FLAGS.keep_checkpoint_max,
+        # The host call writes them; these would need a step on the host.
+        save_summary_steps=None,
+        log_step_count_steps=FLAGS.log_every or FLAGS.iterations_per_loop,
+        tpu_config=tf1.estimator.tpu.TPUConfig(
+            iterations_per_loop=FLAGS.iterations_per_loop,
+            num_shards=FLAGS.num_tpu_cores if FLAGS.use_tpu else None,
+            per_host_input_for_training=True,
+        ),
+    )
+
+
+def estimator(
+    model_fn: Callable,
+    folder: str,
+    *,
+    predict_batch_size: int | None = None,
+    params: dict | None = None,
+) -> tf1.estimator.tpu.TPUEstimator:
+    """The TPUEstimator of the flags.
+
+    Args:
+        model_fn: function of features, labels, mode, params.
+        folder: of checkpoints and summaries.
+        predict_batch_size: examples a batch of predictions, over all cores.
+        params: what `model_fn` and the input functions get, beside
+            "batch_size": the examples that one host is to give.
+
+    Raises:
+        InputError: the folder cannot be written, or there is no such TPU.
+    """
+    try:
+        tf.io.gfile.makedirs(folder)
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"{folder}: {error.message}; name a folder that can be written"
+        ) from error
+    # The loops that TPUEstimator builds are those of TensorFlow 1.
+    tf1.disable_control_flow_v2()
+    return tf1.estimator.tpu.TPUEstimator(
+        model_fn,
+        config=run_config(folder),
+        params=params,
+        use_tpu=FLAGS.use_tpu,
+        train_batch_size=FLAGS.train_batch_size,
+        eval_batch_size=FLAGS.eval_batch_size,
+        predict_batch_size=predict_batch_size,
+        export_to_tpu=False,
+    )
+
+
+def first_step(folder: str) -> int:
+    """The step of the last checkpoint, 0 if there is none.
+
+    An input function begins there, so that a run that goes on sees the batches
+    that an uninterrupted one would.
+
+    Raises:
+        InputError: the checkpoint cannot be read.
+    """
+    path = tf.train.latest_checkpoint(folder)
+    if not path:
+        return 0
+    try:
+        return int(tf.train.load_variable(path, "global_step"))
+    except (tf.errors.OpError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: no checkpoint of a job, or damaged "
+            f"({str(error).splitlines()[0]}); name another folder"
+        ) from error
+
+
+def train(estimator, input_fn: Callable, total_steps: int) -> None:
+    """Trains, or goes on training, until `total_steps` updates are made."""
+    done = first_step(estimator.model_dir)
+    if done < total_steps:
+        estimator.train(input_fn, max_steps=total_steps)
+
+
+def train_and_evaluate(
+    estimator,
+    train_input_fn: Callable,
+    eval_input_fn: Callable,
+    *,
+    total_steps: int,
+    eval_steps: int | None,
+    steps_between: int,
+) -> dict:
+    """Trains, with an evaluation after every `steps_between` updates.
+
+    On a TPU that is how it is done: `tf.estimator.train_and_evaluate` evaluates
+    at each checkpoint, in the middle of a loop.
+
+    Returns:
+        The metrics of the last evaluation.
+    """
+    step = first_step(estimator.model_dir)
+    metrics = None
+    while step < total_steps or metrics is None:
+        step = min(step + steps_between, total_steps)
+        train(estimator, train_input_fn, step)
+        metrics = evaluate(estimator, eval_input_fn, eval_steps)
+    return metrics
+
+
+def evaluate(estimator, input_fn: Callable, steps: int | None) -> dict:
+    """Evaluates the last checkpoint; also writes `eval_results.txt`.
+
+    Args:
+        estimator: of `estimator`.
+        input_fn: of the evaluation.
+        steps: batches; None for all that there are.
+
+    Returns:
+        Metrics by name, floats, and "global_step".
+
+    Raises:
+        InputError: there is no checkpoint.
+    """
+    folder = estimator.model_dir
+    if not tf.train.latest_checkpoint(folder):
+        raise InputError(f"{folder}: no checkpoint to evaluate; train first")
+    metrics = estimator.evaluate(input_fn, steps=steps)
+    metrics = {name: value.item() for name, value in sorted(metrics.items())}
+    write_text(
+        os.path.join(folder, "eval_results.txt"),
+        "".join(f"{name} = {value}\n" for name, value in metrics.items()),
+    )
+    return metrics
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a file, on `gs://` too, under a temporary name; renames it."""
+    temporary = f"{path}.tmp"
+    with tf.io.gfile.GFile(temporary, "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def export(
+    estimator, features: dict[str, tf.TensorSpec], export_dir: str
+) -> str:
+    """Writes the last checkpoint as a SavedModel that serves predictions.
+
+    Args:
+        estimator: its `model_fn` has `predictions` and `export_outputs`, or
+            `predictions` alone, in mode PREDICT.
+        features: what a request holds; the first axis None.
+        export_dir: the SavedModel is a folder of this one, named by the time.
+
+    Returns:
+        The SavedModel's folder.
+    """
+
+    def serving_input_receiver_fn():
+        received = {
+            name: tf1.placeholder(spec.dtype, spec.shape, name=name)
+            for name, spec in features.items()
+        }
+        return tf1.estimator.export.ServingInputReceiver(received, received)
+
+    path = estimator.export_saved_model(export_dir, serving_input_receiver_fn)
+    return path.decode() if isinstance(path, bytes) else path

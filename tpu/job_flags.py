@@ -1,0 +1,162 @@
+"""The flags that all TPUEstimator jobs share, and what they mean together."""
+
+from absl import flags
+
+from official_models.common.errors import InputError
+from tf_lamb import rules, schedules
+
+FLAGS = flags.FLAGS
+OPTIMIZERS = ("lamb", "lars", "adamw", "momentum")
+
+
+def define_flags(
+    *,
+    folder: str,
+    train_batch_size: int,
+    eval_batch_size: int,
+    learning_rate: float,
+    weight_decay: float,
+    exclusions: tuple[str, ...],
+    global_clipnorm: float,
+) -> None:
+    """Defines the flags, with a script's own defaults.
+
+    Args:
+        folder: what the folder of the run is called in the published script,
+            "output_dir" (BERT) or "model_dir" (ResNet).
+        train_batch_size: examples an update, over all cores.
+        eval_batch_size: examples a batch of the evaluation, over all cores.
+        learning_rate: peak rate.
+        weight_decay: of the variables that no exclusion matches.
+        exclusions: regexes of variables that neither decay nor adapt.
+        global_clipnorm: 0 for no clipping.
+    """
+    flags.DEFINE_string(
+        folder,
+        None,
+        "Folder of checkpoints and summaries, gs:// on a TPU. A run that is "
+        "there already goes on.",
+        required=True,
+    )
+    for name, size in (
+        ("train_batch_size", train_batch_size),
+        ("eval_batch_size", eval_batch_size),
+    ):
+        flags.DEFINE_integer(name, size, "Examples, over all cores.", 1)
+    _define_tpu_flags()
+    _define_loop_flags()
+    flags.DEFINE_enum("optimizer", "lamb", list(OPTIMIZERS), "The optimizer.")
+    flags.DEFINE_float("learning_rate", learning_rate, "Peak rate.", 0.0)
+    flags.DEFINE_float("weight_decay", weight_decay, "Weight decay.", 0.0)
+    flags.DEFINE_list(
+        "exclude_from_weight_decay",
+        list(exclusions),
+        "Regexes on variable names: no weight decay.",
+    )
+    flags.DEFINE_float(
+        "global_clipnorm",
+        global_clipnorm,
+        "Largest global norm of the gradient of the whole batch; 0 for no "
+        "clipping.",
+        0.0,
+    )
+    _define_schedule_flags()
+    _define_rule_flags()
+
+
+def _define_tpu_flags() -> None:
+    flags.DEFINE_boolean("use_tpu", False, "A TPU; False is this machine.")
+    flags.DEFINE_string(
+        "tpu_name", None, "Name or grpc:// address of the TPU; 'local': here."
+    )
+    flags.DEFINE_alias("tpu", "tpu_name")
+    flags.DEFINE_string("tpu_zone", None, "Zone of the TPU; that of this VM.")
+    flags.DEFINE_string("gcp_project", None, "Its project; that of this VM.")
+    flags.DEFINE_string("master", None, "Address of a TensorFlow master.")
+    flags.DEFINE_integer("num_tpu_cores", 8, "Cores of the TPU.", 1)
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "bfloat16"],
+        "Of activations; variables and the loss are float32.",
+    )
+
+
+def _define_loop_flags() -> None:
+    flags.DEFINE_integer(
+        "iterations_per_loop", 1000, "Updates on a TPU between two calls.", 1
+    )
+    flags.DEFINE_integer(
+        "save_checkpoints_steps", 1000, "Updates between checkpoints.", 1
+    )
+    flags.DEFINE_integer("keep_checkpoint_max", 5, "Checkpoints that stay.", 1)
+    flags.DEFINE_integer(
+        "log_every", 0, "Updates between summaries; 0: iterations_per_loop.", 0
+    )
+    flags.DEFINE_integer("seed", 1, "Of weights, order and dropout.", 0)
+    flags.DEFINE_string(
+        "export_dir", None, "Writes a SavedModel into a folder of this one."
+    )
+
+
+def _define_schedule_flags() -> None:
+    flags.DEFINE_enum(
+        "decay_from",
+        "warmup_end",
+        list(schedules.DECAY_FROM),
+        "Where the decay begins; 'start' is that of the published BERT.",
+    )
+    flags.DEFINE_float("power", 1.0, "Exponent of the decay; 1 is linear.")
+    flags.DEFINE_float("end_learning_rate", 0.0, "Rate after the last step.")
+
+
+def _define_rule_flags() -> None:
+    flags.DEFINE_list(
+        "exclude_from_layer_adaptation",
+        None,
+        "Regexes: trust ratio 1 (LAMB, LARS); as for weight decay if absent.",
+    )
+    flags.DEFINE_float("beta_1", 0.9, "Of LAMB and AdamW.")
+    flags.DEFINE_float("beta_2", 0.999, "Of LAMB and AdamW.")
+    flags.DEFINE_float("epsilon", 1e-6, "Of LAMB and AdamW.")
+    flags.DEFINE_boolean("bias_correction", True, "Of LAMB's moments.")
+    flags.DEFINE_float("momentum", 0.9, "Of LARS and momentum.")
+    flags.DEFINE_boolean("nesterov", False, "Of LARS and momentum.")
+    flags.DEFINE_float("trust_coefficient", 0.001, "Of LARS.")
+    flags.DEFINE_enum("form", "you2017", list(rules.LARS_FORMS), "Of LARS.")
+    flags.DEFINE_enum("norm", "l2", list(rules.NORMS), "Of LAMB and LARS.")
+    flags.DEFINE_enum(
+        "moment_dtype", "float32", list(rules.MOMENT_DTYPES[1:]), "Of them."
+    )
+
+
+def check_flags(*batch_sizes: str) -> None:
+    """Refuses flags that contradict each other.
+
+    Args:
+        batch_sizes: names of the batch sizes in use; each has to be a
+            multiple of the cores.
+
+    Raises:
+        InputError: names the flag.
+    """
+    if not FLAGS.use_tpu:
+        for name in ("tpu_name", "tpu_zone", "gcp_project"):
+            if FLAGS[name].value:
+                raise InputError(
+                    f"--{name} {FLAGS[name].value}: for --use_tpu only; add "
+                    "it, or leave this flag out"
+                )
+        return
+    if bool(FLAGS.tpu_name) == bool(FLAGS.master):
+        raise InputError(
+            "--use_tpu: expected either --tpu_name or --master, to say which "
+            "TPU"
+        )
+    cores = FLAGS.num_tpu_cores
+    for name in batch_sizes:
+        if FLAGS[name].value % cores:
+            raise InputError(
+                f"--{name} {FLAGS[name].value}: expected a multiple of the "
+                f"--num_tpu_cores {cores}"
+            )
