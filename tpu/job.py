@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 
@@ -86,8 +87,13 @@ def estimator(
         raise InputError(
             f"{folder}: {error.message}; name a folder that can be written"
         ) from error
+    # absl's handler would print each of its lines once more.
+    logging.getLogger("tensorflow").propagate = False
     # The loops that TPUEstimator builds are those of TensorFlow 1.
     tf1.disable_control_flow_v2()
+    if not FLAGS.use_tpu:
+        # Else a run that is killed and goes on ends in other last bits.
+        tf.config.experimental.enable_op_determinism()
     return tf1.estimator.tpu.TPUEstimator(
         model_fn,
         config=run_config(folder),
@@ -121,17 +127,59 @@ def first_step(folder: str) -> int:
         ) from error
 
 
+def files_of_host(params: dict, files: list[str]) -> tuple[int, list[str]]:
+    """Index of the host that an input function is called for, and its files.
+
+    Args:
+        params: of the input function.
+        files: of all hosts, in order.
+
+    Raises:
+        InputError: there are fewer files than hosts.
+    """
+    context = params.get("context")
+    if context is None:
+        return 0, files
+    _, index, count, _ = context.current_input_fn_deployment()
+    if len(files) < count:
+        raise InputError(
+            f"{files[0]} ...: {len(files)} files for {count} hosts; expected "
+            "at least one for each: write the records in more files"
+        )
+    return index, files[index::count]
+
+
 def train(estimator, input_fn: Callable, total_steps: int) -> None:
-    """Trains, or goes on training, until `total_steps` updates are made."""
-    done = first_step(estimator.model_dir)
-    if done < total_steps:
+    """Trains, or goes on training, until `total_steps` updates are made.
+
+    Raises:
+        InputError: the folder has a checkpoint of another model, or a damaged
+            one.
+    """
+    folder = estimator.model_dir
+    if first_step(folder) >= total_steps:
+        return
+    try:
         estimator.train(input_fn, max_steps=total_steps)
+    except (ValueError, tf.errors.OpError) as error:
+        _refuse_checkpoint(folder, error)
+        raise
+
+
+def _refuse_checkpoint(folder: str, error: Exception) -> None:
+    """Raises `InputError` if it was the checkpoint's restoring that failed."""
+    message = " ".join(str(error).split())
+    if "estoring from checkpoint failed" in message:
+        raise InputError(
+            f"{folder}: its checkpoint is damaged, or of another model or "
+            f"optimizer ({message[:160]}); name another folder"
+        ) from error
 
 
 def train_and_evaluate(
     estimator,
-    train_input_fn: Callable,
-    eval_input_fn: Callable,
+    train_input_fn: Callable | None,
+    eval_input_fn: Callable | None,
     *,
     total_steps: int,
     eval_steps: int | None,
@@ -139,19 +187,32 @@ def train_and_evaluate(
 ) -> dict:
     """Trains, with an evaluation after every `steps_between` updates.
 
-    On a TPU that is how it is done: `tf.estimator.train_and_evaluate` evaluates
-    at each checkpoint, in the middle of a loop.
+    In turn, as a TPU needs it: `tf.estimator.train_and_evaluate` evaluates at
+    each checkpoint, in the middle of a loop.
+
+    Args:
+        estimator: of `estimator`.
+        train_input_fn: None for an evaluation only.
+        eval_input_fn: None for training only.
+        total_steps: updates of the run.
+        eval_steps: batches of an evaluation; None for all that there are.
+        steps_between: updates between evaluations.
 
     Returns:
-        The metrics of the last evaluation.
+        The metrics of the last evaluation, {} without one.
     """
-    step = first_step(estimator.model_dir)
-    metrics = None
-    while step < total_steps or metrics is None:
-        step = min(step + steps_between, total_steps)
-        train(estimator, train_input_fn, step)
-        metrics = evaluate(estimator, eval_input_fn, eval_steps)
-    return metrics
+    if train_input_fn is None:
+        total_steps = 0
+    step, metrics = first_step(estimator.model_dir), {}
+    while True:
+        # A run that goes on evaluates where an uninterrupted one would.
+        step = min((step // steps_between + 1) * steps_between, total_steps)
+        if train_input_fn:
+            train(estimator, train_input_fn, step)
+        if eval_input_fn:
+            metrics = evaluate(estimator, eval_input_fn, eval_steps)
+        if step >= total_steps:
+            return metrics
 
 
 def evaluate(estimator, input_fn: Callable, steps: int | None) -> dict:
@@ -171,7 +232,11 @@ def evaluate(estimator, input_fn: Callable, steps: int | None) -> dict:
     folder = estimator.model_dir
     if not tf.train.latest_checkpoint(folder):
         raise InputError(f"{folder}: no checkpoint to evaluate; train first")
-    metrics = estimator.evaluate(input_fn, steps=steps)
+    try:
+        metrics = estimator.evaluate(input_fn, steps=steps)
+    except (ValueError, tf.errors.OpError) as error:
+        _refuse_checkpoint(folder, error)
+        raise
     metrics = {name: value.item() for name, value in sorted(metrics.items())}
     write_text(
         os.path.join(folder, "eval_results.txt"),

@@ -74,6 +74,16 @@ class ClippedOptimizer(tf1.train.Optimizer):
         return self.optimizer.variables()
 
 
+def dtype_policy() -> str:
+    """The Keras dtype policy of --precision.
+
+    It is for Keras layers what `tpu.bfloat16_scope` is for `get_variable`:
+    float32 variables that are cast where they are used.
+    """
+    bfloat16 = FLAGS.precision == "bfloat16"
+    return "mixed_bfloat16" if bfloat16 else "float32"
+
+
 def learning_rate(
     global_step: tf.Tensor, total_steps: int, warmup_steps: int
 ) -> tf.Tensor:

@@ -149,6 +149,26 @@ def check_records(
     return examples
 
 
+def count_records(path: str) -> int:
+    """How many records a file has: by its manifest, else by reading it all.
+
+    Raises:
+        InputError: the manifest says that a file is missing, or this one
+            cannot be read.
+    """
+    expected = _expected_count(path)
+    if expected is not None:
+        return expected
+    records = open_records(path, is_compressed([path]))
+    try:
+        count = int(records.reduce(0, lambda n, _: n + 1))
+    except tf.errors.OpError as error:
+        raise InputError(f"{path}: {_first_line(error)}") from error
+    if not count:
+        raise InputError(f"{path}: no record in this file")
+    return count
+
+
 def _expected_count(path: str) -> int | None:
     """What the manifest beside a shard says; None for a foreign file."""
     folder, name = os.path.split(path)
