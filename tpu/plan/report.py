@@ -33,7 +33,7 @@ def heading(plan: Plan) -> str:
     job, where = plan.job, plan.job.where
     options = job.options
     what = f"{job.model}, batch {job.batch_size:,}"
-    if job.model.startswith("bert-"):
+    if job.model.startswith(("bert-", "albert-")):
         what += f" x {options.sequence_length} tokens"
     if ":" not in job.model:
         what += f", {options.optimizer.upper()}, {options.dtype}"

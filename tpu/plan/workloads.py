@@ -14,10 +14,15 @@ import keras
 
 import tf_lamb
 from official_models.common.errors import InputError
+from official_models.nlp.albert import model as albert
 from official_models.nlp.bert import model as bert
 from official_models.vision.resnet import model as resnet
 
-MODELS = (*(f"bert-{size}" for size in bert.SIZES), *resnet.NETWORKS)
+MODELS = (
+    *(f"bert-{size}" for size in bert.SIZES),
+    *(f"albert-{size}" for size in albert.SIZES),
+    *resnet.NETWORKS,
+)
 OPTIMIZERS = ("lamb", "lars", "adamw", "sgd")
 REMAT = ("none", "blocks")
 
@@ -27,11 +32,11 @@ class Options:
     """What of a known model can be chosen.
 
     Attributes:
-        sequence_length: T of BERT, in tokens.
+        sequence_length: T of BERT and ALBERT, in tokens.
         image_size: side of a ResNet's images, in pixels.
         optimizer: of `OPTIMIZERS`.
         dtype: Keras dtype policy.
-        dropout: of BERT, on hidden states and attention.
+        dropout: of BERT and ALBERT, on hidden states and attention.
         rematerialize: "none", or "blocks": each Transformer layer or residual
             block is computed again in the backward pass.
     """
@@ -78,11 +83,10 @@ def make(name: str, options: Options) -> Workload:
             f"--model {name!r}: expected one of {', '.join(MODELS)}, or "
             "module:function"
         )
-    kind = "bert" if name.startswith("bert-") else "resnet"
-    build = {"bert": _bert, "resnet": _resnet}[kind]
+    build = _resnet if name in resnet.NETWORKS else _bert
     scope = contextlib.nullcontext()
     if options.rematerialize == "blocks":
-        scope = keras.RematScope("list_of_layers", layer_names=_BLOCKS[kind])
+        scope = keras.RematScope("list_of_layers", layer_names=_BLOCKS)
     try:
         with scope:
             return build(name, options)
@@ -90,10 +94,12 @@ def make(name: str, options: Options) -> Workload:
         raise InputError(f"--model {name}: {error}") from error
 
 
-_BLOCKS = {
-    "bert": [f"layer_{i}" for i in range(48)],
-    "resnet": [f"block_{i}" for i in range(1, 49)],
-}
+# Of BERT, ALBERT (one, applied again and again) and ResNet.
+_BLOCKS = [
+    *(f"layer_{i}" for i in range(48)),
+    "inner_group_0",
+    *(f"block_{i}" for i in range(1, 49)),
+]
 
 
 def _optimizer(name, exclusions):
@@ -120,16 +126,28 @@ def _array(*shape, dtype="int32"):
 
 def _bert(name, options):
     length = options.sequence_length
-    config = bert.BertConfig.of_size(
-        name.removeprefix("bert-"),
+    kind, _, size = name.partition("-")
+    config_class, build, pair = {
+        "bert": (bert.BertConfig, bert.bert_pretrainer, "next_sentence"),
+        "albert": (
+            albert.AlbertConfig,
+            albert.albert_pretrainer,
+            "sentence_order",
+        ),
+    }[kind]
+    config = config_class.of_size(
+        size,
         max_position_embeddings=max(512, length),
         hidden_dropout=options.dropout,
         attention_dropout=options.dropout,
     )
-    model = bert.bert_pretrainer(config, dtype=options.dtype)
+    model = build(config, dtype=options.dtype)
     model.compile(
         _optimizer(options.optimizer, ["LayerNorm", "bias"]),
-        loss=bert.pretraining_losses(),
+        loss={
+            head: bert.SparseCrossEntropy(name=head)
+            for head in ("masked_lm", pair)
+        },
     )
     model.optimizer.build(model.trainable_variables)
     predictions = math.ceil(0.15 * length)
@@ -140,11 +158,11 @@ def _bert(name, options):
         x["masked_lm_positions"] = _array(size, predictions)
         y = {
             "masked_lm": _array(size, predictions),
-            "next_sentence": _array(size),
+            pair: _array(size),
         }
         weight = {
             "masked_lm": _array(size, predictions, dtype="float32"),
-            "next_sentence": _array(size, dtype="float32"),
+            pair: _array(size, dtype="float32"),
         }
         return x, y, weight
 

@@ -44,13 +44,18 @@ class MaskedLM(BertLayer):
     the word embeddings.
     """
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of the hidden states and of the word embeddings."""
+        return self.config.hidden_size, self.config.hidden_size
+
     def build(self, input_shape=None):
-        size = self.config.hidden_size
+        hidden, size = self.widths
         self.output_bias = self.add_bias("output_bias", self.config.vocab_size)
         self.transform = self.child(Dense, size, name="dense")
         self.norm = self.child(LayerNorm, name="LayerNorm")
         with ops.name_scope("transform"):
-            ops.build_child(self.transform, (None, size))
+            ops.build_child(self.transform, (None, hidden))
             ops.build_child(self.norm, None)
 
     def call(self, sequence, positions, words):
@@ -59,7 +64,7 @@ class MaskedLM(BertLayer):
         )  # [B, P, T]
         x = ops.matmul(one_hot, sequence)  # [B, P, H]
         # Flat, since XLA on CPU is slow to sum [B, P, V] over two axes.
-        x = ops.reshape(x, (-1, self.config.hidden_size))  # [B P, H]
+        x = ops.reshape(x, (-1, self.widths[0]))  # [B P, H]
         x = self.norm(gelu(self.transform(x), self.config.gelu))
         logits = ops.matmul(x, ops.transpose(words))  # [B P, V]
         logits = ops.cast(logits, self.variable_dtype)

@@ -15,9 +15,20 @@ if importlib.util.find_spec("libtpu") is None:
 import tpu.plan  # noqa: F401
 
 # isort: split
+import jax
+
 from official_models.common.errors import InputError
 from tests.tpu.plan import linear
-from tpu.plan import compiler, planner, recipes, report, sweep, workloads
+from tpu.plan import (
+    chips,
+    compiler,
+    planner,
+    recipes,
+    report,
+    sweep,
+    train_step,
+    workloads,
+)
 
 DEVICES = 8  # of v3:2x2
 BATCH = 1024
@@ -118,6 +129,28 @@ def test_bert_and_its_rematerialisation():
     # The same model, which the program computes in part twice.
     assert second.model_flops == first.model_flops
     assert second.program.flops > 1.05 * first.program.flops
+
+
+@pytest.mark.parametrize("name", ["albert-base", "resnet8_cifar"])
+def test_known_models_trace(name):
+    options = workloads.Options(
+        sequence_length=8, image_size=32, optimizer="lars"
+    )
+    workload = workloads.make(name, options)
+    where = chips.parse("v3:2x2")
+    traced = train_step.trace(workload, 16, compiler.devices(where))
+    flops = train_step.model_flops(traced.jaxpr)
+    # A forward pass and about two for the gradients.
+    forward = train_step.model_flops(
+        jax.make_jaxpr(
+            lambda x: workload.model.stateless_call(
+                workload.model.trainable_variables,
+                workload.model.non_trainable_variables,
+                x,
+            )[0]
+        )(workload.batch(16)[0])
+    )
+    assert 2.8 * forward < flops <= 3 * forward
 
 
 def _pretend(bytes_each, limit, compiled):

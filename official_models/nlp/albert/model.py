@@ -1,0 +1,218 @@
+"""ALBERT (Lan et al., 2019): BERT with one layer, applied again and again.
+
+Axes: B batch, T tokens, E embedding, H hidden, V vocabulary, P predictions per
+sequence.
+
+Word, position and segment embeddings have E columns and are projected to H;
+all Transformer layers share their weights. Paths are those of the published
+checkpoints, such as
+`bert/encoder/transformer/group_0/inner_group_0/attention/self/query/kernel`,
+up to the numbers in the names of a layer's dense parts.
+
+References:
+    https://arxiv.org/abs/1909.11942, sections 3.1 and 3.2, table 1
+"""
+
+import dataclasses
+
+import keras
+
+from official_models.common import ops
+from official_models.nlp.bert.layers import (
+    MASKED_LOGIT,
+    BertConfig,
+    BertLayer,
+    Dense,
+    Embeddings,
+    TransformerLayer,
+    register,
+)
+from official_models.nlp.bert.model import MaskedLM, NextSentence
+
+__all__ = ["SIZES", "AlbertConfig", "albert_pretrainer"]
+
+# Layers, hidden, heads, intermediate; E is 128 in all.
+SIZES = {
+    "base": (12, 768, 12, 3072),
+    "large": (24, 1024, 16, 4096),
+    "xlarge": (24, 2048, 16, 8192),
+    "xxlarge": (12, 4096, 64, 16384),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AlbertConfig(BertConfig):
+    """Sizes and rates of one ALBERT: those of a BERT, and E.
+
+    Args:
+        embedding_size: E.
+    """
+
+    embedding_size: int = 128
+
+    @classmethod
+    def of_size(
+        cls, name: str, vocab_size: int = 30000, **changes
+    ) -> "AlbertConfig":
+        """The published size `name` of `SIZES`, with `changes` on top.
+
+        Raises:
+            ValueError: no such size.
+        """
+        if name not in SIZES:
+            raise ValueError(
+                f"size: got {name!r}, expected one of {', '.join(SIZES)}"
+            )
+        fields = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
+        published = dict(zip(fields, SIZES[name]), vocab_size=vocab_size)
+        return cls(**{**published, **changes})
+
+    @property
+    def narrow(self) -> BertConfig:
+        """The configuration of what is E wide in place of H."""
+        fields = {f.name for f in dataclasses.fields(BertConfig)}
+        values = {k: v for k, v in vars(self).items() if k in fields}
+        return BertConfig(
+            **{**values, "hidden_size": self.embedding_size, "num_heads": 1}
+        )
+
+
+class _AlbertLayer(BertLayer):
+    """A layer whose configuration has an E."""
+
+    def narrow_child(self, cls, *args, **kwargs):
+        """Makes a layer that is E wide."""
+        return cls(
+            *args,
+            self.config.narrow,
+            self.seed,
+            dtype=self.dtype_policy,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_config(cls, config):
+        return super(BertLayer, cls).from_config(
+            {**config, "config": AlbertConfig(**config["config"])}
+        )
+
+
+@register
+class Albert(_AlbertLayer):
+    """The encoder as one layer, named "bert" as in the published code.
+
+    Call arguments and results are those of `official_models.nlp.bert`'s `Bert`,
+    but that the word embeddings are [V, E].
+    """
+
+    def build(self, input_shape=None):
+        config = self.config
+        self.embeddings = self.narrow_child(Embeddings, name="embeddings")
+        self.projection = self.child(
+            Dense, config.hidden_size, name="embedding_hidden_mapping_in"
+        )
+        self.layer = self.child(TransformerLayer, name="inner_group_0")
+        self.pooler = self.child(Dense, config.hidden_size, name="dense")
+        ops.build_child(self.embeddings, None)
+        with ops.name_scope("encoder"):
+            ops.build_child(
+                self.projection, (None, None, config.embedding_size)
+            )
+            with ops.name_scope("transformer"), ops.name_scope("group_0"):
+                ops.build_child(self.layer, None)
+        with ops.name_scope("pooler"):
+            ops.build_child(self.pooler, (None, config.hidden_size))
+
+    def call(self, input_ids, input_mask, segment_ids):
+        mask = ops.cast(input_mask, self.compute_dtype)
+        bias = (1.0 - mask[:, None, None, :]) * MASKED_LOGIT  # [B, 1, 1, T]
+        x = self.projection(self.embeddings(input_ids, segment_ids))
+        for _ in range(self.config.num_layers):
+            x = self.layer(x, bias)
+        pooled = ops.tanh(self.pooler(x[:, 0]))
+        words = ops.convert_to_tensor(self.embeddings.word_embeddings)
+        return x, pooled, ops.cast(words, self.compute_dtype)
+
+    def compute_output_spec(self, input_ids, input_mask, segment_ids):
+        batch, num_tokens = input_ids.shape
+        config = self.config
+        return tuple(
+            keras.KerasTensor(shape, self.compute_dtype)
+            for shape in (
+                (batch, num_tokens, config.hidden_size),
+                (batch, config.hidden_size),
+                (config.vocab_size, config.embedding_size),
+            )
+        )
+
+
+@register
+class AlbertMaskedLM(_AlbertLayer, MaskedLM):
+    """BERT's, from hidden states H wide to word embeddings E wide."""
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        return self.config.hidden_size, self.config.embedding_size
+
+    def child(self, cls, *args, **kwargs):
+        return self.narrow_child(cls, *args, **kwargs)
+
+
+@register
+class AlbertHeads(_AlbertLayer):
+    """Masked tokens and sentence order as one layer, named "cls".
+
+    Sentence order has two logits: 0 as written, 1 swapped (section 3.1).
+    """
+
+    def build(self, input_shape=None):
+        self.masked_lm = self.child(AlbertMaskedLM, name="predictions")
+        self.sentence_order = self.child(NextSentence, name="seq_relationship")
+        ops.build_child(self.masked_lm, None)
+        ops.build_child(self.sentence_order, None)
+
+    def call(self, sequence, pooled, words, positions):
+        return {
+            "masked_lm": self.masked_lm(sequence, positions, words),
+            "sentence_order": self.sentence_order(pooled),
+        }
+
+    def compute_output_spec(self, sequence, pooled, words, positions):
+        predicted = (*positions.shape, self.config.vocab_size)  # [B, P, V]
+        return {
+            "masked_lm": keras.KerasTensor(predicted, self.variable_dtype),
+            "sentence_order": keras.KerasTensor(
+                (pooled.shape[0], 2), self.variable_dtype
+            ),
+        }
+
+
+def albert_pretrainer(
+    config: AlbertConfig, *, seed: int = 0, dtype=None
+) -> keras.Model:
+    """The encoder with the masked-token and sentence-order heads.
+
+    Args:
+        config: sizes and rates.
+        seed: fixes the initial weights and the dropout masks.
+        dtype: Keras dtype policy; None is the global one.
+
+    Returns:
+        A model from `input_ids`, `input_mask`, `segment_ids` [B, T] and
+        `masked_lm_positions` [B, P], int32, to the logits `masked_lm`
+        [B, P, V] and `sentence_order` [B, 2], float32.
+    """
+    tokens, positions = (
+        {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+        for names in (
+            ("input_ids", "input_mask", "segment_ids"),
+            ("masked_lm_positions",),
+        )
+    )
+    albert = Albert(config, seed, name="bert", dtype=dtype)
+    heads = AlbertHeads(config, seed, name="cls", dtype=dtype)
+    return keras.Model(
+        {**tokens, **positions},
+        heads(*albert(**tokens), positions["masked_lm_positions"]),
+        name="albert_pretrainer",
+    )
