@@ -38,6 +38,7 @@ class QuestionAnswering:
 
     def __init__(self, tokenizer, max_seq_length: int):
         self.tokenizer, self.max_seq_length = tokenizer, max_seq_length
+        self._answered = None
         self.lengths = dict.fromkeys(
             ("unique_ids", "start_positions", "end_positions"), 1
         )
@@ -130,7 +131,8 @@ class QuestionAnswering:
 
     def predict(self, estimator, input_fn_of) -> None:
         """Answers --predict_file, as the published script does."""
-        self._answer(estimator, input_fn_of)
+        if not self._answered:
+            self._answer(estimator, input_fn_of)
 
     def _answer(self, estimator, input_fn_of):
         """Questions and answers; writes the latter's three files."""
@@ -161,7 +163,8 @@ class QuestionAnswering:
         _write_json("nbest_predictions.json", found.nbest)
         if FLAGS.version_2_with_negative:
             _write_json("null_odds.json", found.null_odds)
-        return questions, found
+        self._answered = questions, found
+        return self._answered
 
 
 def _has_answer(question: squad.Question) -> bool:

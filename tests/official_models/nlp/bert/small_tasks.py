@@ -46,29 +46,30 @@ def _write(path, lines, encoding="utf-8"):
 
 
 def squad(number, negative=False):
-    """SQuAD's JSON: where somebody lives, of `number` paragraphs."""
+    """SQuAD's JSON: where Anna lives, `number` times.
+
+    Where `negative`, as many paragraphs follow that do not say it.
+    """
     paragraphs = []
     for i in range(number):
         here, there = PLACES[i % 6], PLACES[(i + 2) % 6]
-        context = f"Anna lives in {here} . Bob was in {there} , not in Lima ."
-        entries = [
-            {
-                "id": f"q{i}",
-                "question": "Where is Anna ?",
-                "answers": [{"text": here, "answer_start": 14}],
-            }
-        ]
+        rest = f"Bob was in {there} , not in Lima ."
+        entry = {
+            "id": f"q{i}",
+            "question": "Where is Anna ?",
+            "answers": [{"text": here, "answer_start": 14}],
+        }
+        context = f"Anna lives in {here} . {rest}"
+        paragraphs.append({"context": context, "qas": [entry]})
         if negative:
-            entries[0]["is_impossible"] = False
-            entries.append(
-                {
-                    "id": f"n{i}",
-                    "question": "Who was it ?",
-                    "answers": [],
-                    "is_impossible": True,
-                }
-            )
-        paragraphs.append({"context": context, "qas": entries})
+            entry["is_impossible"] = False
+            other = {
+                "id": f"n{i}",
+                "question": "Where is Anna ?",
+                "answers": [],
+                "is_impossible": True,
+            }
+            paragraphs.append({"context": rest, "qas": [other]})
     data = [{"title": "places", "paragraphs": paragraphs}]
     return {"version": "2.0" if negative else "1.1", "data": data}
 
