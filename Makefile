@@ -89,7 +89,7 @@ EVERY_KERAS = tests/official_models/vision/resnet/test_forward.py \
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/doors $(EVERY_KERAS)
 
-test-tf215: .venv-tf215/ready
+test-tf215: .venv-tf215/ready .venv/ready
 	KERAS_BACKEND=tensorflow $(PY_TF215) $(PYTEST) tests/keras2 tests/v1 \
 		tests/doors tests/tpu/estimator $(EVERY_KERAS)
 

@@ -142,6 +142,15 @@ def test_the_planner_needs_no_tensorflow(path):
     assert all(n.endswith((".model", ".common.errors")) for n in models)
 
 
+@pytest.mark.parametrize("path", _files("tpu/*.py"), ids=lambda p: p.stem)
+def test_tpu_jobs(path):
+    ours = {f"tf_lamb.{n}" for n in ("v1", "schedules", "rules")}
+    for name in _ours_and_frameworks(path):
+        assert name in {"tensorflow"} | ours or name.startswith(
+            "official_models."
+        ), name
+
+
 def test_nobody_unpickles_or_evaluates():
     for path in [
         path

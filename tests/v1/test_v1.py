@@ -379,6 +379,27 @@ def test_unmatched_pattern_empty_list_and_describe():
         assert "w" in optimizer.describe()
 
 
+def test_trust_ratios_of_adapted_variables():
+    """Without memory an update's elements are signs: |x| / sqrt(size)."""
+    graph = Graph(
+        lambda: v1.LAMBOptimizer(
+            0.01, 0.0, 0.0, exclude_from_layer_adaptation=["bias"]
+        )
+    )
+    optimizer = graph.optimizer
+    adapted = {n for n, t in optimizer.treatments.items() if t.adapt}
+    assert 0 < len(adapted) < len(graph.variables)
+    feed = {graph.grads[n]: g for n, g in problems.gradients(0).items()}
+    before = graph.values()
+    found, _ = graph.session.run([optimizer.trust_ratios, graph.train], feed)
+    assert found.keys() == adapted
+    for name, ratio in found.items():
+        x = before[name]
+        assert ratio == pytest.approx(
+            np.linalg.norm(x) / np.sqrt(x.size) or 1.0, rel=1e-4
+        )
+
+
 def test_no_gradient_at_all_and_bad_arguments():
     with pytest.raises(ValueError, match="No gradients provided"):
         v1.LAMBOptimizer(0.1).apply_gradients([(None, tf.Variable(1.0))])

@@ -60,7 +60,7 @@ def write_inputs(folder: Path) -> None:
     (folder / "no_dropout.json").write_text(json.dumps({**CONFIG, **none}))
 
 
-def shapes() -> dict[str, tuple]:
+def shapes(layers=CONFIG["num_hidden_layers"]) -> dict[str, tuple]:
     """The published names of this BERT's variables, and their shapes."""
     h, i = CONFIG["hidden_size"], CONFIG["intermediate_size"]
 
@@ -83,7 +83,7 @@ def shapes() -> dict[str, tuple]:
         "cls/seq_relationship/output_weights": (2, h),
         "cls/seq_relationship/output_bias": (2,),
     }
-    for layer in range(CONFIG["num_hidden_layers"]):
+    for layer in range(layers):
         path = f"bert/encoder/layer_{layer}"
         for name in ("query", "key", "value"):
             found |= dense(f"{path}/attention/self/{name}", h, h)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from official_models.common.errors import InputError
-from official_models.nlp.bert import data, records
+from official_models.nlp.bert import data, record_files, records
 from tests.official_models.scripts import refusal
 
 CLS, SEP, MASK = 2, 3, 4
@@ -209,3 +209,18 @@ def test_mixed_compression_is_refused(tmp_path):
         *_write(tmp_path / "b", compression="gzip"),
     ]
     refusal(lambda: _check(*paths), "*.gz")
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_counts_with_a_manifest_and_without(tmp_path, compression):
+    paths = _write(tmp_path / "a", num_shards=3, compression=compression)
+    counts = [record_files.count_records(str(path)) for path in paths]
+    assert counts == [17, 17, 16]
+    foreign = tmp_path / paths[0].name.replace("examples", "foreign")
+    foreign.write_bytes(paths[0].read_bytes())
+    assert record_files.count_records(str(foreign)) == 17
+    if compression == "none":
+        foreign.write_bytes(paths[0].read_bytes()[:-1])
+        refusal(lambda: record_files.count_records(str(foreign)), foreign)
+    foreign.write_bytes(b"")
+    refusal(lambda: record_files.count_records(str(foreign)), foreign)

@@ -1,0 +1,59 @@
+"""The Keras side of a comparison: LAMB by Keras 3 on the job's records.
+
+    python -m tests.tpu.estimator.keras_fit FOLDER STEPS
+
+Trains BERT of `no_dropout.json` from `published.ckpt` on the batches that
+`tpu.bert_pretraining` reads, and prints the loss of each step as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+import tf_lamb
+from official_models.nlp.bert import config_file, model, records
+from tests.tpu.estimator.bert_job import P, T, V
+
+
+def main(folder: Path, steps: int) -> None:
+    tf.random.set_seed(1)  # the order of records is also a function of it
+    config = config_file.read_config(str(folder / "no_dropout.json"))
+    bert = model.bert_pretrainer(config)
+    for variable in bert.trainable_variables:
+        value = tf.train.load_variable(
+            str(folder / "published.ckpt"), variable.path
+        )
+        variable.assign(value)
+    bert.compile(
+        tf_lamb.LAMB(
+            tf_lamb.WarmupPolynomial(0.02, steps, 4),
+            weight_decay=0.01,
+            exclude_from_weight_decay=("LayerNorm", "bias"),
+            global_clipnorm=1.0,
+        ),
+        loss=model.pretraining_losses(),
+        jit_compile=False,
+    )
+    batches = records.read_records(
+        [folder / "records"],
+        batch_size=8,
+        max_seq_length=T,
+        max_predictions=P,
+        vocab_size=V,
+        first_step=0,
+        last_step=steps,
+        seed=1,
+    )
+    losses = []
+    for batch in batches:
+        bert.reset_metrics()
+        losses.append(
+            float(bert.train_on_batch(*batch, return_dict=True)["loss"])
+        )
+    print(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,230 @@
+"""BERT's pretraining job on this machine: trained, killed, resumed, served."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from official_models.nlp.bert import config_file, model, records
+from tests.official_models.scripts import flags_of, refusal
+from tests.official_models.scripts import run as run_here
+from tests.tpu.estimator import bert_job
+from tpu import bert_pretraining
+
+STEPS = 40
+KERAS_3 = Path(__file__).parents[3] / ".venv/bin/python"
+TRAINING = (
+    *("--do_train", "--do_eval", f"--num_train_steps={STEPS}"),
+    *("--max_eval_steps=5", "--save_checkpoints_steps=5", "--log_every=10"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    bert_job.write_inputs(folder)
+    bert_job.write_checkpoint(folder / "published.ckpt", moments=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """A run with dropout, to its end; what it printed."""
+    return bert_job.run(
+        folder, "whole", *TRAINING, "--export_dir", folder / "export"
+    )
+
+
+def _kill_at_step(folder, step):
+    """Kills the run `folder/killed` once it has saved `step`."""
+    with open(folder / "log", "w") as log:
+        job = subprocess.Popen(
+            bert_job.command(folder, "killed", *TRAINING),
+            cwd=bert_job.ROOT,
+            env=bert_job.environment(),
+            stdout=log,
+            stderr=log,
+        )
+        end = time.monotonic() + 200
+        saved = folder / "killed" / f"model.ckpt-{step}.index"
+        while not saved.exists() and time.monotonic() < end:
+            assert job.poll() is None, (folder / "log").read_text()[-3000:]
+            time.sleep(0.005)
+        job.send_signal(signal.SIGKILL)
+        assert job.wait() == -signal.SIGKILL
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(folder, whole):
+    _kill_at_step(folder, 10)
+    last = tf.train.latest_checkpoint(str(folder / "killed"))
+    assert 5 <= bert_job.step_of(last) < STEPS
+    printed = bert_job.run(folder, "killed", *TRAINING)
+    expected = bert_job.weights(folder / "whole")
+    actual = bert_job.weights(folder / "killed")
+    assert expected.keys() == actual.keys()
+    assert expected["global_step"] == STEPS
+    for name, value in expected.items():
+        np.testing.assert_array_equal(actual[name], value, name)
+    assert printed in whole  # the same metrics, without the SavedModel's path
+
+
+def _eval_batches(folder):
+    return records.read_records(
+        [folder / "records"],
+        batch_size=10,
+        max_seq_length=bert_job.T,
+        max_predictions=bert_job.P,
+        vocab_size=bert_job.V,
+        first_step=0,
+        last_step=5,
+        seed=0,
+        shuffle=False,
+    )
+
+
+def test_the_served_model_is_the_trained_one_and_its_metrics_are_right(
+    folder, whole
+):
+    served = tf.saved_model.load(whole.strip().split("\n")[-1])
+    served = served.signatures["serving_default"]
+    bert = model.bert_pretrainer(
+        config_file.read_config(str(folder / "config.json"))
+    )
+    weights = bert_job.weights(folder / "whole")
+    for variable in bert.trainable_variables:
+        variable.assign(weights[variable.name.split(":")[0]])
+    nll, right, weight = [], [], []
+    for x, y, w in _eval_batches(folder):
+        expected = bert(x)
+        for name, logits in served(**x).items():
+            np.testing.assert_allclose(logits, expected[name], atol=1e-5)
+        logits = expected["masked_lm"].numpy()
+        label = y["masked_lm"].numpy()[..., None]
+        top = logits.max(-1)
+        picked = np.take_along_axis(logits, label, -1)[..., 0]
+        total = np.exp(logits - top[..., None]).sum(-1)
+        nll.append(np.log(total) + top - picked)
+        right.append(picked == top)
+        weight.append(w["masked_lm"].numpy())
+    text = (folder / "whole/eval_results.txt").read_text()
+    metrics = dict(line.split(" = ") for line in text.splitlines())
+    for name, values in (("loss", nll), ("accuracy", right)):
+        expected = np.average(values, weights=weight)
+        assert float(metrics[f"masked_lm_{name}"]) == pytest.approx(
+            expected, abs=1e-5
+        )
+    assert {"next_sentence_loss", "next_sentence_accuracy"} <= metrics.keys()
+
+
+def test_summaries(folder, whole):
+    found = bert_job.summaries(folder / "whole")
+    for values in found.values():
+        assert list(values) == [10, 20, 30, 40]
+    rates = found["learning_rate"]
+    # Of the step that the summary ends: number s - 1, after 4 of warmup.
+    for step, rate in rates.items():
+        assert rate == pytest.approx(0.02 * (STEPS - (step - 1)) / 36)
+    parts = [found["masked_lm_loss"], found["next_sentence_loss"]]
+    for step, loss in found["loss"].items():
+        assert loss == pytest.approx(sum(p[step] for p in parts), rel=1e-5)
+    assert min(found["gradient_norm"].values()) > 0
+    ratios = {n.split("/", 1)[1] for n in found if n.startswith("trust_ratio/")}
+    assert ratios == {
+        name
+        for name in bert_job.shapes()
+        if "LayerNorm" not in name and "bias" not in name
+    }
+
+
+def test_losses_are_those_of_keras_fit(folder):
+    """Keras 3 on TensorFlow 2.21, on the same records and first weights."""
+    if not KERAS_3.exists():
+        pytest.skip("no .venv with Keras 3: make .venv")
+    steps = 20
+    (folder / "config.json").rename(folder / "dropout.json")
+    (folder / "no_dropout.json").rename(folder / "config.json")
+    try:
+        bert_job.run(
+            folder,
+            "same",
+            *("--do_train", f"--num_train_steps={steps}", "--log_every=1"),
+            *("--init_checkpoint", folder / "published.ckpt"),
+        )
+    finally:
+        (folder / "config.json").rename(folder / "no_dropout.json")
+        (folder / "dropout.json").rename(folder / "config.json")
+    done = subprocess.run(
+        [
+            *(KERAS_3, "-m", "tests.tpu.estimator.keras_fit"),
+            *(str(folder), str(steps)),
+        ],
+        cwd=bert_job.ROOT,
+        env={**bert_job.environment(), "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = json.loads(done.stdout)
+    losses = bert_job.summaries(folder / "same")["loss"]
+    assert list(losses) == list(range(1, steps + 1))
+    np.testing.assert_allclose(list(losses.values()), expected, atol=1e-5)
+    assert np.std(expected) > 0.01
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        ((), ["nothing to do", "--do_train"]),
+        (["--do_eval"], ["no checkpoint to evaluate"]),
+        (["--do_train", "--max_seq_length=25"], ["25", "24 positions"]),
+        (["--do_train", "--max_seq_length=12"], ["input_ids", "16", "12"]),
+        (["--do_train", "--input_file=none"], ["no record file", "none"]),
+        (["--do_train", "--bert_config_file=none"], ["none", "bert_config"]),
+        (["--do_train", "--tpu_name=t"], ["--tpu_name t", "--use_tpu"]),
+        (["--do_train", "--use_tpu"], ["--tpu_name or --master"]),
+        (
+            ["--do_train", "--use_tpu", "--tpu=t", "--train_batch_size=12"],
+            ["--train_batch_size 12", "--num_tpu_cores 8"],
+        ),
+    ],
+    ids=lambda value: value[-1].lstrip("-") if value else "nothing",
+)
+def test_refusals(folder, tmp_path, monkeypatch, arguments, parts):
+    # It would hold for all later tests of this process.
+    monkeypatch.setattr(
+        tf.config.experimental, "enable_op_determinism", lambda: None
+    )
+    given = bert_job.command(folder, "refused", *arguments)[3:]
+    with flags_of(bert_pretraining):
+        refusal(lambda: run_here(bert_pretraining, *given), *parts)
+
+
+def test_a_refusal_ends_with_status_2(folder):
+    done = subprocess.run(
+        bert_job.command(folder, "refused", "--optimizer=sgdd"),
+        cwd=bert_job.ROOT,
+        env={**bert_job.environment(), "PYTHONUNBUFFERED": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().split("\n")[-1].startswith("error: ")
+    assert os.linesep not in done.stdout
+
+
+def test_readme_names_every_flag():
+    text = (bert_job.ROOT / "tpu/README.md").read_text()
+    before = set(flags.FLAGS)
+    with flags_of(bert_pretraining):
+        ours = set(flags.FLAGS) - before
+    assert {"use_tpu", "optimizer"} <= ours
+    assert [name for name in sorted(ours) if f"`--{name}`" not in text] == []
