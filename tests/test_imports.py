@@ -53,6 +53,8 @@ TF_LAMB = {
 }
 DATA = (
     *("corpus", "data", "masking", "packing", "record_files", "records"),
+    # Of fine-tuning.
+    *("finetuning_records", "glue", "squad", "squad_answers", "sst2"),
     # The images'.
     *("batches", "cifar10_files", "jpeg_archive", "plain_pickle"),
     *("corrupt_records", "imagenet", "imagenet_images", "imagenet_shards"),
@@ -116,7 +118,7 @@ def test_reference_models(path):
     if path.stem in DATA or path.stem == "shakespeare":
         assert not any(n.startswith("tf_lamb") for n in imported)
         assert imported & FRAMEWORKS <= {"tensorflow"}
-    if path.stem in ("model", "layers", "blocks"):
+    if path.stem in ("model", "layers", "blocks", "heads"):
         assert imported <= {
             "keras",
             "official_models.common.ops",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from absl import flags
@@ -137,16 +137,26 @@ def files_of_host(params: dict, files: list[str]) -> tuple[int, list[str]]:
     Raises:
         InputError: there are fewer files than hosts.
     """
-    context = params.get("context")
-    if context is None:
-        return 0, files
-    _, index, count, _ = context.current_input_fn_deployment()
+    index, count = host_of(params)
     if len(files) < count:
         raise InputError(
             f"{files[0]} ...: {len(files)} files for {count} hosts; expected "
             "at least one for each: write the records in more files"
         )
     return index, files[index::count]
+
+
+def host_of(params: dict) -> tuple[int, int]:
+    """Index of the host that an input function is called for, of how many.
+
+    Args:
+        params: of the input function.
+    """
+    context = params.get("context")
+    if context is None:
+        return 0, 1
+    _, index, count, _ = context.current_input_fn_deployment()
+    return index, count
 
 
 def train(estimator, input_fn: Callable, total_steps: int) -> None:
@@ -243,6 +253,29 @@ def evaluate(estimator, input_fn: Callable, steps: int | None) -> dict:
         "".join(f"{name} = {value}\n" for name, value in metrics.items()),
     )
     return metrics
+
+
+def predict(estimator, input_fn: Callable) -> Iterator[dict]:
+    """Predictions of the last checkpoint, by example.
+
+    Args:
+        estimator: of `estimator`, with `predict_batch_size`.
+        input_fn: finite, in full batches.
+
+    Yields:
+        {name: array}, without the batch axis.
+
+    Raises:
+        InputError: there is no checkpoint, or one of another model.
+    """
+    folder = estimator.model_dir
+    if not tf.train.latest_checkpoint(folder):
+        raise InputError(f"{folder}: no checkpoint to predict by; train first")
+    try:
+        yield from estimator.predict(input_fn)
+    except (ValueError, tf.errors.OpError) as error:
+        _refuse_checkpoint(folder, error)
+        raise
 
 
 def write_text(path: str, text: str) -> None:

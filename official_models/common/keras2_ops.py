@@ -17,6 +17,7 @@ __all__ = [
     "Dropout",
     "UNCAST",
     "add",
+    "add_root_weight",
     "add_statistic",
     "assign_statistic",
     "average_pool",
@@ -118,6 +119,18 @@ def build_child(layer: keras.layers.Layer, input_shape: tuple) -> None:
         layer.build(input_shape)
     # Else its first call builds it again.
     layer.built = True
+
+
+def add_root_weight(
+    layer: keras.layers.Layer, name: str, shape: tuple, initializer
+):
+    """Makes a trainable weight whose name is `name` and no more.
+
+    To be called in a layer's `__init__`, outside of any name scope.
+    """
+    return layer.add_weight(
+        name=name, shape=shape, initializer=initializer, **UNCAST
+    )
 
 
 def add_statistic(

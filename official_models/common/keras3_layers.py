@@ -9,6 +9,7 @@ import keras
 __all__ = [
     "Dropout",
     "UNCAST",
+    "add_root_weight",
     "add_statistic",
     "assign_statistic",
     "build_child",
@@ -50,6 +51,23 @@ def build_child(layer: keras.layers.Layer, input_shape: tuple) -> None:
         input_shape: of its input; None where a size is not known.
     """
     layer.build(input_shape)
+
+
+def add_root_weight(
+    layer: keras.layers.Layer, name: str, shape: tuple, initializer
+):
+    """Makes a trainable weight whose path is `name` and no more.
+
+    To be called in a layer's `__init__`, outside of any name scope; assign the
+    result to one of the layer's attributes. It is not cast in mixed precision.
+    """
+    return keras.Variable(
+        initializer,
+        shape=shape,
+        dtype=layer.variable_dtype,
+        autocast=False,
+        name=name,
+    )
 
 
 def add_statistic(

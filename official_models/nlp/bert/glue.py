@@ -1,0 +1,327 @@
+"""The classification tasks of GLUE, in the files they are published as.
+
+Axes: N examples, T tokens.
+
+STS-B, whose labels are real numbers, is left out.
+
+References:
+    https://arxiv.org/abs/1804.07461
+    https://arxiv.org/abs/1810.04805, section 4.1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from official_models.common.errors import InputError
+
+BINARY = ("0", "1")
+ENTAILMENT = ("entailment", "not_entailment")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One task, and how its files look.
+
+    Args:
+        folder: that GLUE's archive unpacks to.
+        labels: in the order of the published code, which is that of logits.
+        texts: head line's names of the columns with the one or two texts.
+        label: head line's name of the column with the label.
+        metrics: beside the accuracy, "f1" and "matthews".
+        columns: of labelled files without a head line.
+        files: names of a split's file, the best first, by split; a split that
+            is not here is in `<split>.tsv`.
+        may_break: lines with too few columns are known, and passed over.
+    """
+
+    folder: str
+    labels: tuple[str, ...]
+    texts: tuple[str, ...]
+    label: str = "label"
+    metrics: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    files: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    may_break: bool = False
+
+    @property
+    def dev_splits(self) -> tuple[str, ...]:
+        """The splits to evaluate on: two for MNLI."""
+        two = tuple(name for name in self.files if name.startswith("dev_"))
+        return two or ("dev",)
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The splits to predict."""
+        return tuple(f"test{name[3:]}" for name in self.dev_splits)
+
+
+_PAIR = ("sentence1", "sentence2")
+TASKS = {
+    "cola": Task(
+        "CoLA",
+        BINARY,
+        ("sentence",),
+        metrics=("matthews",),
+        columns=("source", "label", "mark", "sentence"),
+    ),
+    "sst-2": Task(
+        "SST-2",
+        BINARY,
+        ("sentence",),
+        files={
+            "train": ("train_full.tsv", "train.tsv"),
+            "test": ("test-labeled.tsv", "test.tsv"),
+        },
+    ),
+    "mrpc": Task(
+        "MRPC",
+        BINARY,
+        ("#1 String", "#2 String"),
+        "Quality",
+        metrics=("f1",),
+        files={
+            "train": ("train.tsv", "msr_paraphrase_train.txt"),
+            # Microsoft's release has no dev split; GLUE cut one from its
+            # training set.
+            "dev": ("dev.tsv", "msr_paraphrase_test.txt"),
+            "test": ("test.tsv", "msr_paraphrase_test.txt"),
+        },
+    ),
+    "qqp": Task(
+        "QQP",
+        BINARY,
+        ("question1", "question2"),
+        "is_duplicate",
+        metrics=("f1",),
+        may_break=True,
+    ),
+    "mnli": Task(
+        "MNLI",
+        ("contradiction", "entailment", "neutral"),
+        _PAIR,
+        "gold_label",
+        files={
+            f"{split}_{kind}": (f"{split}_{kind}.tsv",)
+            for split in ("dev", "test")
+            for kind in ("matched", "mismatched")
+        },
+    ),
+    "qnli": Task("QNLI", ENTAILMENT, ("question", "sentence")),
+    "rte": Task("RTE", ENTAILMENT, _PAIR),
+    "wnli": Task("WNLI", BINARY, _PAIR),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One example.
+
+    Args:
+        texts: one or two.
+        label: index in `Task.labels`; None where the file has none.
+    """
+
+    texts: tuple[str, ...]
+    label: int | None
+
+
+def task_of(name: str) -> Task:
+    """The task of a name, in any case; "SST2" is "SST-2".
+
+    Raises:
+        InputError: no such task.
+    """
+    key = {"sst2": "sst-2"}.get(name.lower(), name.lower())
+    if key not in TASKS:
+        raise InputError(
+            f"--task_name {name}: expected one of {', '.join(TASKS)}, squad"
+        )
+    return TASKS[key]
+
+
+def read_split(
+    data_dir, task: Task, split: str, *, labelled: bool = True
+) -> tuple[list[Example], list[int]]:
+    """The examples of a split.
+
+    Args:
+        data_dir: folder with the task's files, or one that has the task's
+            folder in it.
+        task: one of `TASKS`.
+        split: "train", "dev" or "test"; for MNLI "dev_matched" and so on.
+        labelled: False also takes a file without labels.
+
+    Returns:
+        The examples in the file's order, and the numbers of the lines that
+        were passed over because they are cut off (QQP only).
+
+    Raises:
+        InputError: no such file, another head line, a line with too few
+            columns, an unknown label, or no example at all.
+    """
+    path = _find(Path(data_dir), task, split)
+    lines = _read_lines(path)
+    columns, first = _columns(path, task, lines[0], labelled)
+    examples, broken = [], []
+    for number, line in enumerate(lines[first:], first + 1):
+        if not line.strip():
+            continue
+        fields = line.split("\t")
+        if len(fields) <= max(columns.values()):
+            if task.may_break:
+                broken.append(number)
+                continue
+            raise InputError(
+                f"{path}, line {number}: got {line[:60]!r}, expected at least "
+                f"{max(columns.values()) + 1} columns"
+            )
+        texts = tuple(fields[columns[name]].strip() for name in task.texts)
+        label = None
+        if task.label in columns:
+            label = _label(path, number, task, fields[columns[task.label]])
+        examples.append(Example(texts, label))
+    if not examples:
+        raise InputError(f"{path}: no example; expected GLUE's {task.folder}")
+    return examples, broken
+
+
+def _find(folder: Path, task: Task, split: str) -> Path:
+    names = task.files.get(split, (f"{split}.tsv",))
+    for parent in (folder, folder / task.folder):
+        for name in names:
+            if (parent / name).is_file():
+                return parent / name
+    raise InputError(
+        f"--data_dir {folder}: no {' or '.join(names)}; expected GLUE's "
+        f"{task.folder}, unpacked"
+    )
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        # Not `splitlines`: sentences hold its rarer line ends.
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8: {error}") from error
+    return text.replace("\r\n", "\n").split("\n")
+
+
+def _columns(
+    path: Path, task: Task, head: str, labelled: bool
+) -> tuple[dict[str, int], int]:
+    """{column: its number}, and the number of the first example's line."""
+    names, first = head.split("\t"), 1
+    wanted = {*task.texts, task.label}
+    if task.columns and not set(task.texts) <= set(names):
+        names, first = list(task.columns), 0
+    missing = sorted(wanted - set(names))
+    if missing == [task.label] and not labelled:
+        missing = []
+    if missing:
+        raise InputError(
+            f"{path}, line 1: no column {', '.join(map(repr, missing))} in "
+            f"{head[:80]!r}; expected GLUE's {task.folder}"
+            + (" with labels" if missing == [task.label] else "")
+        )
+    return {n: names.index(n) for n in wanted if n in names}, first
+
+
+def _label(path: Path, number: int, task: Task, text: str) -> int:
+    text = text.strip()
+    if text not in task.labels:
+        raise InputError(
+            f"{path}, line {number}: label {text[:40]!r}, expected one of "
+            f"{', '.join(task.labels)}"
+        )
+    return task.labels.index(text)
+
+
+def kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of two texts stay, the longer one being cut first.
+
+    Args:
+        first: tokens of the first text.
+        second: tokens of the second text.
+        room: how many may stay together, 0 or more.
+
+    Returns:
+        Tokens of each that stay: what remains after taking tokens off the
+        longer text, of equals the second, one at a time.
+    """
+    if first + second <= room:
+        return first, second
+    kept = min(first, max(room - second, (room + 1) // 2))
+    return kept, room - kept
+
+
+def encode(
+    examples: Sequence[Example], tokenizer, max_seq_length: int
+) -> list[dict[str, list[int]]]:
+    """[CLS] a [SEP] b [SEP], padded: the features of BERT.
+
+    Args:
+        examples: of `read_split`.
+        tokenizer: of `tokenizers`, with [CLS] and [SEP].
+        max_seq_length: T, 5 or more for pairs.
+
+    Returns:
+        For each example `input_ids`, `input_mask`, `segment_ids` [T] and
+        `label_ids` [1] (0 where there is none), integers.
+
+    Raises:
+        InputError: no room for a token of each text.
+    """
+    parts = len(examples[0].texts)
+    room = max_seq_length - 1 - parts
+    if room < parts:
+        raise InputError(
+            f"--max_seq_length {max_seq_length}: expected at least "
+            f"{2 * parts + 1} for this task"
+        )
+    ids = [
+        [
+            row.ids
+            for row in tokenizer.encode_batch(
+                [example.texts[i] for example in examples],
+                add_special_tokens=False,
+            )
+        ]
+        for i in range(parts)
+    ]
+    cls, sep = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
+    rows = []
+    for i, example in enumerate(examples):
+        first = ids[0][i]
+        second = ids[1][i] if parts == 2 else []
+        a, b = kept_lengths(len(first), len(second), room)
+        start = [cls, *first[:a], sep]
+        rest = [*second[:b], sep] if parts == 2 else []
+        rows.append(
+            {
+                **pad(start, rest, max_seq_length),
+                "label_ids": [example.label or 0],
+            }
+        )
+    return rows
+
+
+def pad(
+    first: list[int], second: list[int], max_seq_length: int
+) -> dict[str, list[int]]:
+    """Two segments of ids, up to T: `input_ids`, `input_mask`, `segment_ids`.
+
+    Args:
+        first: segment 0, at most T ids together with
+        second: segment 1.
+        max_seq_length: T.
+    """
+    used = len(first) + len(second)
+    padding = [0] * (max_seq_length - used)
+    return {
+        "input_ids": [*first, *second, *padding],
+        "input_mask": [1] * used + padding,
+        "segment_ids": [0] * len(first) + [1] * len(second) + padding,
+    }

@@ -1,0 +1,276 @@
+r"""Fine-tunes BERT on a Cloud TPU by TPUEstimator: GLUE, and SQuAD.
+
+    python -m tpu.bert_finetuning --task_name mrpc --do_train --do_eval \
+        --data_dir MRPC --vocab_file vocab.txt \
+        --bert_config_file bert_config.json \
+        --init_checkpoint bert_model.ckpt --output_dir runs/mrpc
+    python -m tpu.bert_finetuning --task_name squad --do_train --do_predict \
+        --train_file train-v1.1.json --predict_file dev-v1.1.json ...
+
+The flags are those of google-research/bert's `run_classifier.py` and
+`run_squad.py`, and `--optimizer` (`adamw` is theirs). Without `--use_tpu` it
+runs on this machine. README.md beside this file has each flag, and what was run
+where.
+"""
+
+import os
+
+import tensorflow as tf
+from absl import flags, logging
+
+from official_models.common.errors import InputError, run
+from official_models.nlp.bert import config_file, finetuning_records, glue
+from official_models.nlp.bert.layers import BertConfig
+from tpu import job, job_flags, training, warm_start
+from tpu.classification import Classification
+from tpu.question_answering import QuestionAnswering
+
+tf1 = tf.compat.v1
+FLAGS = flags.FLAGS
+TOKENS = "input_ids", "input_mask", "segment_ids"
+
+
+def define_flags() -> None:
+    """Defines this script's flags."""
+    job_flags.define_flags(
+        folder="output_dir",
+        train_batch_size=32,
+        eval_batch_size=8,
+        learning_rate=5e-5,
+        weight_decay=0.01,
+        exclusions=("LayerNorm", "bias"),
+        global_clipnorm=1.0,
+    )
+    flags.adopt_module_key_flags(job_flags)  # for --help
+    string, integer, boolean = (
+        flags.DEFINE_string,
+        flags.DEFINE_integer,
+        flags.DEFINE_boolean,
+    )
+    string("task_name", None, "A task of GLUE, or squad.", required=True)
+    string("data_dir", None, "Folder of the task's TSV files (GLUE).")
+    string("vocab_file", None, "WordPieces of the model.", required=True)
+    string("bert_config_file", None, "Sizes of the model.", required=True)
+    string("init_checkpoint", None, "Initial weights: a BERT's checkpoint.")
+    boolean("do_lower_case", True, "As the vocabulary: True for an uncased.")
+    integer("max_seq_length", None, "Tokens; 128, and 384 for squad.", 5)
+    boolean("do_train", False, "Train.")
+    boolean("do_eval", False, "Evaluate: the dev set, or --predict_file.")
+    boolean("do_predict", False, "Predict: the test set, or --predict_file.")
+    integer("predict_batch_size", 8, "Examples, over all cores.", 1)
+    flags.DEFINE_float("num_train_epochs", 3.0, "Passes over the data.", 0.0)
+    flags.DEFINE_float(
+        "warmup_proportion", 0.1, "Share of all updates.", 0.0, 1.0
+    )
+    flags.DEFINE_float("dropout", 0.1, "Before the classifier.", 0.0, 0.99)
+    _define_squad_flags()
+
+
+def _define_squad_flags() -> None:
+    string, integer = flags.DEFINE_string, flags.DEFINE_integer
+    string("train_file", None, "SQuAD's JSON to train on.")
+    string("predict_file", None, "SQuAD's JSON to answer.")
+    integer("doc_stride", 128, "Tokens between two windows' beginnings.", 1)
+    integer("max_query_length", 64, "Tokens of a question.", 1)
+    integer("n_best_size", 20, "Answers listed, starts and ends paired.", 1)
+    integer("max_answer_length", 30, "Tokens of an answer.", 1)
+    flags.DEFINE_boolean(
+        "version_2_with_negative", False, "Some have no answer: SQuAD 2.0."
+    )
+    flags.DEFINE_float(
+        "null_score_diff_threshold",
+        0.0,
+        "No answer where the null score is so much better than the best.",
+    )
+
+
+def check_flags() -> None:
+    """Refuses flags that contradict each other.
+
+    Raises:
+        InputError: names the flag.
+    """
+    job_flags.check_flags(
+        "train_batch_size", "eval_batch_size", "predict_batch_size"
+    )
+    if not (
+        FLAGS.do_train or FLAGS.do_eval or FLAGS.do_predict or FLAGS.export_dir
+    ):
+        raise InputError(
+            "nothing to do: expected --do_train, --do_eval, --do_predict or "
+            "--export_dir"
+        )
+    if FLAGS.task_name.lower() == "squad":
+        needed = {
+            "train_file": FLAGS.do_train,
+            "predict_file": FLAGS.do_eval or FLAGS.do_predict,
+        }
+    else:
+        glue.task_of(FLAGS.task_name)
+        needed = {
+            "data_dir": FLAGS.do_train or FLAGS.do_eval or FLAGS.do_predict
+        }
+    for name, is_needed in needed.items():
+        if is_needed and not FLAGS[name].value:
+            raise InputError(
+                f"--{name} is missing: --task_name {FLAGS.task_name} reads it"
+            )
+
+
+def make_model_fn(task, config: BertConfig, total_steps: int):
+    """A `model_fn` of BERT with the task's head, by the flags."""
+    warmup_steps = int(total_steps * FLAGS.warmup_proportion)
+
+    def model_fn(features, labels, mode, params):
+        del labels, params
+        is_training = mode == tf1.estimator.ModeKeys.TRAIN
+        if is_training:
+            training.seed_dropout(features["input_ids"])
+        bert, head = task.layers(
+            config, seed=FLAGS.seed, dtype=training.dtype_policy()
+        )
+        tokens = {name: features[name] for name in TOKENS}
+        outputs = bert(**tokens, training=is_training)
+        logits = task.logits(outputs, head, is_training)
+        spec = tf1.estimator.tpu.TPUEstimatorSpec
+        if mode == tf1.estimator.ModeKeys.PREDICT:
+            return spec(mode, predictions=task.predictions(logits, features))
+        losses = task.losses(logits, features)
+        if mode == tf1.estimator.ModeKeys.EVAL:
+            metrics = task.eval_metrics(logits, features, losses)
+            loss = tf.reduce_mean(losses)
+            return spec(mode, loss=loss, eval_metrics=metrics)
+        return training.train_spec(
+            tf.reduce_mean(losses),
+            FLAGS.output_dir,
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            scaffold_fn=warm_start.scaffold_fn(
+                FLAGS.init_checkpoint,
+                tf1.trainable_variables(),
+                new=task.new,
+                unused=(r"^cls/", r"^output_(weights|bias)$"),
+            ),
+        )
+
+    return model_fn
+
+
+def make_input_fn(task, path: str, num_examples: int | None = None):
+    """Batches of a file of records, for a TPUEstimator.
+
+    Args:
+        task: a `Classification` or `QuestionAnswering`.
+        path: of `finetuning_records.write_records`.
+        num_examples: of it, for training, which begins at the batch after
+            those of the last checkpoint; None for all records once, in order.
+    """
+    lengths = dict.fromkeys(TOKENS, task.max_seq_length) | task.lengths
+
+    def input_fn(params):
+        host, num_hosts = job.host_of(params)
+        training_only = {}
+        if num_examples:
+            training_only = {
+                "num_examples": num_examples,
+                "seed": FLAGS.seed,
+                "first_batch": job.first_step(FLAGS.output_dir),
+            }
+        return finetuning_records.read_records(
+            path,
+            lengths,
+            batch_size=params["batch_size"],
+            host=host,
+            num_hosts=num_hosts,
+            **training_only,
+        )
+
+    return input_fn
+
+
+def make_task(config: BertConfig):
+    """The task of the flags, with its tokenizer.
+
+    Raises:
+        InputError: a flag does not fit the model.
+    """
+    is_squad = FLAGS.task_name.lower() == "squad"
+    length = FLAGS.max_seq_length or (384 if is_squad else 128)
+    if length > config.max_position_embeddings:
+        raise InputError(
+            f"--max_seq_length {length}: {FLAGS.bert_config_file} has "
+            f"{config.max_position_embeddings} positions; expected no more"
+        )
+    tokenizer = finetuning_records.wordpiece(
+        FLAGS.vocab_file, FLAGS.do_lower_case
+    )
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise InputError(
+            f"--vocab_file {FLAGS.vocab_file}: {tokenizer.get_vocab_size()} "
+            f"tokens, {FLAGS.bert_config_file} has {config.vocab_size}; "
+            "expected the model's own vocabulary"
+        )
+    if is_squad:
+        return QuestionAnswering(tokenizer, length)
+    return Classification(glue.task_of(FLAGS.task_name), tokenizer, length)
+
+
+def prepare_training(task) -> tuple[object, int]:
+    """The input function of training, and the number of updates.
+
+    Raises:
+        InputError: not one update comes of the data.
+    """
+    tf.io.gfile.makedirs(FLAGS.output_dir)
+    path = os.path.join(FLAGS.output_dir, "train.tf_record")
+    number = task.write_train_records(path)
+    steps = int(number / FLAGS.train_batch_size * FLAGS.num_train_epochs)
+    if not steps:
+        raise InputError(
+            f"--num_train_epochs {FLAGS.num_train_epochs}: of {number} "
+            f"examples not one batch of {FLAGS.train_batch_size}; expected a "
+            "smaller --train_batch_size or more epochs"
+        )
+    print(f"{number} training examples, {steps} updates.")
+    return make_input_fn(task, path, number), steps
+
+
+def export(estimator, max_seq_length: int) -> str:
+    """Writes the SavedModel: ids, mask and segments to predictions."""
+    spec = tf.TensorSpec((None, max_seq_length), tf.int32)
+    return job.export(estimator, dict.fromkeys(TOKENS, spec), FLAGS.export_dir)
+
+
+def main(_) -> None:
+    """Trains, evaluates, predicts and exports, as the flags say."""
+    logging.set_verbosity(logging.INFO)
+    check_flags()
+    config = config_file.read_config(FLAGS.bert_config_file)
+    task = make_task(config)
+    train_fn, steps = None, 1
+    if FLAGS.do_train:
+        train_fn, steps = prepare_training(task)
+    estimator = job.estimator(
+        make_model_fn(task, config, steps),
+        FLAGS.output_dir,
+        predict_batch_size=FLAGS.predict_batch_size,
+    )
+    if train_fn:
+        job.train(estimator, train_fn, steps)
+
+    def input_fn_of(path):
+        return make_input_fn(task, path)
+
+    if FLAGS.do_eval:
+        for split, metrics in task.evaluate(estimator, input_fn_of).items():
+            for name, value in metrics.items():
+                print(f"{split}: {name} = {value:g}")
+    if FLAGS.do_predict:
+        task.predict(estimator, input_fn_of)
+    if FLAGS.export_dir:
+        print(export(estimator, task.max_seq_length))
+
+
+if __name__ == "__main__":
+    define_flags()
+    run(main)
