@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import tensorflow as tf
 from absl import flags
 
 from official_models.common.errors import InputError
+from tpu import warm_start
 
 tf1 = tf.compat.v1
 FLAGS = flags.FLAGS
@@ -95,7 +97,7 @@ def estimator(
         # Else a run that is killed and goes on ends in other last bits.
         tf.config.experimental.enable_op_determinism()
     return tf1.estimator.tpu.TPUEstimator(
-        model_fn,
+        _checked(model_fn, folder),
         config=run_config(folder),
         params=params,
         use_tpu=FLAGS.use_tpu,
@@ -104,6 +106,20 @@ def estimator(
         predict_batch_size=predict_batch_size,
         export_to_tpu=False,
     )
+
+
+def _checked(model_fn: Callable, folder: str) -> Callable:
+    """The `model_fn`, refusing a folder's checkpoint of another model."""
+
+    @functools.wraps(model_fn)
+    def checked(features, labels, mode, params):
+        spec = model_fn(features, labels, mode, params)
+        path = tf.train.latest_checkpoint(folder)
+        if path:
+            warm_start.check_own(path, tf1.global_variables())
+        return spec
+
+    return checked
 
 
 def first_step(folder: str) -> int:
@@ -120,10 +136,12 @@ def first_step(folder: str) -> int:
         return 0
     try:
         return int(tf.train.load_variable(path, "global_step"))
-    except (tf.errors.OpError, ValueError, KeyError) as error:
+    # A file that was cut short is an IndexError.
+    except (tf.errors.OpError, ValueError, LookupError) as error:
         raise InputError(
             f"{path}: no checkpoint of a job, or damaged "
-            f"({str(error).splitlines()[0]}); name another folder"
+            f"({str(error).splitlines()[0]}); name another folder, or remove "
+            "its files and its line in 'checkpoint'"
         ) from error
 
 
@@ -164,26 +182,28 @@ def train(estimator, input_fn: Callable, total_steps: int) -> None:
 
     Raises:
         InputError: the folder has a checkpoint of another model, or a damaged
-            one.
+            one; or a record is damaged.
     """
     folder = estimator.model_dir
     if first_step(folder) >= total_steps:
         return
     try:
         estimator.train(input_fn, max_steps=total_steps)
-    except (ValueError, tf.errors.OpError) as error:
-        _refuse_checkpoint(folder, error)
-        raise
+    except tf.errors.DataLossError as error:
+        _refuse_damage(folder, error)
 
 
-def _refuse_checkpoint(folder: str, error: Exception) -> None:
-    """Raises `InputError` if it was the checkpoint's restoring that failed."""
-    message = " ".join(str(error).split())
-    if "estoring from checkpoint failed" in message:
+def _refuse_damage(folder: str, error: tf.errors.DataLossError) -> None:
+    """Raises `InputError`: what was read is not what had been written."""
+    if "RestoreV2" in str(error):
         raise InputError(
-            f"{folder}: its checkpoint is damaged, or of another model or "
-            f"optimizer ({message[:160]}); name another folder"
+            f"{folder}: its last checkpoint is damaged; name another folder, "
+            "or remove its files and its line in 'checkpoint'"
         ) from error
+    raise InputError(
+        f"a damaged record ({error.message.splitlines()[0]}); write the "
+        "records again (--check_records names it)"
+    ) from error
 
 
 def train_and_evaluate(
@@ -244,9 +264,8 @@ def evaluate(estimator, input_fn: Callable, steps: int | None) -> dict:
         raise InputError(f"{folder}: no checkpoint to evaluate; train first")
     try:
         metrics = estimator.evaluate(input_fn, steps=steps)
-    except (ValueError, tf.errors.OpError) as error:
-        _refuse_checkpoint(folder, error)
-        raise
+    except tf.errors.DataLossError as error:
+        _refuse_damage(folder, error)
     metrics = {name: value.item() for name, value in sorted(metrics.items())}
     write_text(
         os.path.join(folder, "eval_results.txt"),

@@ -101,6 +101,30 @@ def assignment(
     )
 
 
+def check_own(checkpoint: str, variables: Sequence[tf.Variable]) -> None:
+    """Holds the checkpoint of a run that goes on against its model.
+
+    Raises:
+        InputError: it lacks a variable, or has one of another shape.
+    """
+    try:
+        shapes = dict(tf.train.list_variables(checkpoint))
+    except (tf.errors.OpError, ValueError) as error:
+        raise InputError(
+            f"{checkpoint}: damaged ({str(error).splitlines()[0]}); name "
+            "another folder"
+        ) from error
+    for variable in variables:
+        name, expected = re.sub(r":\d+$", "", variable.name), variable.shape
+        if name not in shapes or shapes[name] != list(expected):
+            found = shapes.get(name, "nothing")
+            raise InputError(
+                f"{checkpoint}: another model's or optimizer's: {name}: "
+                f"expected shape {list(expected)}, found {found}; give the "
+                "flags it was trained with, or name another folder"
+            )
+
+
 def scaffold_fn(
     checkpoint: str | None,
     variables: Sequence[tf.Variable],

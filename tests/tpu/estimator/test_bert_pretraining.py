@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -40,6 +41,23 @@ def whole(folder):
     return bert_job.run(
         folder, "whole", *TRAINING, "--export_dir", folder / "export"
     )
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Asserts that a command, run in this process, is refused in one line."""
+    # These would hold for all later tests of the process.
+    for owner, name in (
+        (tf.config.experimental, "enable_op_determinism"),
+        (tf.compat.v1, "disable_control_flow_v2"),
+    ):
+        monkeypatch.setattr(owner, name, lambda: None)
+
+    def check(command, *parts):
+        with flags_of(bert_pretraining):
+            refusal(lambda: run_here(bert_pretraining, *command[3:]), *parts)
+
+    return check
 
 
 def _kill_at_step(folder, step):
@@ -197,14 +215,49 @@ def test_losses_are_those_of_keras_fit(folder):
     ],
     ids=lambda value: value[-1].lstrip("-") if value else "nothing",
 )
-def test_refusals(folder, tmp_path, monkeypatch, arguments, parts):
-    # It would hold for all later tests of this process.
-    monkeypatch.setattr(
-        tf.config.experimental, "enable_op_determinism", lambda: None
+def test_refusals(folder, refused, arguments, parts):
+    refused(bert_job.command(folder, "refused", *arguments), *parts)
+
+
+def _damage(data, how):
+    content = bytearray(data.read_bytes())
+    middle = len(content) // 2
+    if how == "cut":
+        del content[middle:]
+    else:
+        content[middle : middle + 64] = bytes(64)
+    data.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "case, parts",
+    [
+        ("hidden_size", ["word_embeddings", "[50, 32]", "[50, 16]"]),
+        ("--optimizer=lars", ["LARSOptimizer", "found nothing"]),
+        ("cut", ["damaged"]),
+        ("overwritten", ["damaged"]),
+    ],
+)
+def test_a_run_that_cannot_go_on(folder, whole, refused, tmp_path, case, parts):
+    """Another model's folder, another optimizer's, a damaged checkpoint."""
+    shutil.copytree(folder / "records", tmp_path / "records")
+    config = bert_job.CONFIG
+    if case in config:
+        config = {**config, case: 2 * config[case]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shutil.copytree(folder / "whole", tmp_path / "run")
+    # It holds the paths in the other folder.
+    (tmp_path / "run/checkpoint").write_text(
+        f'model_checkpoint_path: "model.ckpt-{STEPS}"'
     )
-    given = bert_job.command(folder, "refused", *arguments)[3:]
-    with flags_of(bert_pretraining):
-        refusal(lambda: run_here(bert_pretraining, *given), *parts)
+    if case in ("cut", "overwritten"):
+        data = f"run/model.ckpt-{STEPS}.data-00000-of-00001"
+        _damage(tmp_path / data, case)
+    arguments = ["--do_train", f"--num_train_steps={STEPS + 1}"]
+    if case.startswith("--"):
+        arguments.append(case)
+    parts = [*parts, tmp_path / "run", "name another folder"]
+    refused(bert_job.command(tmp_path, "run", *arguments), *parts)
 
 
 def test_a_refusal_ends_with_status_2(folder):
