@@ -17,7 +17,7 @@ from official_models.common.errors import InputError, run
 from official_models.nlp.bert import config_file, record_files, records
 from official_models.nlp.bert.layers import BertConfig
 from official_models.nlp.bert.model import pretrainer_layers
-from tpu import job, job_flags, training, warm_start
+from tpu import job, job_flags, pretraining_losses, training, warm_start
 
 tf1 = tf.compat.v1
 FLAGS = flags.FLAGS
@@ -62,54 +62,6 @@ def define_flags() -> None:
     )
 
 
-def losses(logits: dict, labels: dict) -> dict[str, tf.Tensor]:
-    """-log softmax(logits)[label]: masked_lm [B, P], next_sentence [B]."""
-    return {
-        name: tf.nn.sparse_softmax_cross_entropy_with_logits(
-            labels[name], logits[name]
-        )
-        for name in ("masked_lm", "next_sentence")
-    }
-
-
-def mean_losses(values: dict, labels: dict) -> dict[str, tf.Tensor]:
-    """Means by head, float32 scalars; of masked tokens, the weighted one."""
-    weights = labels["masked_lm_weights"]
-    return {
-        "masked_lm_loss": tf.math.divide_no_nan(
-            tf.reduce_sum(weights * values["masked_lm"]),
-            tf.reduce_sum(weights),
-        ),
-        "next_sentence_loss": tf.reduce_mean(values["next_sentence"]),
-    }
-
-
-def eval_metrics(logits: dict, labels: dict, values: dict) -> tuple:
-    """The published four metrics, for a `TPUEstimatorSpec`."""
-    weights = {
-        "masked_lm": labels["masked_lm_weights"],
-        "next_sentence": tf.ones_like(values["next_sentence"]),
-    }
-    tensors = {}
-    for name, value in values.items():
-        best = tf.argmax(logits[name], -1, tf.int32)
-        right = tf.equal(best, labels[name])
-        tensors[f"{name}_accuracy"] = tf.cast(right, tf.float32)
-        tensors[f"{name}_loss"] = value
-        tensors[f"{name}_weights"] = weights[name]
-
-    def metric_fn(**tensors):
-        return {
-            f"{name}_{what}": tf1.metrics.mean(
-                tensors[f"{name}_{what}"], tensors[f"{name}_weights"]
-            )
-            for name in weights
-            for what in ("accuracy", "loss")
-        }
-
-    return metric_fn, tensors
-
-
 def make_model_fn(config: BertConfig):
     """A `model_fn` of BERT of this configuration, by the flags."""
 
@@ -132,14 +84,16 @@ def make_model_fn(config: BertConfig):
         scaffold_fn = warm_start.scaffold_fn(
             FLAGS.init_checkpoint, tf1.trainable_variables()
         )
-        values = losses(logits, labels)
-        means = mean_losses(values, labels)
+        values = pretraining_losses.losses(logits, labels)
+        means = pretraining_losses.means(values, labels)
         loss = tf.add_n(list(means.values()))
         if mode == tf1.estimator.ModeKeys.EVAL:
             return tf1.estimator.tpu.TPUEstimatorSpec(
                 mode,
                 loss=loss,
-                eval_metrics=eval_metrics(logits, labels, values),
+                eval_metrics=pretraining_losses.eval_metrics(
+                    logits, labels, values
+                ),
                 scaffold_fn=scaffold_fn,
             )
         return training.train_spec(

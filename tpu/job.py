@@ -292,9 +292,8 @@ def predict(estimator, input_fn: Callable) -> Iterator[dict]:
         raise InputError(f"{folder}: no checkpoint to predict by; train first")
     try:
         yield from estimator.predict(input_fn)
-    except (ValueError, tf.errors.OpError) as error:
-        _refuse_checkpoint(folder, error)
-        raise
+    except tf.errors.DataLossError as error:
+        _refuse_damage(folder, error)
 
 
 def write_text(path: str, text: str) -> None:
