@@ -1,7 +1,11 @@
 """`model.fit` as a run: progress, tables, TensorBoard, checkpoints, resume."""
 
+import contextlib
+import math
+import signal
 import statistics
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -44,17 +48,33 @@ class _RunLog(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.before = self.step
         self.began = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
+        # `batch` advances by more than one under steps_per_execution.
         if (batch + 1) % self.run.batches_per_step:
             return
-        self.step += 1
+        done = (batch + 1) // self.run.batches_per_step
+        self.step = self.before + done
         self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        self.bar.update()
-        if batch + 1 == self.steps_per_row * self.run.batches_per_step:
+        self.bar.update(self.step - self.bar.n)
+        if done == self.steps_per_row:
             # Before on_epoch_end, so that validation is not counted.
             self.seconds = time.perf_counter() - self.began
+        if self.run.terminated:
+            self._stop()
+
+    def _stop(self):
+        """Saves and ends the process: its machine is wanted back."""
+        self.run.checkpoints.save(self.step)
+        self.on_train_end()
+        print(
+            f"{self.run.folder}: told to stop; saved after step {self.step} of "
+            f"{self.run.total_steps}. The same command goes on from there.",
+            flush=True,
+        )
+        sys.exit(0)
 
     def on_epoch_end(self, epoch, logs=None):
         run, step = self.run, self.step
@@ -71,8 +91,7 @@ class _RunLog(keras.callbacks.Callback):
             for name, value in row.items():
                 tf.summary.scalar(name, value)
         self.writer.flush()
-        before = step - self.steps_per_row
-        if step // run.save_every > before // run.save_every or (
+        if step // run.save_every > self.before // run.save_every or (
             step == run.total_steps
         ):
             run.checkpoints.save(step)
@@ -85,6 +104,10 @@ class _RunLog(keras.callbacks.Callback):
 class Run:
     """A training run in a folder; interrupted, it goes on where it was.
 
+    SIGTERM, which a cloud sends before it takes a preemptible machine back,
+    saves after the step (with `steps_per_execution`, the steps) in work and
+    ends the process with status 0.
+
     Under `folder` come `checkpoints/`, `tensorboard/`, `metrics.csv` and, if
     the optimizer has trust ratios, `trust_ratio.csv`.
 
@@ -93,7 +116,7 @@ class Run:
         folder: as `run_dir.open_run` gives it.
         total_steps: length of the whole run.
         log_every: steps a row of metrics.csv; brought down to a divisor of
-            `total_steps`.
+            `total_steps` (that the model's `steps_per_execution` divides).
         save_every: steps between checkpoints.
         batches_per_step: micro-batches an update, as the optimizer
             accumulates them.
@@ -103,9 +126,15 @@ class Run:
             with `val_`.
         restore_from: folder of the checkpoints to go on from; None for this
             run's own.
+        stop_on_sigterm: False where other processes would wait in vain for
+            one that stops.
 
     Attributes:
         first_step: the step that the run goes on from.
+        terminated: whether SIGTERM came.
+
+    Raises:
+        InputError: `steps_per_execution` divides no row.
     """
 
     def __init__(
@@ -121,16 +150,17 @@ class Run:
         unit: str = "examples",
         metric_names: tuple[str, ...] = (),
         restore_from: Path | None = None,
+        stop_on_sigterm: bool = True,
     ):
         self.model, self.folder = model, folder
+        self.terminated = False
+        self._stop_on_sigterm = stop_on_sigterm
         self.total_steps, self.save_every = total_steps, save_every
         self.batches_per_step = batches_per_step
         self.units_per_step, self.unit = units_per_step, unit
         self.metric_names = metric_names
-        self.steps_per_row = max(
-            n
-            for n in range(1, min(log_every, total_steps) + 1)
-            if total_steps % n == 0
+        self.steps_per_row = _steps_per_row(
+            total_steps, log_every, batches_per_step, model.steps_per_execution
         )
         self.checkpoints = Checkpoints(
             model, folder / "checkpoints", restore_from=restore_from
@@ -142,6 +172,7 @@ class Run:
         make_dataset: Callable[[int, int], tf.data.Dataset],
         *,
         validation_data: tf.data.Dataset | None = None,
+        validation_steps: int | None = None,
         validate_every: int = 100,
     ) -> None:
         """Trains what is left of the run; nothing if it is complete.
@@ -150,41 +181,74 @@ class Run:
             make_dataset: gives batches `first` to `last` - 1 of the run,
                 micro-batches where a step has several.
             validation_data: finite; None for none.
+            validation_steps: its batches; None for all that come. Where it is
+                distributed, Keras otherwise counts an empty last one in the
+                mean of each loss.
             validate_every: steps between evaluations.
         """
-        first, n = self.first_step, self.steps_per_row
-        k = self.batches_per_step
-        if first >= self.total_steps:
-            return
-        log = _RunLog(self, first, n)
+        n = self.steps_per_row
+        validation = {
+            "validation_data": validation_data,
+            "validation_steps": validation_steps,
+            "validation_freq": max(validate_every // n, 1),
+        }
+        step = self.first_step
+        with self._sigterm(), warnings.catch_warnings():
+            # That of a distributed data set: Keras does not know its length.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            # A run that was stopped in the middle of a row ends that row first.
+            whole = min(math.ceil(step / n) * n, self.total_steps)
+            for end in (whole, self.total_steps):
+                if step < end:
+                    row = min(n, end - step)
+                    self._fit(make_dataset, step, end, row, validation)
+                    step = end
+
+    def _fit(self, make_dataset, first, end, steps_per_row, validation):
+        """Trains steps `first` to `end` - 1, rows of `steps_per_row`."""
+        log = _RunLog(self, first, steps_per_row)
         callbacks = [log]
         if hasattr(self.model.optimizer, "trust_ratios"):
             callbacks.append(
                 TrustRatioLogger(
                     self.folder / "trust_ratio.csv",
                     self.folder / "tensorboard",
-                    every=n,
+                    every=self.steps_per_row,
                     first_step=first,
                 )
             )
-        with warnings.catch_warnings():
-            # That of a distributed data set: Keras does not know its length.
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-            self.model.fit(
-                make_dataset(first * k, self.total_steps * k),
-                initial_epoch=first // n,
-                epochs=self.total_steps // n,
-                steps_per_epoch=n * k,
-                validation_data=validation_data,
-                validation_freq=max(validate_every // n, 1),
-                callbacks=callbacks,
-                shuffle=False,
-                verbose=0,
-            )
-        if log.step < self.total_steps:
+        k, row = self.batches_per_step, first // self.steps_per_row
+        self.model.fit(
+            make_dataset(first * k, end * k),
+            initial_epoch=row,
+            epochs=row + (end - first) // steps_per_row,
+            steps_per_epoch=steps_per_row * k,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+            **validation,
+        )
+        if log.step < end:
             raise InputError(
                 f"the data ended after step {log.step} of {self.total_steps}"
             )
+
+    @contextlib.contextmanager
+    def _sigterm(self):
+        """Takes note of SIGTERM, which else ends the process at once."""
+        main = threading.current_thread() is threading.main_thread()
+        if not (self._stop_on_sigterm and main):
+            yield
+            return
+
+        def note(signum, frame):
+            self.terminated = True
+
+        before = signal.signal(signal.SIGTERM, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def speed(self) -> float:
         """Median units a second over the rows of metrics.csv."""
@@ -192,3 +256,19 @@ class Run:
         values = [v for _, v in rows[f"{self.unit}_per_second"]]
         # The first row holds the compilation.
         return statistics.median(values[1:] or values)
+
+
+def _steps_per_row(total_steps, log_every, batches_per_step, per_execution):
+    """The largest row that divides the run and that executions fill."""
+    rows = [
+        n
+        for n in range(1, max(log_every, per_execution) + 1)
+        if total_steps % n == 0 and n * batches_per_step % per_execution == 0
+    ]
+    fitting = [n for n in rows if n <= log_every] or rows[:1]
+    if not fitting:
+        raise InputError(
+            f"--steps_per_execution {per_execution}: expected a divisor of the "
+            f"{total_steps * batches_per_step} batches of the run"
+        )
+    return max(fitting)

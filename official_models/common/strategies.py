@@ -30,6 +30,13 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "tpu", "", "Of --strategy tpu: name or grpc address; '': this machine."
     )
+    flags.DEFINE_integer(
+        "steps_per_execution",
+        1,
+        "Batches in one call of the compiled step: on a TPU as many as "
+        "--log_every.",
+        1,
+    )
 
 
 def from_flags() -> tf.distribute.Strategy:
@@ -162,3 +169,29 @@ def distribute(
         return dataset.rebatch(size, drop_remainder=True)
 
     return strategy.distribute_datasets_from_function(pipeline)
+
+
+def distribute_rows(
+    strategy: tf.distribute.Strategy,
+    batch_size: int,
+    dataset: tf.data.Dataset,
+):
+    """Whole batches, that every process has alike, as `distribute` does it.
+
+    Args:
+        strategy: of `from_flags`.
+        batch_size: of `dataset`, a multiple of the replicas.
+        dataset: batches; each process keeps its own rows of them.
+    """
+
+    def rows_of(reader):
+        index, count = reader
+        size = batch_size // count
+        rows = slice(index * size, (index + 1) * size)
+        if count == 1:
+            return dataset
+        return dataset.map(
+            lambda *batch: tf.nest.map_structure(lambda x: x[rows], batch)
+        )
+
+    return distribute(strategy, batch_size, rows_of)

@@ -26,6 +26,7 @@ __all__ = [
     "model_inputs",
     "pack_pairs",
     "pretraining_dataset",
+    "rows_of_reader",
     "unigram_baseline",
 ]
 
@@ -43,6 +44,7 @@ def pretraining_dataset(
     max_predictions: int,
     masked_lm_prob: float = 0.15,
     whole_word: bool = False,
+    shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches number `first_step` to `last_step` - 1 of an endless run.
 
@@ -58,6 +60,9 @@ def pretraining_dataset(
         last_step: Number after the last batch's.
         seed: In [0, 2**32).
         vocab_size: As for `mask_tokens`, like all that follow.
+        shard: (index, count) of this reader; it gives its B / count rows of
+            each batch. Masks are drawn for each reader by itself: they are
+            those of one reader only with a count of 1.
 
     Returns:
         Batches `(x, y, sample_weight)` of static shape, dicts of int32
@@ -79,12 +84,15 @@ def pretraining_dataset(
     }
     check_masking(packed, **masking)
     check_steps(batch_size, first_step, last_step, seed)
+    index, readers = shard
+    rows_each = rows_of_reader(batch_size, readers)
     int64_seed = tf.constant(seed, tf.int64)
     examples = tf.constant(len(packed.lengths), tf.int64)
     tensors = PackedPairs(*map(tf.constant, packed))
 
     def batch(step):
-        visit = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        first = step * batch_size + index * rows_each
+        visit = first + tf.range(rows_each, dtype=tf.int64)
         epoch = visit // examples
         key = tf.stack([tf.fill(epoch.shape, int64_seed), epoch, 0 * epoch], 1)
         # tf.random.experimental.index_shuffle takes only one seed a call, and
@@ -93,7 +101,7 @@ def pretraining_dataset(
             index=visit % examples, seed=key, max_index=examples - 1, rounds=4
         )
         rows = PackedPairs(*(tf.gather(tensor, row) for tensor in tensors))
-        mask_seed = tf.stack([int64_seed, step])
+        mask_seed = tf.stack([int64_seed, step * readers + index])
         return model_inputs(mask_tokens(rows, seed=mask_seed, **masking))
 
     dataset = tf.data.Dataset.range(first_step, last_step)
@@ -115,6 +123,20 @@ def model_inputs(features: dict[str, tf.Tensor]) -> tuple[dict, dict, dict]:
             "next_sentence": tf.ones_like(labels, tf.float32),
         },
     )
+
+
+def rows_of_reader(batch_size: int, readers: int) -> int:
+    """Rows that each of several readers gives of a batch.
+
+    Raises:
+        InputError: they cannot share it evenly.
+    """
+    if batch_size % readers:
+        raise InputError(
+            f"batch_size {batch_size}: expected a multiple of the {readers} "
+            "processes that read"
+        )
+    return batch_size // readers
 
 
 def check_steps(

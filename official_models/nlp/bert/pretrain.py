@@ -11,14 +11,18 @@ held out. Your own text:
 README.md beside this file has the numbers that were reached, with their date.
 """
 
+import tempfile
+from pathlib import Path
+
 import keras
 import tensorflow as tf
 from absl import flags, logging
 
-from official_models.common import errors, optimizers, run_dir
+from official_models.common import errors, optimizers, run_dir, strategies
 from official_models.common.fit import Run
 from official_models.nlp.bert import model as bert
 from official_models.nlp.bert import pretraining_text, report
+from tf_lamb import multi_worker
 
 FLAGS = flags.FLAGS
 SIZE_FLAGS = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
@@ -31,8 +35,9 @@ METRICS = tuple(
 
 def define_flags() -> None:
     """Defines this script's flags."""
-    pretraining_text.define_flags()
-    flags.adopt_module_key_flags(pretraining_text)  # for --help
+    for module in (pretraining_text, strategies):
+        module.define_flags()
+        flags.adopt_module_key_flags(module)  # for --help
     optimizers.define_flags(
         learning_rate=0.02,
         warmup_ratio=0.1,
@@ -80,6 +85,9 @@ def identity_flags() -> list[str]:
 def identity() -> dict:
     """What decides the weights; a folder continues only the same run."""
     ours = {name: FLAGS[name].value for name in identity_flags()}
+    if FLAGS.strategy != "none":
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        ours |= {"strategy": FLAGS.strategy, "replicas": replicas}
     return ours | pretraining_text.identity()
 
 
@@ -108,7 +116,8 @@ def make_model(vocab_size: int) -> keras.Model:
         optimizer=optimizer,
         loss=bert.pretraining_losses(),
         weighted_metrics=bert.pretraining_metrics(),
-        jit_compile=FLAGS.jit_compile,
+        jit_compile=FLAGS.jit_compile and FLAGS.strategy == "none",
+        steps_per_execution=FLAGS.steps_per_execution,
     )
     return model
 
@@ -116,19 +125,31 @@ def make_model(vocab_size: int) -> keras.Model:
 def main(_) -> None:
     """Trains, or goes on training, then shows what was reached."""
     logging.set_verbosity(logging.WARNING)
+    strategy = strategies.from_flags()
+    alone = strategies.is_alone(strategy)
+    chief = multi_worker.is_chief(strategy)
     keras.utils.set_random_seed(FLAGS.seed)
-    if not FLAGS.jit_compile:
+    if alone and not FLAGS.jit_compile:
         # Keras refuses to compile under this switch; XLA on CPU repeats itself
         # without it.
         tf.config.experimental.enable_op_determinism()
-    who = identity()
+    size = pretraining_text.micro_batch_size()
+    strategies.check_batch(strategy, "global_batch_size", size)
+    with strategy.scope():
+        who = identity()
     folder = run_dir.open_run(FLAGS.output_dir, who)
-    text = pretraining_text.load(folder)
-    model = make_model(text.tokenizer.get_vocab_size())
-    run_dir.record_run(folder, who)
+    text = pretraining_text.load(folder, strategy.num_replicas_in_sync)
+
+    def make():
+        return make_model(text.tokenizer.get_vocab_size())
+
+    model = make() if alone else multi_worker.build_same(strategy, make)
+    if chief:
+        run_dir.record_run(folder, who)
     run = Run(
         model,
-        folder,
+        # Files of the other processes are of no use to anyone.
+        folder if chief else Path(tempfile.mkdtemp()),
         total_steps=FLAGS.steps,
         log_every=FLAGS.log_every,
         save_every=FLAGS.save_every,
@@ -136,25 +157,41 @@ def main(_) -> None:
         units_per_step=FLAGS.global_batch_size * FLAGS.max_seq_length,
         unit="tokens",
         metric_names=METRICS,
+        restore_from=folder / "checkpoints",
+        stop_on_sigterm=FLAGS.strategy != "multi_worker",
     )
     print(f"{text.description}; {model.count_params():,} parameters.")
     if run.first_step:
         print(f"{folder}: going on from step {run.first_step}.")
+
+    def train(first, last):
+        return strategies.distribute(
+            strategy,
+            size,
+            lambda reader: text.make_dataset(first, last, reader),
+        )
+
+    labels = text.held_out.element_spec[1]["next_sentence"]
+    held_out = strategies.distribute_rows(
+        strategy, labels.shape[0], text.held_out
+    )
     run.fit(
-        text.make_dataset,
-        validation_data=text.held_out,
+        train,
+        validation_data=held_out,
+        validation_steps=int(text.held_out.cardinality()),
         validate_every=FLAGS.eval_every,
     )
-    figures = report.measure(model, text, run, FLAGS.max_seq_length)
-    report.write(
-        folder,
-        figures,
-        f"BERT {FLAGS.size}, {FLAGS.optimizer.upper()}, batch "
-        f"{FLAGS.global_batch_size}",
-    )
-    run_dir.save_model(folder / "model.keras", model)
-    print(report.show(figures))
-    print(f"\n{folder}: model.keras, checkpoints, loss.png, trust_ratio.png.")
+    figures = report.measure(model, text, run, FLAGS.max_seq_length, held_out)
+    multi_worker.save(model, folder / "model.keras")
+    if chief:
+        report.write(
+            folder,
+            figures,
+            f"BERT {FLAGS.size}, {FLAGS.optimizer.upper()}, batch "
+            f"{FLAGS.global_batch_size}",
+        )
+        print(report.show(figures))
+        print(f"\n{folder}: model.keras, checkpoints, loss.png.")
 
 
 if __name__ == "__main__":

@@ -168,20 +168,21 @@ def _files() -> tuple[list[Path], list[Path]]:
     )
 
 
-def load(folder: Path) -> PretrainingText:
+def load(folder: Path, replicas: int = 1) -> PretrainingText:
     """Reads, tokenizes and packs the text, or opens the records.
 
     Args:
         folder: of the run; a vocabulary trained here is kept in it.
+        replicas: that share each batch; of held-out text too.
 
     Raises:
         InputError: the text, the vocabulary or a record is not usable.
     """
     train_files, held_out_files = _files()
     if FLAGS.records:
-        text = _load_records(train_files, held_out_files)
+        text = _load_records(train_files, held_out_files, replicas)
     else:
-        text = _load_text(train_files, held_out_files, folder)
+        text = _load_text(train_files, held_out_files, folder, replicas)
     for line in text.fill:
         # Now, not after the training.
         fill_mask.encode(line, text.tokenizer, FLAGS.max_seq_length)
@@ -189,7 +190,10 @@ def load(folder: Path) -> PretrainingText:
 
 
 def _load_text(
-    train_files: list[Path], held_out_files: list[Path], folder: Path
+    train_files: list[Path],
+    held_out_files: list[Path],
+    folder: Path,
+    replicas: int,
 ) -> PretrainingText:
     train = corpus.read_documents(train_files)
     held_out = corpus.read_documents(held_out_files) if held_out_files else []
@@ -218,19 +222,20 @@ def _load_text(
         **masking.masking_arguments(tokenizer),
     }
 
-    def make_dataset(first_step, last_step):
+    def make_dataset(first_step, last_step, shard=(0, 1)):
         return data.pretraining_dataset(
             packed[0],
             batch_size=micro_batch_size(),
             first_step=first_step,
             last_step=last_step,
             seed=FLAGS.seed,
+            shard=shard,
             **arguments,
         )
 
     # Whole batches only: a last one of another size would be compiled again.
     examples = len(packed[1].lengths)
-    batch_size = min(256, examples)
+    batch_size = _held_out_batch(examples, replicas)
     evaluation = data.pretraining_dataset(
         packed[1],
         batch_size=batch_size,
@@ -252,6 +257,16 @@ def _load_text(
         f"{words:,} words in {len(packed[0].lengths):,} sequences, "
         f"{examples:,} sequences held out, vocabulary {vocab_size:,}",
     )
+
+
+def _held_out_batch(examples: int, replicas: int) -> int:
+    size = min(256, examples) // replicas * replicas
+    if not size:
+        raise InputError(
+            f"--eval_input: {examples} sequences held out, expected at least "
+            f"the {replicas} replicas"
+        )
+    return size
 
 
 def micro_batch_size() -> int:
@@ -291,7 +306,9 @@ def _lines_to_fill(held_out: list[list[str]]) -> list[str]:
     return texts
 
 
-def _load_records(train: list[str], held_out: list[str]) -> PretrainingText:
+def _load_records(
+    train: list[str], held_out: list[str], replicas: int
+) -> PretrainingText:
     tokenizer = corpus.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
     arguments = {
         "max_seq_length": FLAGS.max_seq_length,
@@ -303,7 +320,7 @@ def _load_records(train: list[str], held_out: list[str]) -> PretrainingText:
         for paths in (train, held_out)
     ]
 
-    def make_dataset(first_step, last_step):
+    def make_dataset(first_step, last_step, shard=(0, 1)):
         return records.read_records(
             train,
             batch_size=micro_batch_size(),
@@ -311,10 +328,11 @@ def _load_records(train: list[str], held_out: list[str]) -> PretrainingText:
             last_step=last_step,
             seed=FLAGS.seed,
             examples=counts[0],
+            shard=shard,
             **arguments,
         )
 
-    batch_size = min(256, counts[1])
+    batch_size = _held_out_batch(counts[1], replicas)
     evaluation = records.read_records(
         held_out,
         batch_size=batch_size,

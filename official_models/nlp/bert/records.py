@@ -21,7 +21,11 @@ from absl import flags
 from tqdm import tqdm
 
 from official_models.common.errors import InputError, run
-from official_models.nlp.bert.data import check_steps, model_inputs
+from official_models.nlp.bert.data import (
+    check_steps,
+    model_inputs,
+    rows_of_reader,
+)
 from official_models.nlp.bert.masking import (
     check_masking,
     mask_tokens,
@@ -211,6 +215,7 @@ def read_records(
     seed: int,
     shuffle: bool = True,
     examples: int | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches number `first_step` to `last_step` - 1 of an endless run.
 
@@ -231,6 +236,8 @@ def read_records(
         shuffle: False keeps the order of the files, every epoch.
         examples: What `check_records` returned for the same files; by
             default they are checked now.
+        shard: (index, count) of this reader; it reads all records, and parses
+            and gives its B / count rows of each batch.
 
     Returns:
         Batches like those of `data.pretraining_dataset`.
@@ -256,8 +263,11 @@ def read_records(
         lambda epoch: _epoch(files, tf.stack([seed, epoch]), shuffle)
     )
     dataset = dataset.skip(skipped).batch(batch_size, drop_remainder=True)
+    index, readers = shard
+    size = rows_of_reader(batch_size, readers)
+    rows = slice(index * size, (index + 1) * size)
     dataset = dataset.take(last_step - first_step).map(
-        lambda records: model_inputs(_as_features(records, fields)),
+        lambda records: model_inputs(_as_features(records[rows], fields)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )

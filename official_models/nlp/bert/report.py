@@ -14,10 +14,27 @@ from tf_lamb.callbacks import plot_trust_ratios
 
 
 def measure(
-    model: keras.Model, text: PretrainingText, run: Run, max_seq_length: int
+    model: keras.Model,
+    text: PretrainingText,
+    run: Run,
+    max_seq_length: int,
+    held_out=None,
 ) -> dict:
-    """Held-out figures, the unigram's beside them, speed and fillings."""
-    held_out = model.evaluate(text.held_out, verbose=0, return_dict=True)
+    """Held-out figures, the unigram's beside them, speed and fillings.
+
+    Args:
+        model: trained.
+        text: what it was trained on.
+        run: of the training.
+        max_seq_length: T.
+        held_out: the held-out batches, distributed; those of `text` if None.
+    """
+    held_out = model.evaluate(
+        held_out or text.held_out,
+        steps=int(text.held_out.cardinality()),
+        verbose=0,
+        return_dict=True,
+    )
     fillings = fill_mask.fill_masks(
         model, text.tokenizer, text.fill, max_seq_length=max_seq_length
     )

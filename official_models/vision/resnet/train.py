@@ -138,6 +138,7 @@ def make_model(images: sources.Images, total_steps: int) -> keras.Model:
         loss=loss,
         weighted_metrics=resnet.metrics(),
         jit_compile=FLAGS.jit_compile and FLAGS.strategy == "none",
+        steps_per_execution=FLAGS.steps_per_execution,
     )
     return model
 
@@ -192,6 +193,7 @@ def main(_) -> None:
         unit="images",
         metric_names=METRICS,
         restore_from=folder / "checkpoints",
+        stop_on_sigterm=FLAGS.strategy != "multi_worker",
     )
     if FLAGS.init_checkpoint and not run.first_step:
         trained_weights.load_into(model, FLAGS.init_checkpoint)

@@ -191,6 +191,74 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
         assert tables[0] == tables[1]
 
 
+def _same_weights(a, b, step, **tolerance):
+    a, b = (variables(folder, step) for folder in (a, b))
+    assert a.keys() == b.keys()
+    for name in a.keys() - {"save_counter/.ATTRIBUTES/VARIABLE_VALUE"}:
+        np.testing.assert_allclose(a[name], b[name], err_msg=name, **tolerance)
+
+
+def test_preempted_it_saves_ends_well_and_goes_on(corpus, tmp_path):
+    """SIGTERM between two rows and two checkpoints."""
+    arguments = ["--steps=40", "--save_every=40", "--log_every=20"]
+    arguments += ["--eval_every=40"]
+    stopped = script(corpus, tmp_path / "stopped", *arguments)
+    events = tmp_path / "stopped/tensorboard"
+    deadline = time.time() + 120
+    while not events.exists() and stopped.poll() is None:
+        assert time.time() < deadline
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGTERM)
+    out, err = stopped.communicate(timeout=120)
+    assert stopped.returncode == 0, err
+    (line,) = [x for x in out.splitlines() if "told to stop" in x]
+    step = int(line.split("after step ")[1].split()[0])
+    assert 0 < step < 40
+    assert (tmp_path / f"stopped/checkpoints/ckpt-{step}.index").exists()
+    assert not (tmp_path / "stopped/report.json").exists()
+
+    run(corpus, tmp_path / "stopped", *arguments)
+    run(corpus, tmp_path / "whole", *arguments)
+    _same_weights(tmp_path / "stopped", tmp_path / "whole", 40, rtol=0, atol=0)
+    steps = [row["step"] for row in rows(tmp_path / "stopped/metrics.csv")]
+    assert steps == ["20", "40"]
+
+
+def test_several_steps_an_execution(corpus, tmp_path):
+    run(corpus, tmp_path / "one")
+    run(corpus, tmp_path / "four", "--steps_per_execution=4")
+    _same_weights(tmp_path / "one", tmp_path / "four", 8, rtol=1e-6, atol=1e-7)
+    four = rows(tmp_path / "four/metrics.csv")
+    assert [row["step"] for row in four] == ["4", "8"]
+    refuses(
+        "--steps_per_execution 3: expected a divisor of the 8 batches",
+        *(corpus, tmp_path / "three", "--steps_per_execution=3"),
+    )
+
+
+def test_mirrored_on_two_devices_equals_one(corpus, tmp_path):
+    # Without dropout, whose masks each replica draws by itself.
+    plain = ("--dropout=0", "--nojit_compile", "--eval_every=8")
+    run(corpus, tmp_path / "one", *plain)
+    two = ("--strategy=mirrored", "--devices=CPU:0,CPU:1")
+    run(corpus, tmp_path / "two", *plain, *two)
+    one, two = (
+        rows(tmp_path / name / "metrics.csv") for name in ("one", "two")
+    )
+    for a, b in zip(one, two, strict=True):
+        assert float(a["masked_lm_loss"]) == pytest.approx(
+            float(b["masked_lm_loss"]), rel=1e-4
+        )
+    assert float(two[-1]["val_masked_lm_loss"]) == pytest.approx(
+        float(one[-1]["val_masked_lm_loss"]), rel=1e-4
+    )
+    refuses(
+        "--global_batch_size 9: expected a multiple of the 2 replicas",
+        *(corpus, tmp_path / "odd", "--global_batch_size=9"),
+        *("--strategy=mirrored", "--devices=CPU:0,CPU:1"),
+    )
+
+
 def test_accumulation_counts_updates(corpus, tmp_path):
     """Two micro-batches of 4 are a step; rows and rates are of steps."""
     run(corpus, tmp_path / "two", "--gradient_accumulation_steps=2")
