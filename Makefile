@@ -84,7 +84,8 @@ test-tensorflow: .venv/ready
 
 # What models share with every Keras there is.
 EVERY_KERAS = tests/official_models/vision/resnet/test_forward.py \
-	tests/official_models/nlp/bert/test_forward.py
+	tests/official_models/nlp/bert/test_forward.py \
+	tests/official_models/nlp/bert/test_heads.py
 
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/doors $(EVERY_KERAS)

@@ -12,8 +12,10 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
-from pathlib import Path
+
+import tensorflow as tf
 
 from official_models.common.errors import InputError
 
@@ -149,7 +151,7 @@ def read_split(
 
     Args:
         data_dir: folder with the task's files, or one that has the task's
-            folder in it.
+            folder in it; on `gs://` too.
         task: one of `TASKS`.
         split: "train", "dev" or "test"; for MNLI "dev_matched" and so on.
         labelled: False also takes a file without labels.
@@ -162,7 +164,7 @@ def read_split(
         InputError: no such file, another head line, a line with too few
             columns, an unknown label, or no example at all.
     """
-    path = _find(Path(data_dir), task, split)
+    path = _find(os.fspath(data_dir), task, split)
     lines = _read_lines(path)
     columns, first = _columns(path, task, lines[0], labelled)
     examples, broken = [], []
@@ -188,29 +190,31 @@ def read_split(
     return examples, broken
 
 
-def _find(folder: Path, task: Task, split: str) -> Path:
+def _find(folder: str, task: Task, split: str) -> str:
     names = task.files.get(split, (f"{split}.tsv",))
-    for parent in (folder, folder / task.folder):
+    for parent in (folder, os.path.join(folder, task.folder)):
         for name in names:
-            if (parent / name).is_file():
-                return parent / name
+            path = os.path.join(parent, name)
+            if tf.io.gfile.exists(path):
+                return path
     raise InputError(
         f"--data_dir {folder}: no {' or '.join(names)}; expected GLUE's "
         f"{task.folder}, unpacked"
     )
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_lines(path: str) -> list[str]:
     try:
-        # Not `splitlines`: sentences hold its rarer line ends.
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            text = file.read().decode("utf-8-sig")
+    except (tf.errors.OpError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8: {error}") from error
+    # Not `splitlines`: sentences hold its rarer line ends.
     return text.replace("\r\n", "\n").split("\n")
 
 
 def _columns(
-    path: Path, task: Task, head: str, labelled: bool
+    path: str, task: Task, head: str, labelled: bool
 ) -> tuple[dict[str, int], int]:
     """{column: its number}, and the number of the first example's line."""
     names, first = head.split("\t"), 1
@@ -229,7 +233,7 @@ def _columns(
     return {n: names.index(n) for n in wanted if n in names}, first
 
 
-def _label(path: Path, number: int, task: Task, text: str) -> int:
+def _label(path: str, number: int, task: Task, text: str) -> int:
     text = text.strip()
     if text not in task.labels:
         raise InputError(

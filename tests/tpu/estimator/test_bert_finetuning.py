@@ -97,6 +97,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finetuning")
     small_tasks.write_vocab(folder)
     small_tasks.write_sst2(folder / "SST-2")
+    small_tasks.write_mnli(folder / "MNLI")
     small_tasks.write_squad(folder / "train.json", 24, negative=True)
     small_tasks.write_squad(folder / "dev.json", 5, negative=True)
     (folder / "config.json").write_text(json.dumps(bert_job.CONFIG))
@@ -112,10 +113,16 @@ def folder(tmp_path_factory):
             f"--export_dir={folder / 'export'}",
         ),
         killed,
-        sentiment(
+        arguments(
             folder,
             "start",
-            "--num_train_epochs=0.2",
+            "mnli",
+            f"--data_dir={folder}",
+            "--do_train",
+            "--do_eval",
+            "--do_predict",
+            "--max_seq_length=14",
+            "--num_train_epochs=0.5",
             "--learning_rate=1e-30",
         ),
         places(
@@ -163,8 +170,22 @@ def test_starts_from_a_pretraining_checkpoint_with_a_new_head(folder):
             np.testing.assert_allclose(found[name], value, atol=1e-12)
     assert not any(name.startswith("cls/") for name in found)
     head = found["output_weights"]
-    assert head.shape == (2, 16) and 0 < np.abs(head).max() <= 0.04 + 1e-7
-    np.testing.assert_array_equal(found["output_bias"].round(12), [0, 0])
+    assert head.shape == (3, 16) and 0 < np.abs(head).max() <= 0.04 + 1e-7
+    np.testing.assert_array_equal(found["output_bias"].round(12), [0] * 3)
+
+
+def test_both_sets_of_mnli(folder):
+    results = json.loads((folder / "start/eval_results.json").read_text())
+    assert results.keys() == {"dev_matched", "dev_mismatched"}
+    for (split, metrics), number in zip(results.items(), (5, 3)):
+        right = metrics["eval_accuracy"] * number
+        assert right == pytest.approx(round(right), abs=1e-5), split
+        # Three labels of a head that has learned nothing.
+        assert metrics["eval_loss"] == pytest.approx(np.log(3), abs=0.1)
+    for name, number in (("", 4), ("_mismatched", 2)):
+        path = folder / "start" / f"test_results{name}.tsv"
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        assert [len(row) for row in rows] == [3] * number
 
 
 def test_evaluates_and_predicts(folder):

@@ -155,6 +155,9 @@ def unfit(graph: tf.Graph) -> list[str]:
     that of XLA's compiler for CPUs, which is nearly the same: what is not in
     it, a TPU cannot run either.
     """
+    # XLA registers its kernels when it first compiles.
+    with tf.init_scope():
+        tf.function(tf.negative, jit_compile=True)(tf.constant(1.0))
     faults = set()
     for node in operations(graph):
         if node.op in REWRITTEN:

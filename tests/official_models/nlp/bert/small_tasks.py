@@ -41,6 +41,28 @@ def write_sst2(folder, train=48, dev=11, test=7):
     return folder
 
 
+def write_mnli(folder, train=16, dev=(5, 3), test=(4, 2)):
+    """MNLI as GLUE publishes it; the mismatched sets are the second ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = "matched", "mismatched"
+    sizes = {
+        "train": train,
+        **{f"dev_{kind}": n for kind, n in zip(kinds, dev)},
+        **{f"test_{kind}": n for kind, n in zip(kinds, test)},
+    }
+    names = ["index", "sentence1", "sentence2", "gold_label"]
+    labels = "neutral", "entailment", "contradiction"
+    for split, number in sizes.items():
+        columns = names[:3] if split.startswith("test") else names
+        rows = [
+            [str(i), text, "it is good .", labels[i % 3]]
+            for i, (text, _) in enumerate(sentences(number))
+        ]
+        lines = ["\t".join(row[: len(columns)]) for row in [columns, *rows]]
+        _write(folder / f"{split}.tsv", lines)
+    return folder
+
+
 def _write(path, lines, encoding="utf-8"):
     path.write_text("\n".join(lines) + "\n", encoding=encoding)
 

@@ -135,8 +135,8 @@ def _arrays(saved_model):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("a\tb\nx\t1\n", "line 1: got 'a"),
-        ("sentence\tlabel\ngood\t1\nbad\t2\n", "line 3: got 'bad"),
+        ("a\tb\nx\t1\n", "line 1: no column 'label'"),
+        ("sentence\tlabel\ngood\t1\nbad\t2\n", "line 3: label '2'"),
         ("sentence\tlabel\ngood film\n", "line 2: got 'good film'"),
         ("sentence\tlabel\n", "no example"),
     ],
