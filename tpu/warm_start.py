@@ -13,7 +13,7 @@ tf1 = tf.compat.v1
 # What a checkpoint holds beside the weights.
 STATE = (
     r"/(adam_m|adam_v|AdamWeightDecayOptimizer(_\d+)?|LAMBOptimizer(_\d+)?"
-    r"|LARSOptimizer(_\d+)?|Momentum)$",
+    r"|LARSOptimizer(_\d+)?|Momentum|Adam(_\d+)?)$",
     r"^(global_step|updates|skipped_steps|beta[12]_power)$",
 )
 ALBERT = "/inner_group_"

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from tests.official_models.scripts import refusal
 from tests.tpu.estimator import bert_job
-from tpu import warm_start
+from tf_lamb import v1
+from tpu import training, warm_start
 
 tf1 = tf.compat.v1
 KERNEL = "bert/encoder/layer_1/output/dense/kernel"
@@ -71,3 +72,36 @@ def test_new_heads_and_unused_ones(tmp_path):
 
 def test_no_checkpoint_given():
     assert warm_start.scaffold_fn(None, []) is None
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: v1.LAMBOptimizer(0.1),
+        lambda: v1.LARSOptimizer(0.1),
+        lambda: tf1.train.MomentumOptimizer(0.1, 0.9),
+        lambda: tf1.train.AdamOptimizer(0.1),
+    ],
+    ids=["lamb", "lars", "momentum", "adam"],
+)
+def test_a_job_s_own_checkpoint_without_its_optimizer(tmp_path, optimizer):
+    """Phase two begins from phase one's weights, whatever trained them."""
+    path = str(tmp_path / "model.ckpt")
+    with tf.Graph().as_default(), tf1.Session() as session:
+        w = tf1.get_variable("dense/kernel", initializer=[1.0, 2.0])
+        b = tf1.get_variable("dense/bias", initializer=[3.0])
+        step = tf1.train.create_global_step()
+        wrapped = training.ClippedOptimizer(optimizer(), 1.0)
+        operation = wrapped.minimize(tf.reduce_sum(w) * b[0], step)
+        session.run(tf1.global_variables_initializer())
+        session.run(operation)
+        tf1.train.Saver().save(session, path)
+        expected = session.run([w, b])
+    assert len(tf.train.list_variables(path)) > 3
+    with tf.Graph().as_default(), tf1.Session() as session:
+        w = tf1.get_variable("dense/kernel", (2,))
+        b = tf1.get_variable("dense/bias", (1,))
+        warm_start.scaffold_fn(path, [w, b])()
+        session.run(tf1.global_variables_initializer())
+        for actual, value in zip(session.run([w, b]), expected):
+            np.testing.assert_array_equal(actual, value)

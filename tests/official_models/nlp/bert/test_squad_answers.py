@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from official_models.nlp.bert import squad, squad_answers
+from official_models.nlp.bert import finetuning_records, squad, squad_answers
+from tests.official_models.nlp.bert import small_tasks
 from tests.official_models.scripts import refusal
 
 T = 16
@@ -154,3 +155,34 @@ def test_score_takes_the_best_answer_and_counts_what_is_missing():
     assert found["NoAns_exact_match"] == 50
     only = squad_answers.score(questions[:2], {"a": "b c", "b": "x"})
     assert only == {"exact_match": 100, "f1": 100, "total": 2}
+
+
+@pytest.mark.parametrize("max_seq_length", [14, 32])
+def test_a_model_that_knows_the_spans_answers_all(max_seq_length, tmp_path):
+    """File, windows, logits, answers, metrics: 100% by the true positions."""
+    tokenizer = finetuning_records.wordpiece(
+        str(small_tasks.write_vocab(tmp_path))
+    )
+    path = small_tasks.write_squad(tmp_path / "dev.json", 6, negative=True)
+    questions, _ = squad.read_squad(str(path))
+    windows = list(
+        squad.windows(
+            questions,
+            tokenizer,
+            max_seq_length=max_seq_length,
+            max_query_length=6,
+            doc_stride=3,
+        )
+    )
+    assert (len(windows) > len(questions)) == (max_seq_length == 14)
+    logits = {}
+    for window in windows:
+        start, end = np.zeros((2, max_seq_length))
+        start[window.start] = end[window.end] = 9
+        logits[window.unique_id] = squad_answers.Logits(start, end)
+    found = squad_answers.answers(
+        questions, windows, logits, version_2_with_negative=True
+    )
+    scores = squad_answers.score(questions, found.predictions)
+    assert scores["exact_match"] == scores["f1"] == 100
+    assert scores["HasAns_total"] == scores["NoAns_total"] == 6
