@@ -194,7 +194,7 @@ class ImageNetRecords:
         first_epoch, skipped = divmod(first_step, steps)
 
         def epoch(number):
-            begin = tf.where(number == first_epoch, skipped * size, 0)
+            begin = tf.where(tf.equal(number, first_epoch), skipped * size, 0)
             # A host that has a little less than its share begins again.
             order = reader.shuffled(self.seed, number, self.shuffle_buffer)
             records = order.repeat().take(steps * size)

@@ -56,7 +56,7 @@ def training_image(
         use_image_if_no_bounding_boxes=True,
     )
     # It gives the whole picture when it finds no crop.
-    failed = tf.reduce_all(extent[:2] == shape[:2])
+    failed = tf.reduce_all(tf.equal(extent[:2], shape[:2]))
     window = tf.where(
         failed, central_window(shape), tf.concat([begin[:2], extent[:2]], 0)
     )

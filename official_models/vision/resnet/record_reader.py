@@ -84,7 +84,7 @@ class RecordReader:
         paths, counts, firsts = map(tf.constant, self._split)
         index, hosts = self._host
         if self.shares_files and hosts > 1:
-            order = tf.boolean_mask(order, order % hosts == index)
+            order = tf.boolean_mask(order, tf.equal(order % hosts, index))
 
         def records(shard):
             dataset = tf.data.Dataset.range(
@@ -97,7 +97,9 @@ class RecordReader:
                 )
                 dataset = tf.data.Dataset.zip(dataset, file)
             if not self.shares_files:
-                dataset = dataset.filter(lambda n, *_: n % hosts == index)
+                dataset = dataset.filter(
+                    lambda n, *_: tf.equal(n % hosts, index)
+                )
             if self._cache is not None:
                 place, kept = self._cache
                 dataset = dataset.map(lambda n: (n, kept[place[n]]))
