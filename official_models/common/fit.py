@@ -16,7 +16,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from official_models.common.errors import InputError
-from official_models.common.run_dir import Checkpoints
+from official_models.common.run_dir import Checkpoints, sync_state
 from tf_lamb.callbacks import StepTable, TrustRatioLogger, read_table
 
 
@@ -78,6 +78,7 @@ class _RunLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         run, step = self.run, self.step
+        sync_state(self.model)
         rate = self.model.optimizer.learning_rate
         row = {
             **logs,

@@ -81,8 +81,17 @@ def _check_same_run(record: Path, identity: dict) -> None:
             )
 
 
+def sync_state(model: keras.Model) -> None:
+    """Puts what `fit` keeps to itself on JAX into the model's variables."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
 class Checkpoints:
     """Saves and restores a compiled model with its optimizer, by step.
+
+    TensorFlow's format, whichever Keras' backend: on JAX, variables are copied
+    to and from TensorFlow's.
 
     Args:
         model: built and compiled; its optimizer is built here if it is not.
@@ -101,12 +110,22 @@ class Checkpoints:
         restore_from: Path | None = None,
     ):
         model.optimizer.build(model.trainable_variables)
-        self._checkpoint = tf.train.Checkpoint(
-            step=tf.Variable(0, dtype=tf.int64),
+        self._model = model
+        self._copies = []
+        if keras.config.backend() == "tensorflow":
             # A model's own tracking would bring the metrics along, whose state
             # is of no use to a run that goes on.
-            variables=[v.value for v in model.variables],
-            optimizer=model.optimizer,
+            state = {
+                "variables": [v.value for v in model.variables],
+                "optimizer": model.optimizer,
+            }
+        else:
+            state = {
+                "variables": self._copy(model.variables),
+                "optimizer": self._copy(model.optimizer.variables),
+            }
+        self._checkpoint = tf.train.Checkpoint(
+            step=tf.Variable(0, dtype=tf.int64), **state
         )
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(folder), max_to_keep=keep
@@ -116,6 +135,15 @@ class Checkpoints:
             self._restore_from = tf.train.CheckpointManager(
                 self._checkpoint, str(restore_from), max_to_keep=keep
             )
+
+    def _copy(self, variables) -> list[tf.Variable]:
+        """TensorFlow's variables of the same values, kept beside them."""
+        copies = [
+            tf.Variable(keras.ops.convert_to_numpy(v), trainable=False)
+            for v in variables
+        ]
+        self._copies += zip(variables, copies, strict=True)
+        return copies
 
     def restore(self) -> int:
         """Restores the last checkpoint; returns its step, 0 if there is none.
@@ -144,10 +172,16 @@ class Checkpoints:
                 f"checkpoint {path} cannot be read: {_first_line(error)}; "
                 "remove its files to go on from the one before"
             ) from error
+        for variable, copy in self._copies:
+            variable.assign(copy.numpy())
         return int(self._checkpoint.step)
 
     def save(self, step: int) -> None:
         """Saves the state after `step` steps."""
+        if self._copies:
+            sync_state(self._model)
+        for variable, copy in self._copies:
+            copy.assign(keras.ops.convert_to_numpy(variable))
         self._checkpoint.step.assign(step)
         self._manager.save(checkpoint_number=step)
 

@@ -22,7 +22,6 @@ from official_models.common import errors, optimizers, run_dir, strategies
 from official_models.common.fit import Run
 from official_models.nlp.bert import model as bert
 from official_models.nlp.bert import pretraining_text, report
-from tf_lamb import multi_worker
 
 FLAGS = flags.FLAGS
 SIZE_FLAGS = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
@@ -116,7 +115,7 @@ def make_model(vocab_size: int) -> keras.Model:
         optimizer=optimizer,
         loss=bert.pretraining_losses(),
         weighted_metrics=bert.pretraining_metrics(),
-        jit_compile=FLAGS.jit_compile and FLAGS.strategy == "none",
+        jit_compile=strategies.compiles_step(FLAGS.jit_compile),
         steps_per_execution=FLAGS.steps_per_execution,
     )
     return model
@@ -127,9 +126,9 @@ def main(_) -> None:
     logging.set_verbosity(logging.WARNING)
     strategy = strategies.from_flags()
     alone = strategies.is_alone(strategy)
-    chief = multi_worker.is_chief(strategy)
+    chief = strategies.is_chief(strategy)
     keras.utils.set_random_seed(FLAGS.seed)
-    if alone and not FLAGS.jit_compile:
+    if alone and not strategies.compiles_step(FLAGS.jit_compile):
         # Keras refuses to compile under this switch; XLA on CPU repeats itself
         # without it.
         tf.config.experimental.enable_op_determinism()
@@ -139,11 +138,14 @@ def main(_) -> None:
         who = identity()
     folder = run_dir.open_run(FLAGS.output_dir, who)
     text = pretraining_text.load(folder, strategy.num_replicas_in_sync)
+    if FLAGS.strategy == "data_parallel":
+        # A handful of lines is no batch that all devices can share.
+        text = text._replace(fill=[])
 
     def make():
         return make_model(text.tokenizer.get_vocab_size())
 
-    model = make() if alone else multi_worker.build_same(strategy, make)
+    model = strategies.build(strategy, make)
     if chief:
         run_dir.record_run(folder, who)
     run = Run(
@@ -158,7 +160,7 @@ def main(_) -> None:
         unit="tokens",
         metric_names=METRICS,
         restore_from=folder / "checkpoints",
-        stop_on_sigterm=FLAGS.strategy != "multi_worker",
+        stop_on_sigterm=strategies.can_stop(strategy),
     )
     print(f"{text.description}; {model.count_params():,} parameters.")
     if run.first_step:
@@ -182,7 +184,7 @@ def main(_) -> None:
         validate_every=FLAGS.eval_every,
     )
     figures = report.measure(model, text, run, FLAGS.max_seq_length, held_out)
-    multi_worker.save(model, folder / "model.keras")
+    strategies.save(strategy, model, folder / "model.keras")
     if chief:
         report.write(
             folder,

@@ -27,7 +27,6 @@ from official_models.vision.resnet import (
     sources,
     trained_weights,
 )
-from tf_lamb import multi_worker
 
 FLAGS = flags.FLAGS
 EXCLUSIONS = ("batch_norm", "bias")
@@ -137,7 +136,7 @@ def make_model(images: sources.Images, total_steps: int) -> keras.Model:
         optimizer=optimizer,
         loss=loss,
         weighted_metrics=resnet.metrics(),
-        jit_compile=FLAGS.jit_compile and FLAGS.strategy == "none",
+        jit_compile=strategies.compiles_step(FLAGS.jit_compile),
         steps_per_execution=FLAGS.steps_per_execution,
     )
     return model
@@ -149,10 +148,10 @@ def main(_) -> None:
     strategy = strategies.from_flags()
     alone, chief = (
         strategies.is_alone(strategy),
-        multi_worker.is_chief(strategy),
+        strategies.is_chief(strategy),
     )
     keras.utils.set_random_seed(FLAGS.seed)
-    if alone and not FLAGS.jit_compile:
+    if alone and not strategies.compiles_step(FLAGS.jit_compile):
         # Keras refuses to compile under this switch; XLA on CPU repeats itself
         # without it.
         tf.config.experimental.enable_op_determinism()
@@ -180,7 +179,7 @@ def main(_) -> None:
     def make():
         return make_model(images, total_steps)
 
-    model = make() if alone else multi_worker.build_same(strategy, make)
+    model = strategies.build(strategy, make)
     run = Run(
         model,
         # Files of the other processes are of no use to anyone.
@@ -193,7 +192,7 @@ def main(_) -> None:
         unit="images",
         metric_names=METRICS,
         restore_from=folder / "checkpoints",
-        stop_on_sigterm=FLAGS.strategy != "multi_worker",
+        stop_on_sigterm=strategies.can_stop(strategy),
     )
     if FLAGS.init_checkpoint and not run.first_step:
         trained_weights.load_into(model, FLAGS.init_checkpoint)
@@ -210,7 +209,7 @@ def main(_) -> None:
             validate_every=FLAGS.eval_every or steps_per_epoch,
         )
     figures = report.measure(model, images, run, settings)
-    multi_worker.save(model, folder / "model.keras")
+    strategies.save(strategy, model, folder / "model.keras")
     if chief:
         report.write(
             folder,
