@@ -11,6 +11,7 @@ held out. Your own text:
 README.md beside this file has the numbers that were reached, with their date.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "output_dir",
         "runs/bert",
-        "Folder of the run. One that is there already is continued.",
+        "Folder of the run, gs:// too. One that is there already is continued.",
     )
     flags.DEFINE_integer("steps", 1600, "Updates in all.", 1)
     flags.DEFINE_integer("global_batch_size", 256, "Sequences an update.", 1)
@@ -159,12 +160,13 @@ def main(_) -> None:
         units_per_step=FLAGS.global_batch_size * FLAGS.max_seq_length,
         unit="tokens",
         metric_names=METRICS,
-        restore_from=folder / "checkpoints",
+        output_dir=FLAGS.output_dir if chief else None,
+        restore_from=os.path.join(FLAGS.output_dir, "checkpoints"),
         stop_on_sigterm=strategies.can_stop(strategy),
     )
     print(f"{text.description}; {model.count_params():,} parameters.")
     if run.first_step:
-        print(f"{folder}: going on from step {run.first_step}.")
+        print(f"{FLAGS.output_dir}: going on from step {run.first_step}.")
 
     def train(first, last):
         return strategies.distribute(
@@ -192,8 +194,9 @@ def main(_) -> None:
             f"BERT {FLAGS.size}, {FLAGS.optimizer.upper()}, batch "
             f"{FLAGS.global_batch_size}",
         )
+        run_dir.push(folder, FLAGS.output_dir)
         print(report.show(figures))
-        print(f"\n{folder}: model.keras, checkpoints, loss.png.")
+        print(f"\n{FLAGS.output_dir}: model.keras, checkpoints, loss.png.")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ trains a small one on 4,096 MNIST digits. ImageNet:
 README.md beside this file has the numbers that were reached, with their date.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "output_dir",
         "runs/resnet",
-        "Folder of the run. One that is there already is continued.",
+        "Folder of the run, gs:// too. One that is there already is continued.",
     )
     flags.DEFINE_enum(
         "version", "v1.5", ["v1.5", "v1"], "Where a bottleneck strides."
@@ -169,7 +170,7 @@ def main(_) -> None:
         "init_checkpoint": FLAGS.init_checkpoint,
     }
     images = sources.Images(
-        strategy, batch // k, FLAGS.seed, Path(FLAGS.output_dir)
+        strategy, batch // k, FLAGS.seed, run_dir.local_folder(FLAGS.output_dir)
     )
     who |= {f"data_{k}": v for k, v in images.source.identity().items()}
     folder = run_dir.open_run(FLAGS.output_dir, who)
@@ -191,7 +192,8 @@ def main(_) -> None:
         units_per_step=batch,
         unit="images",
         metric_names=METRICS,
-        restore_from=folder / "checkpoints",
+        output_dir=FLAGS.output_dir if chief else None,
+        restore_from=os.path.join(FLAGS.output_dir, "checkpoints"),
         stop_on_sigterm=strategies.can_stop(strategy),
     )
     if FLAGS.init_checkpoint and not run.first_step:
@@ -201,7 +203,7 @@ def main(_) -> None:
         print(recipes.show(settings))
     print(f"{images.source.description}; {model.count_params():,} parameters.")
     if run.first_step:
-        print(f"{folder}: going on from step {run.first_step}.")
+        print(f"{FLAGS.output_dir}: going on from step {run.first_step}.")
     with images.reporting():
         run.fit(
             images.train,
@@ -216,8 +218,12 @@ def main(_) -> None:
             figures,
             f"{FLAGS.network}, {FLAGS.optimizer.upper()}, batch {batch}",
         )
+        run_dir.push(folder, FLAGS.output_dir)
         print(report.show(figures))
-        print(f"{folder}: model.keras, checkpoints, curves.png, report.json.")
+        print(
+            f"{FLAGS.output_dir}: model.keras, checkpoints, curves.png, "
+            "report.json."
+        )
 
 
 if __name__ == "__main__":
