@@ -135,12 +135,21 @@ def take_l2() -> float:
 
 
 def warmup_steps(num_train_images: int) -> int:
-    """Updates of --warmup_epochs; if not given, at most half of all."""
-    epochs = FLAGS.warmup_epochs
+    """Updates of --warmup_epochs; if not given, at most half of all.
+
+    Raises:
+        InputError: they are more than there are.
+    """
+    epochs, total = FLAGS.warmup_epochs, FLAGS.train_steps
     steps = round(epochs * num_train_images / FLAGS.train_batch_size)
-    if FLAGS["warmup_epochs"].present:
-        return steps
-    return min(steps, FLAGS.train_steps // 2)
+    if not FLAGS["warmup_epochs"].present:
+        return min(steps, total // 2)
+    if steps > total:
+        raise InputError(
+            f"--warmup_epochs {epochs:g}: {steps} updates, --train_steps are "
+            f"{total}; expected no more"
+        )
+    return steps
 
 
 def open_images(shard: tuple[int, int] = (0, 1)) -> imagenet.ImageNetRecords:

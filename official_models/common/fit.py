@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import statistics
 import sys
@@ -16,7 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from official_models.common.errors import InputError
-from official_models.common.run_dir import Checkpoints
+from official_models.common.run_dir import Checkpoints, push, sync_state
 from tf_lamb.callbacks import StepTable, TrustRatioLogger, read_table
 
 
@@ -33,9 +34,7 @@ class _RunLog(keras.callbacks.Callback):
             [*columns, *(n for n in names if n not in columns)],
             first_step,
         )
-        self.writer = tf.summary.create_file_writer(
-            str(run.folder / "tensorboard")
-        )
+        self.writer = tf.summary.create_file_writer(run.place("tensorboard"))
 
     def on_train_begin(self, logs=None):
         self.bar = tqdm(
@@ -67,17 +66,19 @@ class _RunLog(keras.callbacks.Callback):
 
     def _stop(self):
         """Saves and ends the process: its machine is wanted back."""
-        self.run.checkpoints.save(self.step)
+        self.run.save(self.step)
         self.on_train_end()
         print(
-            f"{self.run.folder}: told to stop; saved after step {self.step} of "
-            f"{self.run.total_steps}. The same command goes on from there.",
+            f"{self.run.output_dir}: told to stop; saved after step "
+            f"{self.step} of {self.run.total_steps}. The same command goes "
+            "on from there.",
             flush=True,
         )
         sys.exit(0)
 
     def on_epoch_end(self, epoch, logs=None):
         run, step = self.run, self.step
+        sync_state(self.model)
         rate = self.model.optimizer.learning_rate
         row = {
             **logs,
@@ -94,7 +95,7 @@ class _RunLog(keras.callbacks.Callback):
         if step // run.save_every > self.before // run.save_every or (
             step == run.total_steps
         ):
-            run.checkpoints.save(step)
+            run.save(step)
 
     def on_train_end(self, logs=None):
         self.bar.close()
@@ -124,6 +125,9 @@ class Run:
         unit: its name, such as "tokens".
         metric_names: those of the model that metrics.csv has, as they are and
             with `val_`.
+        output_dir: of the flag. Where it is a URL, checkpoints and TensorBoard
+            are written there, and the files of `folder` are copied to it
+            before each checkpoint. None where `folder` is all there is.
         restore_from: folder of the checkpoints to go on from; None for this
             run's own.
         stop_on_sigterm: False where other processes would wait in vain for
@@ -149,10 +153,12 @@ class Run:
         units_per_step: int = 1,
         unit: str = "examples",
         metric_names: tuple[str, ...] = (),
-        restore_from: Path | None = None,
+        output_dir: str | None = None,
+        restore_from: Path | str | None = None,
         stop_on_sigterm: bool = True,
     ):
         self.model, self.folder = model, folder
+        self.output_dir = output_dir or str(folder)
         self.terminated = False
         self._stop_on_sigterm = stop_on_sigterm
         self.total_steps, self.save_every = total_steps, save_every
@@ -163,9 +169,18 @@ class Run:
             total_steps, log_every, batches_per_step, model.steps_per_execution
         )
         self.checkpoints = Checkpoints(
-            model, folder / "checkpoints", restore_from=restore_from
+            model, self.place("checkpoints"), restore_from=restore_from
         )
         self.first_step = self.checkpoints.restore()
+
+    def place(self, name: str) -> str:
+        """Where one of the run's folders is."""
+        return os.path.join(self.output_dir, name)
+
+    def save(self, step: int) -> None:
+        """Saves a checkpoint, after the tables that belong to it."""
+        push(self.folder, self.output_dir)
+        self.checkpoints.save(step)
 
     def fit(
         self,
@@ -212,7 +227,7 @@ class Run:
             callbacks.append(
                 TrustRatioLogger(
                     self.folder / "trust_ratio.csv",
-                    self.folder / "tensorboard",
+                    self.place("tensorboard"),
                     every=self.steps_per_row,
                     first_step=first,
                 )
@@ -251,7 +266,9 @@ class Run:
             signal.signal(signal.SIGTERM, before)
 
     def speed(self) -> float:
-        """Median units a second over the rows of metrics.csv."""
+        """Median units a second over the rows of metrics.csv; 0 without one."""
+        if not (self.folder / "metrics.csv").exists():
+            return 0.0  # not the first process, whose table it is
         rows = read_table(self.folder / "metrics.csv")
         values = [v for _, v in rows[f"{self.unit}_per_second"]]
         # The first row holds the compilation.

@@ -1,18 +1,22 @@
-"""The flags that choose a `tf.distribute` strategy, and the strategy."""
+"""The flags that choose a strategy for several devices, and the strategy."""
 
 import json
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 
+import keras
 import tensorflow as tf
 from absl import flags
 
+from official_models.common import data_parallel
 from official_models.common.errors import InputError
 from tf_lamb import multi_worker
 
 FLAGS = flags.FLAGS
-NAMES = ("none", "mirrored", "multi_worker", "tpu")
+NAMES = ("none", "mirrored", "multi_worker", "tpu", "data_parallel")
+Strategy = tf.distribute.Strategy | data_parallel.DataParallel
 
 
 def define_flags() -> None:
@@ -22,7 +26,8 @@ def define_flags() -> None:
         "none",
         list(NAMES),
         "none: one device; mirrored: the GPUs of this machine; multi_worker: "
-        "one process a machine, as TF_CONFIG says; tpu: a Cloud TPU.",
+        "one process a machine, as TF_CONFIG says; tpu: a Cloud TPU; "
+        "data_parallel: all devices, with KERAS_BACKEND=jax.",
     )
     flags.DEFINE_list(
         "devices", [], "Of --strategy mirrored, such as GPU:0,GPU:1; all."
@@ -37,24 +42,46 @@ def define_flags() -> None:
         "--log_every.",
         1,
     )
+    flags.DEFINE_string(
+        "job_addresses",
+        "",
+        "Of --strategy data_parallel in several processes: host:port of the "
+        "first; auto: as the Cloud TPU says.",
+    )
+    flags.DEFINE_integer("num_processes", None, "How many they are.", 1)
+    flags.DEFINE_integer("process_id", None, "Of this one, from 0.", 0)
 
 
-def from_flags() -> tf.distribute.Strategy:
+def from_flags() -> Strategy:
     """The strategy of the flags. To be made before anything else runs.
 
     Raises:
         InputError: it cannot be had here.
     """
-    for name, strategy in (("devices", "mirrored"), ("tpu", "tpu")):
-        if FLAGS[name].value and FLAGS.strategy != strategy:
+    for name, strategy in (
+        ("devices", "mirrored"),
+        ("tpu", "tpu"),
+        ("job_addresses", "data_parallel"),
+        ("num_processes", "data_parallel"),
+        ("process_id", "data_parallel"),
+    ):
+        if FLAGS[name].present and FLAGS.strategy != strategy:
             raise InputError(
                 f"--{name}: for --strategy {strategy}, not {FLAGS.strategy}"
             )
+    if FLAGS.strategy in ("mirrored", "multi_worker", "tpu") and on_jax():
+        raise InputError(
+            f"--strategy {FLAGS.strategy}: of TensorFlow, and Keras runs on "
+            "JAX; start with KERAS_BACKEND=tensorflow or give data_parallel"
+        )
     make = {
         "none": tf.distribute.get_strategy,
         "mirrored": _mirrored,
         "multi_worker": _multi_worker,
         "tpu": _tpu,
+        "data_parallel": lambda: data_parallel.make(
+            FLAGS.job_addresses, FLAGS.num_processes, FLAGS.process_id
+        ),
     }
     return make[FLAGS.strategy]()
 
@@ -98,13 +125,62 @@ def _tpu() -> tf.distribute.Strategy:
         ) from error
 
 
-def is_alone(strategy: tf.distribute.Strategy) -> bool:
+def on_jax() -> bool:
+    """Whether Keras runs on JAX."""
+    return keras.config.backend() == "jax"
+
+
+def is_alone(strategy: Strategy) -> bool:
     """Whether it is TensorFlow's default: one device, nothing distributed."""
     return strategy is tf.distribute.get_strategy()
 
 
-def shard(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+def is_chief(strategy: Strategy) -> bool:
+    """Whether this process is the one that writes files."""
+    if isinstance(strategy, data_parallel.DataParallel):
+        return strategy.process[0] == 0
+    return multi_worker.is_chief(strategy)
+
+
+def can_stop(strategy: Strategy) -> bool:
+    """Whether this process can save and stop without the others."""
+    if isinstance(strategy, data_parallel.DataParallel):
+        return strategy.process[1] == 1
+    return FLAGS.strategy != "multi_worker"
+
+
+def compiles_step(jit_compile: bool) -> bool:
+    """What `compile(jit_compile=...)` gets: strategies of TensorFlow compile
+    the step themselves or not at all; without XLA, JAX runs op by op."""
+    return on_jax() or (jit_compile and FLAGS.strategy == "none")
+
+
+def build(
+    strategy: Strategy, make_model: Callable[[], keras.Model]
+) -> keras.Model:
+    """The model, made under the strategy; the same one in all processes."""
+    if is_alone(strategy) or on_jax():
+        return make_model()
+    return multi_worker.build_same(strategy, make_model)
+
+
+def save(strategy: Strategy, model: keras.Model, path: Path) -> None:
+    """Writes a `.keras` file; to be called by all processes.
+
+    It is written under a temporary name, then renamed.
+    """
+    if not on_jax():
+        multi_worker.save(model, path)
+    elif is_chief(strategy):
+        temporary = path.with_name(f".writing-{path.name}")
+        model.save(temporary)
+        os.replace(temporary, path)
+
+
+def shard(strategy: Strategy) -> tuple[int, int]:
     """(index, count) of this process among those that read data."""
+    if isinstance(strategy, data_parallel.DataParallel):
+        return strategy.process
     resolver = strategy.cluster_resolver
     if not isinstance(
         strategy, tf.distribute.MultiWorkerMirroredStrategy
@@ -119,9 +195,7 @@ def shard(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     return tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
 
 
-def check_batch(
-    strategy: tf.distribute.Strategy, name: str, batch_size: int
-) -> None:
+def check_batch(strategy: Strategy, name: str, batch_size: int) -> None:
     """Refuses a global batch that the replicas cannot share evenly.
 
     Raises:
@@ -135,14 +209,14 @@ def check_batch(
         )
 
 
-def round_up(strategy: tf.distribute.Strategy, batch_size: int) -> int:
+def round_up(strategy: Strategy, batch_size: int) -> int:
     """The next batch size that the replicas can share evenly."""
     replicas = strategy.num_replicas_in_sync
     return math.ceil(batch_size / replicas) * replicas
 
 
 def distribute(
-    strategy: tf.distribute.Strategy,
+    strategy: Strategy,
     batch_size: int,
     make_dataset: Callable[[tuple[int, int]], tf.data.Dataset],
 ):
@@ -155,10 +229,12 @@ def distribute(
             batch, from (index, count) as `shard` has them.
 
     Returns:
-        The dataset itself on one device, else a distributed one.
+        The dataset itself on one device and on JAX, else a distributed one.
     """
     if is_alone(strategy):
         return make_dataset((0, 1))
+    if isinstance(strategy, data_parallel.DataParallel):
+        return make_dataset(strategy.process)
     size = batch_size // strategy.num_replicas_in_sync
 
     def pipeline(context):
@@ -172,7 +248,7 @@ def distribute(
 
 
 def distribute_rows(
-    strategy: tf.distribute.Strategy,
+    strategy: Strategy,
     batch_size: int,
     dataset: tf.data.Dataset,
 ):

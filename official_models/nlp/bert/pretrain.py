@@ -11,6 +11,7 @@ held out. Your own text:
 README.md beside this file has the numbers that were reached, with their date.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from official_models.common import errors, optimizers, run_dir, strategies
 from official_models.common.fit import Run
 from official_models.nlp.bert import model as bert
 from official_models.nlp.bert import pretraining_text, report
-from tf_lamb import multi_worker
 
 FLAGS = flags.FLAGS
 SIZE_FLAGS = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
@@ -49,7 +49,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "output_dir",
         "runs/bert",
-        "Folder of the run. One that is there already is continued.",
+        "Folder of the run, gs:// too. One that is there already is continued.",
     )
     flags.DEFINE_integer("steps", 1600, "Updates in all.", 1)
     flags.DEFINE_integer("global_batch_size", 256, "Sequences an update.", 1)
@@ -116,7 +116,7 @@ def make_model(vocab_size: int) -> keras.Model:
         optimizer=optimizer,
         loss=bert.pretraining_losses(),
         weighted_metrics=bert.pretraining_metrics(),
-        jit_compile=FLAGS.jit_compile and FLAGS.strategy == "none",
+        jit_compile=strategies.compiles_step(FLAGS.jit_compile),
         steps_per_execution=FLAGS.steps_per_execution,
     )
     return model
@@ -127,9 +127,9 @@ def main(_) -> None:
     logging.set_verbosity(logging.WARNING)
     strategy = strategies.from_flags()
     alone = strategies.is_alone(strategy)
-    chief = multi_worker.is_chief(strategy)
+    chief = strategies.is_chief(strategy)
     keras.utils.set_random_seed(FLAGS.seed)
-    if alone and not FLAGS.jit_compile:
+    if alone and not strategies.compiles_step(FLAGS.jit_compile):
         # Keras refuses to compile under this switch; XLA on CPU repeats itself
         # without it.
         tf.config.experimental.enable_op_determinism()
@@ -139,11 +139,14 @@ def main(_) -> None:
         who = identity()
     folder = run_dir.open_run(FLAGS.output_dir, who)
     text = pretraining_text.load(folder, strategy.num_replicas_in_sync)
+    if FLAGS.strategy == "data_parallel":
+        # A handful of lines is no batch that all devices can share.
+        text = text._replace(fill=[])
 
     def make():
         return make_model(text.tokenizer.get_vocab_size())
 
-    model = make() if alone else multi_worker.build_same(strategy, make)
+    model = strategies.build(strategy, make)
     if chief:
         run_dir.record_run(folder, who)
     run = Run(
@@ -157,12 +160,13 @@ def main(_) -> None:
         units_per_step=FLAGS.global_batch_size * FLAGS.max_seq_length,
         unit="tokens",
         metric_names=METRICS,
-        restore_from=folder / "checkpoints",
-        stop_on_sigterm=FLAGS.strategy != "multi_worker",
+        output_dir=FLAGS.output_dir if chief else None,
+        restore_from=os.path.join(FLAGS.output_dir, "checkpoints"),
+        stop_on_sigterm=strategies.can_stop(strategy),
     )
     print(f"{text.description}; {model.count_params():,} parameters.")
     if run.first_step:
-        print(f"{folder}: going on from step {run.first_step}.")
+        print(f"{FLAGS.output_dir}: going on from step {run.first_step}.")
 
     def train(first, last):
         return strategies.distribute(
@@ -182,7 +186,7 @@ def main(_) -> None:
         validate_every=FLAGS.eval_every,
     )
     figures = report.measure(model, text, run, FLAGS.max_seq_length, held_out)
-    multi_worker.save(model, folder / "model.keras")
+    strategies.save(strategy, model, folder / "model.keras")
     if chief:
         report.write(
             folder,
@@ -190,8 +194,9 @@ def main(_) -> None:
             f"BERT {FLAGS.size}, {FLAGS.optimizer.upper()}, batch "
             f"{FLAGS.global_batch_size}",
         )
+        run_dir.push(folder, FLAGS.output_dir)
         print(report.show(figures))
-        print(f"\n{folder}: model.keras, checkpoints, loss.png.")
+        print(f"\n{FLAGS.output_dir}: model.keras, checkpoints, loss.png.")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ trains a small one on 4,096 MNIST digits. ImageNet:
 README.md beside this file has the numbers that were reached, with their date.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -27,7 +28,6 @@ from official_models.vision.resnet import (
     sources,
     trained_weights,
 )
-from tf_lamb import multi_worker
 
 FLAGS = flags.FLAGS
 EXCLUSIONS = ("batch_norm", "bias")
@@ -50,7 +50,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "output_dir",
         "runs/resnet",
-        "Folder of the run. One that is there already is continued.",
+        "Folder of the run, gs:// too. One that is there already is continued.",
     )
     flags.DEFINE_enum(
         "version", "v1.5", ["v1.5", "v1"], "Where a bottleneck strides."
@@ -137,7 +137,7 @@ def make_model(images: sources.Images, total_steps: int) -> keras.Model:
         optimizer=optimizer,
         loss=loss,
         weighted_metrics=resnet.metrics(),
-        jit_compile=FLAGS.jit_compile and FLAGS.strategy == "none",
+        jit_compile=strategies.compiles_step(FLAGS.jit_compile),
         steps_per_execution=FLAGS.steps_per_execution,
     )
     return model
@@ -149,10 +149,10 @@ def main(_) -> None:
     strategy = strategies.from_flags()
     alone, chief = (
         strategies.is_alone(strategy),
-        multi_worker.is_chief(strategy),
+        strategies.is_chief(strategy),
     )
     keras.utils.set_random_seed(FLAGS.seed)
-    if alone and not FLAGS.jit_compile:
+    if alone and not strategies.compiles_step(FLAGS.jit_compile):
         # Keras refuses to compile under this switch; XLA on CPU repeats itself
         # without it.
         tf.config.experimental.enable_op_determinism()
@@ -170,7 +170,7 @@ def main(_) -> None:
         "init_checkpoint": FLAGS.init_checkpoint,
     }
     images = sources.Images(
-        strategy, batch // k, FLAGS.seed, Path(FLAGS.output_dir)
+        strategy, batch // k, FLAGS.seed, run_dir.local_folder(FLAGS.output_dir)
     )
     who |= {f"data_{k}": v for k, v in images.source.identity().items()}
     folder = run_dir.open_run(FLAGS.output_dir, who)
@@ -180,7 +180,7 @@ def main(_) -> None:
     def make():
         return make_model(images, total_steps)
 
-    model = make() if alone else multi_worker.build_same(strategy, make)
+    model = strategies.build(strategy, make)
     run = Run(
         model,
         # Files of the other processes are of no use to anyone.
@@ -192,8 +192,9 @@ def main(_) -> None:
         units_per_step=batch,
         unit="images",
         metric_names=METRICS,
-        restore_from=folder / "checkpoints",
-        stop_on_sigterm=FLAGS.strategy != "multi_worker",
+        output_dir=FLAGS.output_dir if chief else None,
+        restore_from=os.path.join(FLAGS.output_dir, "checkpoints"),
+        stop_on_sigterm=strategies.can_stop(strategy),
     )
     if FLAGS.init_checkpoint and not run.first_step:
         trained_weights.load_into(model, FLAGS.init_checkpoint)
@@ -202,7 +203,7 @@ def main(_) -> None:
         print(recipes.show(settings))
     print(f"{images.source.description}; {model.count_params():,} parameters.")
     if run.first_step:
-        print(f"{folder}: going on from step {run.first_step}.")
+        print(f"{FLAGS.output_dir}: going on from step {run.first_step}.")
     with images.reporting():
         run.fit(
             images.train,
@@ -210,15 +211,19 @@ def main(_) -> None:
             validate_every=FLAGS.eval_every or steps_per_epoch,
         )
     figures = report.measure(model, images, run, settings)
-    multi_worker.save(model, folder / "model.keras")
+    strategies.save(strategy, model, folder / "model.keras")
     if chief:
         report.write(
             folder,
             figures,
             f"{FLAGS.network}, {FLAGS.optimizer.upper()}, batch {batch}",
         )
+        run_dir.push(folder, FLAGS.output_dir)
         print(report.show(figures))
-        print(f"{folder}: model.keras, checkpoints, curves.png, report.json.")
+        print(
+            f"{FLAGS.output_dir}: model.keras, checkpoints, curves.png, "
+            "report.json."
+        )
 
 
 if __name__ == "__main__":

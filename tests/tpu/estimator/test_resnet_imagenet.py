@@ -220,6 +220,20 @@ def test_the_graph_of_eight_cores(set_flags, optimizer):
     assert types == {half}
 
 
+def test_a_compiled_core_trains_as_this_machine_does(set_flags):
+    """Eight cores with equal parts make the update of one with that part."""
+    batch, arguments = _batch(4), ("--optimizer=momentum", "--weight_decay=0.1")
+    model_fn = set_flags("--use_tpu", *arguments)
+    # The first of them is at a rate of 0.
+    losses, variables = tpu_graph.compiled(model_fn, *batch, 3)
+    flags.FLAGS.use_tpu = False
+    expected, before, here = _updates(model_fn, batch, 3)
+    np.testing.assert_allclose(losses, [expected] * 2, rtol=1e-5)
+    assert np.abs(here["dense/bias"] - before["dense/bias"]).max() > 1e-4
+    for name, value in variables.items():
+        np.testing.assert_allclose(here[name], value, atol=1e-5)
+
+
 def test_evaluation_on_eight_cores(set_flags):
     model_fn = set_flags("--use_tpu")
     graph = tpu_graph.sharded(model_fn, *_batch(16), train=False)
@@ -228,8 +242,8 @@ def test_evaluation_on_eight_cores(set_flags):
     assert not any(kind.startswith("Assign") for kind in kinds - {"AssignAdd"})
 
 
-def _one_update(model_fn, batch):
-    """Loss, the spec's cross-entropy, and variables before and after."""
+def _updates(model_fn, batch, steps):
+    """Losses of updates on one batch, and variables before and after."""
     with tf.Graph().as_default(), tf1.Session() as session:
         tf1.train.create_global_step()
         features, labels = tf.nest.map_structure(tf.constant, batch)
@@ -237,18 +251,19 @@ def _one_update(model_fn, batch):
         variables = {v.name[:-2]: v for v in tf1.global_variables()}
         session.run(tf1.global_variables_initializer())
         before = session.run(variables)
-        loss, _ = session.run([spec.loss, spec.train_op])
-        return loss, before, session.run(variables)
+        run = [spec.loss, spec.train_op]
+        losses = [session.run(run)[0] for _ in range(steps)]
+        return losses, before, session.run(variables)
 
 
 def test_momentum_decays_in_the_loss_and_statistics_are_the_batch_s(set_flags):
     l2, batch = 0.5, _batch(8)
     arguments = ("--optimizer=momentum", "--label_smoothing=0.1")
     results = [
-        _one_update(set_flags(*arguments, f"--weight_decay={value}"), batch)
+        _updates(set_flags(*arguments, f"--weight_decay={value}"), batch, 1)
         for value in (0.0, l2)
     ]
-    (plain, before, after), (penalised, *_) = results
+    ([plain], before, after), ([penalised], *_) = results
     squares = sum(
         np.square(value).sum()
         for name, value in before.items()
@@ -281,6 +296,7 @@ def test_momentum_decays_in_the_loss_and_statistics_are_the_batch_s(set_flags):
         (["--label_smoothing=1"], ["--label_smoothing", "1"]),
         (["--enable_lars", "--optimizer=lamb"], ["lamb", "--enable_lars"]),
         (["--base_learning_rate=1"], ["--base_learning_rate 1", "not both"]),
+        (["--train_steps=2"], ["--warmup_epochs 1", "3 updates", "2"]),
         (["--train_batch_size=25"], ["batch_size 25", "24"]),
         (["--tpu_name=t"], ["--tpu_name t", "--use_tpu"]),
         (

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from official_models.common import errors
+from official_models.common import errors, run_dir
 from official_models.nlp.bert import pretrain
 from tests.official_models import scripts
 from tests.official_models.scripts import flags_of, rows, variables
@@ -257,6 +257,33 @@ def test_mirrored_on_two_devices_equals_one(corpus, tmp_path):
         *(corpus, tmp_path / "odd", "--global_batch_size=9"),
         *("--strategy=mirrored", "--devices=CPU:0,CPU:1"),
     )
+
+
+def test_output_on_a_file_system_of_tensorflow(corpus, tmp_path, monkeypatch):
+    """ram://, as gs:// would be: files, checkpoints, going on from there."""
+    monkeypatch.chdir(tmp_path)
+    url = "ram://runs/one"
+    run(corpus, url)
+    names = {*tf.io.gfile.listdir(url)}
+    assert {"run.json", "vocab.txt", "metrics.csv", "model.keras"} <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert tf.io.gfile.glob(f"{url}/tensorboard/*")
+    assert not list(tmp_path.iterdir()), "ram: as a folder here"
+    run(corpus, tmp_path / "two")
+    with tf.io.gfile.GFile(f"{url}/metrics.csv") as file:
+        assert len(file.read().splitlines()) == 5
+
+    for path in tf.io.gfile.glob(f"{url}/checkpoints/ckpt-8.*"):
+        tf.io.gfile.remove(path)
+    run_dir.local_folder.cache_clear()
+    run(corpus, url)
+    # load_checkpoint finds nothing on ram://.
+    copy = tmp_path / "one/checkpoints"
+    copy.mkdir(parents=True)
+    for path in tf.io.gfile.glob(f"{url}/checkpoints/ckpt-8.*"):
+        tf.io.gfile.copy(path, str(copy / path.rpartition("/")[2]))
+    _same_weights(tmp_path / "one", tmp_path / "two", 8, rtol=0, atol=0)
+    refuses("learning_rate = 0.02", corpus, url, "--learning_rate=0.5")
 
 
 def test_accumulation_counts_updates(corpus, tmp_path):
