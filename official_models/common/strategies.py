@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,9 +166,10 @@ def build(
 
 
 def save(strategy: Strategy, model: keras.Model, path: Path) -> None:
-    """Writes a `.keras` file; to be called by all processes.
+    """Writes a `.keras` file; only the chief's stays.
 
-    It is written under a temporary name, then renamed.
+    It is written under a temporary name, then renamed. The others have to take
+    part: Keras makes variables on the way, for which JAX waits for all.
     """
     if not on_jax():
         multi_worker.save(model, path)
@@ -175,6 +177,9 @@ def save(strategy: Strategy, model: keras.Model, path: Path) -> None:
         temporary = path.with_name(f".writing-{path.name}")
         model.save(temporary)
         os.replace(temporary, path)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(Path(folder) / path.name)
 
 
 def shard(strategy: Strategy) -> tuple[int, int]:
