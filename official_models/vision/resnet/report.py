@@ -1,6 +1,7 @@
 """What a training run came to: figures, curves, a line to read."""
 
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -35,9 +36,7 @@ def measure(
         "data": source.description,
         "steps": run.total_steps,
         "images_per_second": run.speed(),
-        "parameters": sum(
-            v.shape.num_elements() for v in model.trainable_weights
-        ),
+        "parameters": sum(math.prod(v.shape) for v in model.trainable_weights),
         "accuracy": held_out["accuracy"],
         "wrong": round(wrong),
         "num_evaluation": source.num_evaluation,
