@@ -27,7 +27,11 @@ from official_models.nlp.bert.layers import (
     TransformerLayer,
     register,
 )
-from official_models.nlp.bert.model import MaskedLM, NextSentence
+from official_models.nlp.bert.model import (
+    MaskedLM,
+    PretrainingHeads,
+    id_inputs,
+)
 
 __all__ = ["SIZES", "AlbertConfig", "albert_pretrainer"]
 
@@ -159,32 +163,14 @@ class AlbertMaskedLM(_AlbertLayer, MaskedLM):
 
 
 @register
-class AlbertHeads(_AlbertLayer):
+class AlbertHeads(_AlbertLayer, PretrainingHeads):
     """Masked tokens and sentence order as one layer, named "cls".
 
     Sentence order has two logits: 0 as written, 1 swapped (section 3.1).
     """
 
-    def build(self, input_shape=None):
-        self.masked_lm = self.child(AlbertMaskedLM, name="predictions")
-        self.sentence_order = self.child(NextSentence, name="seq_relationship")
-        ops.build_child(self.masked_lm, None)
-        ops.build_child(self.sentence_order, None)
-
-    def call(self, sequence, pooled, words, positions):
-        return {
-            "masked_lm": self.masked_lm(sequence, positions, words),
-            "sentence_order": self.sentence_order(pooled),
-        }
-
-    def compute_output_spec(self, sequence, pooled, words, positions):
-        predicted = (*positions.shape, self.config.vocab_size)  # [B, P, V]
-        return {
-            "masked_lm": keras.KerasTensor(predicted, self.variable_dtype),
-            "sentence_order": keras.KerasTensor(
-                (pooled.shape[0], 2), self.variable_dtype
-            ),
-        }
+    MASKED_LM = AlbertMaskedLM
+    PAIR = "sentence_order"
 
 
 def albert_pretrainer(
@@ -202,13 +188,8 @@ def albert_pretrainer(
         `masked_lm_positions` [B, P], int32, to the logits `masked_lm`
         [B, P, V] and `sentence_order` [B, 2], float32.
     """
-    tokens, positions = (
-        {name: keras.Input((None,), dtype="int32", name=name) for name in names}
-        for names in (
-            ("input_ids", "input_mask", "segment_ids"),
-            ("masked_lm_positions",),
-        )
-    )
+    tokens = id_inputs("input_ids", "input_mask", "segment_ids")
+    positions = id_inputs("masked_lm_positions")
     albert = Albert(config, seed, name="bert", dtype=dtype)
     heads = AlbertHeads(config, seed, name="cls", dtype=dtype)
     return keras.Model(

@@ -93,31 +93,40 @@ class NextSentence(BertLayer):
 
 @register
 class PretrainingHeads(BertLayer):
-    """Both heads as one layer, named "cls"."""
+    """Both heads as one layer, named "cls".
+
+    Attributes:
+        MASKED_LM: class of the head of the masked tokens.
+        PAIR: what the head of the sentence pair says, the name of its output.
+    """
+
+    MASKED_LM = MaskedLM
+    PAIR = "next_sentence"
 
     def build(self, input_shape=None):
-        self.masked_lm = self.child(MaskedLM, name="predictions")
-        self.next_sentence = self.child(NextSentence, name="seq_relationship")
+        self.masked_lm = self.child(self.MASKED_LM, name="predictions")
+        pair = self.child(NextSentence, name="seq_relationship")
+        setattr(self, self.PAIR, pair)
         ops.build_child(self.masked_lm, None)
-        ops.build_child(self.next_sentence, None)
+        ops.build_child(pair, None)
 
     def call(self, sequence, pooled, words, positions):
         return {
             "masked_lm": self.masked_lm(sequence, positions, words),
-            "next_sentence": self.next_sentence(pooled),
+            self.PAIR: getattr(self, self.PAIR)(pooled),
         }
 
     def compute_output_spec(self, sequence, pooled, words, positions):
         predicted = (*positions.shape, self.config.vocab_size)  # [B, P, V]
         return {
             "masked_lm": keras.KerasTensor(predicted, self.variable_dtype),
-            "next_sentence": keras.KerasTensor(
+            self.PAIR: keras.KerasTensor(
                 (pooled.shape[0], 2), self.variable_dtype
             ),
         }
 
 
-def _inputs(*names: str) -> dict:
+def id_inputs(*names: str) -> dict:
     """Symbolic int32 inputs [B, None] by name."""
     return {
         name: keras.Input((None,), dtype="int32", name=name) for name in names
@@ -138,7 +147,7 @@ def bert_encoder(
         A model from `input_ids`, `input_mask`, `segment_ids`, each [B, T]
         int32, to `sequence_output` [B, T, H] and `pooled_output` [B, H].
     """
-    inputs = _inputs("input_ids", "input_mask", "segment_ids")
+    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
     sequence, pooled, _ = Bert(config, seed, name="bert", dtype=dtype)(**inputs)
     return keras.Model(
         inputs,
@@ -181,8 +190,8 @@ def bert_pretrainer(
         `masked_lm_positions` [B, P], int32, to the logits `masked_lm`
         [B, P, V] and `next_sentence` [B, 2], float32.
     """
-    inputs = _inputs("input_ids", "input_mask", "segment_ids")
-    positions = _inputs("masked_lm_positions")
+    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
+    positions = id_inputs("masked_lm_positions")
     bert, heads = pretrainer_layers(config, seed=seed, dtype=dtype)
     return keras.Model(
         {**inputs, **positions},
