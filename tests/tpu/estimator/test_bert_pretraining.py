@@ -44,14 +44,8 @@ def whole(folder):
 
 
 @pytest.fixture
-def refused(monkeypatch):
+def refused():
     """Asserts that a command, run in this process, is refused in one line."""
-    # These would hold for all later tests of the process.
-    for owner, name in (
-        (tf.config.experimental, "enable_op_determinism"),
-        (tf.compat.v1, "disable_control_flow_v2"),
-    ):
-        monkeypatch.setattr(owner, name, lambda: None)
 
     def check(command, *parts):
         with flags_of(bert_pretraining):

@@ -306,11 +306,7 @@ def test_momentum_decays_in_the_loss_and_statistics_are_the_batch_s(set_flags):
     ],
     ids=lambda value: value[-1].lstrip("-"),
 )
-def test_refusals(folder, monkeypatch, arguments, parts):
-    # It would hold for all later tests of this process.
-    monkeypatch.setattr(
-        tf.config.experimental, "enable_op_determinism", lambda: None
-    )
+def test_refusals(folder, arguments, parts):
     given = resnet_job.command(folder, "refused", *arguments)[3:]
     with flags_of(resnet_imagenet):
         refusal(lambda: run_here(resnet_imagenet, *given), *parts)

@@ -8,6 +8,8 @@ from tensorflow.python.framework import kernels
 from tensorflow.python.tpu import tpu_function, tpu_optimizer, training_loop
 
 tf1 = tf.compat.v1
+# Taken before the tests' fixture makes it do nothing.
+disable_control_flow_v2 = tf1.disable_control_flow_v2
 CORES = 8
 # What the TPU's rewriting takes away or makes functions of, and the sum over
 # cores, which has a kernel in TensorFlow's TPU build only.
@@ -31,7 +33,7 @@ def _update(model_fn, features, labels):
 def _control_flow_of_jobs():
     """`job.estimator` switches for the whole process."""
     before = tf1.control_flow_v2_enabled()
-    tf1.disable_control_flow_v2()
+    disable_control_flow_v2()
     try:
         yield
     finally:
