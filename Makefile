@@ -12,7 +12,7 @@ PYTEST = -m pytest --durations=5
 # make run STEPS=20: the same, shorter. ARGS adds any flag of the script.
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
-.PHONY: help run test test-tensorflow test-jax test-tf215 test-torch \
+.PHONY: help run test test-models test-tensorflow test-jax test-tf215 test-torch \
 	test-oldest test-plan evidence bench bench-update-step bench-first-step \
 	bench-memory bench-scaling bench-tpu bench-batch-scaling bench-image-pipeline \
 	run-resnet plan-pod lint format check package fixture clean
@@ -76,11 +76,15 @@ run: .venv/ready
 run-resnet: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.vision.resnet.train $(ARGS)
 
-test: test-tensorflow test-jax test-tf215 test-plan
+test: test-models test-tensorflow test-jax test-tf215 test-plan
+
+# In two parts, so that `make --jobs=2` has something to share.
+test-models: .venv/ready
+	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) tests/official_models
 
 test-tensorflow: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/live \
-		--ignore tests/tpu
+		--ignore tests/tpu --ignore tests/official_models
 
 # What models share with every Keras there is.
 EVERY_KERAS = tests/official_models/vision/resnet/test_forward.py \

@@ -88,8 +88,16 @@ def from_flags() -> Strategy:
 
 
 def _mirrored() -> tf.distribute.Strategy:
+    # TensorFlow's collectives are one group a process: a second strategy on
+    # CPUs, as tests have it, would meet the first one's.
+    on_cpus = bool(FLAGS.devices) and all(
+        "CPU" in device.upper() for device in FLAGS.devices
+    )
     try:
-        return tf.distribute.MirroredStrategy(FLAGS.devices or None)
+        return tf.distribute.MirroredStrategy(
+            FLAGS.devices or None,
+            tf.distribute.HierarchicalCopyAllReduce() if on_cpus else None,
+        )
     except (ValueError, RuntimeError, AssertionError) as error:
         raise InputError(f"--devices {','.join(FLAGS.devices)}: {error}") from (
             error
