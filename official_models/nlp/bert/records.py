@@ -290,6 +290,11 @@ def _epoch(files, seed, shuffle) -> tf.data.Dataset:
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+    graph = tf.compat.v1.get_default_graph()
+    if graph.seed == 0:
+        # shuffle() compares seeds of 0 as Python numbers, which a tensor is
+        # not.
+        graph.seed = 2**30
     return dataset.shuffle(
         _SHUFFLE_BUFFER,
         seed=tf.cast(buffer_seed[0], tf.int64),

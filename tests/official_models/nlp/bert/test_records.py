@@ -162,6 +162,17 @@ def test_resuming_gives_the_same_batches(tmp_path):
     assert _rows(_read(paths, 0, 20, seed=4)) != _rows(whole)
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_any_seed_of_the_program_will_do(tmp_path, seed):
+    paths = _write(tmp_path, num_shards=2)
+    tf.random.set_seed(seed)
+    rows = _rows(_read(paths, 0, 5))
+    tf.random.set_seed(seed)
+    again = _rows(_read(paths, 0, 5))
+    tf.random.set_seed(1)
+    assert len(rows) == 40 and rows == again
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_each_example_once_an_epoch(tmp_path, shuffle):
     paths = _write(tmp_path, num_shards=3)
