@@ -189,7 +189,10 @@ def without_invalid(
 
     def replaced():
         rows = tf.where(valid)[:, 0]
-        tf.debugging.Assert(tf.size(rows) > 0, [NONE_VALID])
+        check = tf.debugging.Assert(tf.size(rows) > 0, [NONE_VALID])
+        with tf.control_dependencies([] if check is None else [check]):
+            # Else the division below may be the first to fail.
+            rows = tf.identity(rows)
         wanted = tf.range(tf.size(valid, tf.int64))
         later = tf.searchsorted(rows, wanted, out_type=tf.int64)
         row = tf.gather(rows, later % tf.size(rows, tf.int64))
