@@ -4,16 +4,16 @@ Axes: B batch, T tokens, E embedding, H hidden, V vocabulary, P predictions per
 sequence.
 
 Word, position and segment embeddings have E columns and are projected to H;
-all Transformer layers share their weights. Paths are those of the published
-checkpoints, such as
-`bert/encoder/transformer/group_0/inner_group_0/attention/self/query/kernel`,
-up to the numbers in the names of a layer's dense parts.
+all Transformer layers share their weights. Paths begin as those of the
+published checkpoints, `bert/encoder/transformer/group_0/inner_group_0/`; inside
+a layer they are our BERT's. No published checkpoint is read yet.
 
 References:
     https://arxiv.org/abs/1909.11942, sections 3.1 and 3.2, table 1
 """
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 
@@ -30,7 +30,7 @@ from official_models.nlp.bert.layers import (
 from official_models.nlp.bert.model import (
     MaskedLM,
     PretrainingHeads,
-    id_inputs,
+    pretraining_model,
 )
 
 __all__ = ["SIZES", "AlbertConfig", "albert_pretrainer"]
@@ -52,24 +52,10 @@ class AlbertConfig(BertConfig):
         embedding_size: E.
     """
 
+    sizes: ClassVar[dict[str, tuple[int, int, int, int]]] = SIZES
+    published_vocab_size: ClassVar[int] = 30000
+
     embedding_size: int = 128
-
-    @classmethod
-    def of_size(
-        cls, name: str, vocab_size: int = 30000, **changes
-    ) -> "AlbertConfig":
-        """The published size `name` of `SIZES`, with `changes` on top.
-
-        Raises:
-            ValueError: no such size.
-        """
-        if name not in SIZES:
-            raise ValueError(
-                f"size: got {name!r}, expected one of {', '.join(SIZES)}"
-            )
-        fields = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
-        published = dict(zip(fields, SIZES[name]), vocab_size=vocab_size)
-        return cls(**{**published, **changes})
 
     @property
     def narrow(self) -> BertConfig:
@@ -188,12 +174,8 @@ def albert_pretrainer(
         `masked_lm_positions` [B, P], int32, to the logits `masked_lm`
         [B, P, V] and `sentence_order` [B, 2], float32.
     """
-    tokens = id_inputs("input_ids", "input_mask", "segment_ids")
-    positions = id_inputs("masked_lm_positions")
-    albert = Albert(config, seed, name="bert", dtype=dtype)
-    heads = AlbertHeads(config, seed, name="cls", dtype=dtype)
-    return keras.Model(
-        {**tokens, **positions},
-        heads(*albert(**tokens), positions["masked_lm_positions"]),
-        name="albert_pretrainer",
+    return pretraining_model(
+        Albert(config, seed, name="bert", dtype=dtype),
+        AlbertHeads(config, seed, name="cls", dtype=dtype),
+        "albert_pretrainer",
     )

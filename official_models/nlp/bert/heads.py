@@ -23,6 +23,7 @@ from official_models.nlp.bert.layers import (
     BertLayer,
     register,
 )
+from official_models.nlp.bert.model import id_inputs
 
 __all__ = [
     "bert_classifier",
@@ -147,13 +148,6 @@ def span_layers(
     )
 
 
-def _inputs() -> dict:
-    return {
-        name: keras.Input((None,), dtype="int32", name=name)
-        for name in ("input_ids", "input_mask", "segment_ids")
-    }
-
-
 def bert_classifier(
     config: BertConfig,
     num_labels: int,
@@ -182,7 +176,7 @@ def bert_classifier(
         raise ValueError(f"num_labels: got {num_labels}, expected 2 or more")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: got {dropout}, expected 0 <= rate < 1")
-    inputs = _inputs()
+    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
     bert, head = classifier_layers(
         config, num_labels, dropout=dropout, seed=seed, dtype=dtype
     )
@@ -202,6 +196,6 @@ def bert_span(config: BertConfig, *, seed: int = 0, dtype=None) -> keras.Model:
         int32, to `start_logits` and `end_logits`, each [B, T] in the variable
         dtype.
     """
-    inputs = _inputs()
+    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
     bert, head = span_layers(config, seed=seed, dtype=dtype)
     return keras.Model(inputs, head(bert(**inputs)[0]), name="bert_span")

@@ -10,6 +10,7 @@ References:
 
 import dataclasses
 import zlib
+from typing import ClassVar
 
 import keras
 from keras import initializers, layers
@@ -50,9 +51,17 @@ class BertConfig:
         layer_norm_epsilon: added to the variance.
         gelu: "tanh" (Google's approximation) or "erf" (Hugging Face's).
 
+    Attributes:
+        sizes: {name: (num_layers, hidden_size, num_heads, intermediate_size)}
+            of the published ones.
+        published_vocab_size: V of those.
+
     Raises:
         ValueError: a value is out of range.
     """
+
+    sizes: ClassVar[dict[str, tuple[int, int, int, int]]] = SIZES
+    published_vocab_size: ClassVar[int] = 30522
 
     vocab_size: int
     hidden_size: int
@@ -84,20 +93,24 @@ class BertConfig:
             )
 
     @classmethod
-    def of_size(
-        cls, name: str, vocab_size: int = 30522, **changes
-    ) -> "BertConfig":
-        """The published size `name` of `SIZES`, with `changes` on top.
+    def of_size(cls, name: str, vocab_size: int | None = None, **changes):
+        """The published size `name` of `sizes`, with `changes` on top.
+
+        Args:
+            name: one of `sizes`.
+            vocab_size: V; None for the published one.
+            changes: other arguments.
 
         Raises:
             ValueError: no such size.
         """
-        if name not in SIZES:
+        if name not in cls.sizes:
             raise ValueError(
-                f"size: got {name!r}, expected one of {', '.join(SIZES)}"
+                f"size: got {name!r}, expected one of {', '.join(cls.sizes)}"
             )
         fields = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
-        published = dict(zip(fields, SIZES[name]), vocab_size=vocab_size)
+        published = dict(zip(fields, cls.sizes[name]))
+        published["vocab_size"] = vocab_size or cls.published_vocab_size
         return cls(**{**published, **changes})
 
 

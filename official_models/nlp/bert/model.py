@@ -156,6 +156,19 @@ def bert_encoder(
     )
 
 
+def pretraining_model(
+    encoder: BertLayer, heads: PretrainingHeads, name: str
+) -> keras.Model:
+    """An encoder with pretraining heads, as `bert_pretrainer` describes it."""
+    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
+    positions = id_inputs("masked_lm_positions")
+    return keras.Model(
+        {**inputs, **positions},
+        heads(*encoder(**inputs), positions["masked_lm_positions"]),
+        name=name,
+    )
+
+
 def pretrainer_layers(
     config: BertConfig, *, seed: int = 0, dtype=None
 ) -> tuple[Bert, PretrainingHeads]:
@@ -190,14 +203,8 @@ def bert_pretrainer(
         `masked_lm_positions` [B, P], int32, to the logits `masked_lm`
         [B, P, V] and `next_sentence` [B, 2], float32.
     """
-    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
-    positions = id_inputs("masked_lm_positions")
     bert, heads = pretrainer_layers(config, seed=seed, dtype=dtype)
-    return keras.Model(
-        {**inputs, **positions},
-        heads(*bert(**inputs), positions["masked_lm_positions"]),
-        name="bert_pretrainer",
-    )
+    return pretraining_model(bert, heads, "bert_pretrainer")
 
 
 @register
