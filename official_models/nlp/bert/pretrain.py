@@ -82,11 +82,10 @@ def identity_flags() -> list[str]:
     ]
 
 
-def identity() -> dict:
+def identity(replicas: int) -> dict:
     """What decides the weights; a folder continues only the same run."""
     ours = {name: FLAGS[name].value for name in identity_flags()}
     if FLAGS.strategy != "none":
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         ours |= {"strategy": FLAGS.strategy, "replicas": replicas}
     return ours | pretraining_text.identity()
 
@@ -122,34 +121,10 @@ def make_model(vocab_size: int) -> keras.Model:
     return model
 
 
-def main(_) -> None:
-    """Trains, or goes on training, then shows what was reached."""
-    logging.set_verbosity(logging.WARNING)
-    strategy = strategies.from_flags()
-    alone = strategies.is_alone(strategy)
+def make_run(model: keras.Model, folder: Path, strategy) -> Run:
+    """The run of the flags, at the step from which it goes on."""
     chief = strategies.is_chief(strategy)
-    keras.utils.set_random_seed(FLAGS.seed)
-    if alone and not strategies.compiles_step(FLAGS.jit_compile):
-        # Keras refuses to compile under this switch; XLA on CPU repeats itself
-        # without it.
-        tf.config.experimental.enable_op_determinism()
-    size = pretraining_text.micro_batch_size()
-    strategies.check_batch(strategy, "global_batch_size", size)
-    with strategy.scope():
-        who = identity()
-    folder = run_dir.open_run(FLAGS.output_dir, who)
-    text = pretraining_text.load(folder, strategy.num_replicas_in_sync)
-    if FLAGS.strategy == "data_parallel":
-        # A handful of lines is no batch that all devices can share.
-        text = text._replace(fill=[])
-
-    def make():
-        return make_model(text.tokenizer.get_vocab_size())
-
-    model = strategies.build(strategy, make)
-    if chief:
-        run_dir.record_run(folder, who)
-    run = Run(
+    return Run(
         model,
         # Files of the other processes are of no use to anyone.
         folder if chief else Path(tempfile.mkdtemp()),
@@ -164,14 +139,15 @@ def main(_) -> None:
         restore_from=os.path.join(FLAGS.output_dir, "checkpoints"),
         stop_on_sigterm=strategies.can_stop(strategy),
     )
-    print(f"{text.description}; {model.count_params():,} parameters.")
-    if run.first_step:
-        print(f"{FLAGS.output_dir}: going on from step {run.first_step}.")
+
+
+def fit(run: Run, text: pretraining_text.PretrainingText, strategy):
+    """Trains what is left of the run; gives the held-out batches."""
 
     def train(first, last):
         return strategies.distribute(
             strategy,
-            size,
+            pretraining_text.micro_batch_size(),
             lambda reader: text.make_dataset(first, last, reader),
         )
 
@@ -185,18 +161,53 @@ def main(_) -> None:
         validation_steps=int(text.held_out.cardinality()),
         validate_every=FLAGS.eval_every,
     )
+    return held_out
+
+
+def main(_) -> None:
+    """Trains, or goes on training, then shows what was reached."""
+    logging.set_verbosity(logging.WARNING)
+    strategy = strategies.from_flags()
+    keras.utils.set_random_seed(FLAGS.seed)
+    if strategies.is_alone(strategy) and not strategies.compiles_step(
+        FLAGS.jit_compile
+    ):
+        # Keras refuses to compile under this switch; XLA on CPU repeats itself
+        # without it.
+        tf.config.experimental.enable_op_determinism()
+    replicas = strategy.num_replicas_in_sync
+    size = pretraining_text.micro_batch_size()
+    strategies.check_batch(strategy, "global_batch_size", size)
+    who = identity(replicas)
+    folder = run_dir.open_run(FLAGS.output_dir, who)
+    text = pretraining_text.load(folder, replicas)
+    if FLAGS.strategy not in ("none", "mirrored"):
+        # A handful of lines is no batch that all devices can share.
+        text = text._replace(fill=[])
+    vocab_size = text.tokenizer.get_vocab_size()
+    model = strategies.build(strategy, lambda: make_model(vocab_size))
+    chief = strategies.is_chief(strategy)
+    if chief:
+        run_dir.record_run(folder, who)
+    run = make_run(model, folder, strategy)
+    print(f"{text.description}; {model.count_params():,} parameters.")
+    if run.first_step:
+        print(f"{FLAGS.output_dir}: going on from step {run.first_step}.")
+    held_out = fit(run, text, strategy)
     figures = report.measure(model, text, run, FLAGS.max_seq_length, held_out)
     strategies.save(strategy, model, folder / "model.keras")
     if chief:
-        report.write(
-            folder,
-            figures,
+        title = (
             f"BERT {FLAGS.size}, {FLAGS.optimizer.upper()}, batch "
-            f"{FLAGS.global_batch_size}",
+            f"{FLAGS.global_batch_size}"
         )
+        report.write(folder, figures, title)
         run_dir.push(folder, FLAGS.output_dir)
         print(report.show(figures))
-        print(f"\n{FLAGS.output_dir}: model.keras, checkpoints, loss.png.")
+        print(
+            f"\n{FLAGS.output_dir}: model.keras, checkpoints, loss.png, "
+            "trust_ratio.png."
+        )
 
 
 if __name__ == "__main__":
