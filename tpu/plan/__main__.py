@@ -9,7 +9,8 @@ r"""Plans a training job on TPUs before they are rented; needs none.
 The train step of the real Keras model is traced on JAX and compiled by libtpu
 for the slice: does it fit, what does it compute, move and send, and how long
 may a step take. If it does not fit, the rematerialisation and the largest batch
-that do are searched for. One compilation of BERT-large takes minutes.
+that do are searched for, and the status is 2. One compilation of BERT-large
+takes minutes.
 
 README.md beside this file says what the figures mean.
 """
@@ -229,6 +230,12 @@ def main(_) -> None:
     print(f"\n{report.LEFT_OUT}")
     if output:
         _write(output, found)
+    if "plan" in found and not found["plan"]["program"]["fits"]:
+        raise errors.InputError(
+            f"--topology {FLAGS.topology}: too little memory for "
+            f"--batch_size {FLAGS.batch_size}; what fits, if anything was "
+            "found, is above"
+        )
 
 
 if __name__ == "__main__":

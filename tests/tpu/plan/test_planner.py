@@ -19,6 +19,7 @@ import jax
 
 from official_models.common.errors import InputError
 from tests.tpu.plan import linear
+from tpu.plan import __main__ as program
 from tpu.plan import (
     chips,
     compiler,
@@ -259,6 +260,47 @@ def test_the_program_writes_what_it_found(tmp_path):
     written = json.loads(output.read_text())
     assert written["plan"]["steps"] == 100
     assert written["plan"]["program"]["fits"]
+
+
+def test_a_job_without_room_ends_with_status_2_and_what_fits(tmp_path):
+    output = tmp_path / "plan.json"
+    command = ["--model", "tests.tpu.plan.linear:build", "--topology", "v3:2x2"]
+    command += ["--batch_size", str(8 * 2**23), "--examples", str(2**30)]
+    done = _program(*command, "--output", str(output))
+    assert done.returncode == 2
+    assert "the largest batch found" in done.stdout
+    assert "too little memory" in done.stderr.splitlines()[-1]
+    written = json.loads(output.read_text())
+    assert not written["plan"]["program"]["fits"]
+    assert written["largest_batch"]["program"]["fits"]
+    # As many examples in all.
+    steps = written["largest_batch"]["steps"]
+    batch = written["largest_batch"]["job"]["batch_size"]
+    assert steps * batch == pytest.approx(2**30, rel=0.01)
+
+
+def test_a_sweep_of_the_program(tmp_path):
+    output = tmp_path / "sweep.json"
+    command = ["--model", "tests.tpu.plan.linear:build", "--examples=1000000"]
+    command += ["--sweep", "batch_size=1024,4096", "--topology", "v3:2x2"]
+    done = _program(*command, "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "| 4,096 | 4 |" in done.stdout
+    labels = [p["label"] for p in json.loads(output.read_text())["points"]]
+    assert labels == ["1,024", "4,096"]
+    assert output.with_suffix(".png").exists()
+
+
+def test_a_recipe_adds_its_phases_up(monkeypatch, capsys):
+    recipe = recipes.Recipe(
+        (recipes.Phase(job(), 100), recipes.Phase(job(), 300)), 7.5, "nobody"
+    )
+    monkeypatch.setattr(recipes, "RECIPES", {"small": recipe})
+    found = program._recipe("small")
+    first, second = (p["minutes"]["sending_hidden"] for p in found["phases"])
+    assert second == pytest.approx(3 * first)
+    assert found["minutes"]["sending_hidden"] == pytest.approx(first + second)
+    assert "7.5 published (nobody)" in capsys.readouterr().out
 
 
 def test_the_program_refuses_in_one_line():
