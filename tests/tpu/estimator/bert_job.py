@@ -1,9 +1,6 @@
 """A tiny BERT job: its records, configuration, checkpoint, and its runs."""
 
 import json
-import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from official_models.nlp.bert import data, records
+from tests.tpu.estimator import job_process
 
 tf1 = tf.compat.v1
-ROOT = Path(__file__).parents[3]
 V, T, P = 50, 16, 3
 CLS, SEP, MASK = 2, 3, 4
 CONFIG = {
@@ -141,46 +138,6 @@ def command(folder: Path, run: str, *arguments) -> list[str]:
     ]
 
 
-def environment() -> dict[str, str]:
-    """Of a job: without TensorFlow's notes."""
-    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
 def run(*arguments) -> str:
     """Runs a `command` to its end; gives what it printed."""
-    done = subprocess.run(
-        command(*arguments),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    """All arrays of the last checkpoint in a folder."""
-    path = tf.train.latest_checkpoint(str(folder))
-    return {
-        name: tf.train.load_variable(path, name)
-        for name, _ in tf.train.list_variables(path)
-    }
-
-
-def step_of(path: str) -> int:
-    """The step in a checkpoint's name."""
-    return int(re.search(r"-(\d+)$", path)[1])
-
-
-def summaries(folder: Path) -> dict[str, dict[int, float]]:
-    """{tag: {step: value}} of a run's own event files."""
-    found = {}
-    for path in sorted(folder.glob("events.out.*")):
-        for event in tf1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
-                if value.HasField("tensor"):
-                    number = float(tf.make_ndarray(value.tensor))
-                    found.setdefault(value.tag, {})[event.step] = number
-    return found
+    return job_process.run(command(*arguments))

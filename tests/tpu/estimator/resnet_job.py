@@ -1,14 +1,13 @@
 """A tiny ResNet job: its records and its command."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from tests.tpu.estimator import bert_job
+from tests.tpu.estimator import job_process
 
 SIZE, CLASSES, TRAIN, VALIDATION = 32, 8, 24, 10
 
@@ -65,13 +64,4 @@ def command(folder: Path, run: str, *arguments) -> list[str]:
 
 def run(*arguments) -> str:
     """Runs a `command` to its end; gives what it printed."""
-    done = subprocess.run(
-        command(*arguments),
-        cwd=bert_job.ROOT,
-        env=bert_job.environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return job_process.run(command(*arguments))

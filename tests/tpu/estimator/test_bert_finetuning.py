@@ -1,23 +1,17 @@
 """Fine-tuning jobs on this machine: trained, killed, resumed, exported."""
 
 import json
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-if not hasattr(tf, "estimator"):
-    pytest.skip("Estimator ends with TensorFlow 2.15", allow_module_level=True)
-
 from official_models.nlp.bert import finetuning_records, glue, squad_answers
 from official_models.nlp.bert.squad import read_squad
 from tests.official_models import scripts
 from tests.official_models.nlp.bert import small_tasks
-from tests.tpu.estimator import bert_job
+from tests.tpu.estimator import bert_job, job_process
 from tpu import bert_finetuning, classification
 
 tf1 = tf.compat.v1
@@ -68,29 +62,6 @@ def places(folder, run, *more):
     )
 
 
-def kill_in_training(folder, arguments):
-    """SIGKILL once the second checkpoint is there; gives the last step."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tpu.bert_finetuning", *arguments],
-        cwd=bert_job.ROOT,
-        env=bert_job.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        end = time.monotonic() + 120
-        # The file that says which checkpoint is the last.
-        state = folder / "checkpoint"
-        while not (state.exists() and "ckpt-20" in state.read_text()):
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    return bert_job.step_of(tf.train.latest_checkpoint(str(folder)))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Runs `whole`, `killed` (and gone on), `start` and `squad`."""
@@ -103,7 +74,9 @@ def folder(tmp_path_factory):
     (folder / "config.json").write_text(json.dumps(bert_job.CONFIG))
     bert_job.write_checkpoint(folder / "bert_model.ckpt", moments=True)
     killed = sentiment(folder, "killed")
-    assert 20 <= kill_in_training(folder / "killed", killed) < STEPS
+    command = [sys.executable, "-m", "tpu.bert_finetuning", *killed]
+    last = job_process.kill_once_saved(command, folder / "killed", 20)
+    assert 0 < last < STEPS
     runs = [
         sentiment(
             folder,
@@ -136,34 +109,18 @@ def folder(tmp_path_factory):
         ),
     ]
     (folder / "runs.json").write_text(json.dumps(runs))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.tpu.estimator.finetuning_runs"),
-            str(folder / "runs.json"),
-        ],
-        cwd=bert_job.ROOT,
-        env=bert_job.environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    module = "tests.tpu.estimator.finetuning_runs"
+    job_process.run([sys.executable, "-m", module, folder / "runs.json"])
     return folder
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(folder):
-    whole, resumed = (
-        bert_job.weights(folder / run) for run in ("whole", "killed")
-    )
-    assert whole.keys() == resumed.keys()
-    assert whole["global_step"] == STEPS
-    for name, value in whole.items():
-        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    job_process.assert_same_end(folder / "whole", folder / "killed", STEPS)
 
 
 def test_starts_from_a_pretraining_checkpoint_with_a_new_head(folder):
     given = bert_job.write_checkpoint(folder / "again.ckpt")
-    found = bert_job.weights(folder / "start")
+    found = job_process.weights(folder / "start")
     assert found["global_step"] == 1
     for name, value in given.items():
         if name.startswith("bert/"):

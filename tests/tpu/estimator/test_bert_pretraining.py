@@ -3,9 +3,7 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from absl import flags
 from official_models.nlp.bert import config_file, model, records
 from tests.official_models.scripts import flags_of, refusal
 from tests.official_models.scripts import run as run_here
-from tests.tpu.estimator import bert_job
+from tests.tpu.estimator import bert_job, job_process
 from tpu import bert_pretraining
 
 STEPS = 40
@@ -54,36 +52,13 @@ def refused():
     return check
 
 
-def _kill_at_step(folder, step):
-    """Kills the run `folder/killed` once it has saved `step`."""
-    with open(folder / "log", "w") as log:
-        job = subprocess.Popen(
-            bert_job.command(folder, "killed", *TRAINING),
-            cwd=bert_job.ROOT,
-            env=bert_job.environment(),
-            stdout=log,
-            stderr=log,
-        )
-        end = time.monotonic() + 200
-        saved = folder / "killed" / f"model.ckpt-{step}.index"
-        while not saved.exists() and time.monotonic() < end:
-            assert job.poll() is None, (folder / "log").read_text()[-3000:]
-            time.sleep(0.005)
-        job.send_signal(signal.SIGKILL)
-        assert job.wait() == -signal.SIGKILL
-
-
 def test_a_killed_run_goes_on_to_the_same_weights(folder, whole):
-    _kill_at_step(folder, 10)
-    last = tf.train.latest_checkpoint(str(folder / "killed"))
-    assert 5 <= bert_job.step_of(last) < STEPS
+    command = bert_job.command(folder, "killed", *TRAINING)
+    last = job_process.kill_once_saved(command, folder / "killed", 10)
+    # The one that is being written is not the last yet.
+    assert 5 <= last < STEPS
     printed = bert_job.run(folder, "killed", *TRAINING)
-    expected = bert_job.weights(folder / "whole")
-    actual = bert_job.weights(folder / "killed")
-    assert expected.keys() == actual.keys()
-    assert expected["global_step"] == STEPS
-    for name, value in expected.items():
-        np.testing.assert_array_equal(actual[name], value, name)
+    job_process.assert_same_end(folder / "whole", folder / "killed", STEPS)
     assert printed in whole  # the same metrics, without the SavedModel's path
 
 
@@ -109,7 +84,7 @@ def test_the_served_model_is_the_trained_one_and_its_metrics_are_right(
     bert = model.bert_pretrainer(
         config_file.read_config(str(folder / "config.json"))
     )
-    weights = bert_job.weights(folder / "whole")
+    weights = job_process.weights(folder / "whole")
     for variable in bert.trainable_variables:
         variable.assign(weights[variable.name.split(":")[0]])
     nll, right, weight = [], [], []
@@ -136,7 +111,7 @@ def test_the_served_model_is_the_trained_one_and_its_metrics_are_right(
 
 
 def test_summaries(folder, whole):
-    found = bert_job.summaries(folder / "whole")
+    found = job_process.summaries(folder / "whole")
     for values in found.values():
         assert list(values) == [10, 20, 30, 40]
     rates = found["learning_rate"]
@@ -177,15 +152,15 @@ def test_losses_are_those_of_keras_fit(folder):
             *(KERAS_3, "-m", "tests.tpu.estimator.keras_fit"),
             *(str(folder), str(steps)),
         ],
-        cwd=bert_job.ROOT,
-        env={**bert_job.environment(), "KERAS_BACKEND": "tensorflow"},
+        cwd=job_process.ROOT,
+        env={**job_process.environment(), "KERAS_BACKEND": "tensorflow"},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     expected = json.loads(done.stdout)
-    losses = bert_job.summaries(folder / "same")["loss"]
+    losses = job_process.summaries(folder / "same")["loss"]
     assert list(losses) == list(range(1, steps + 1))
     np.testing.assert_allclose(list(losses.values()), expected, atol=1e-5)
     assert np.std(expected) > 0.01
@@ -257,8 +232,8 @@ def test_a_run_that_cannot_go_on(folder, whole, refused, tmp_path, case, parts):
 def test_a_refusal_ends_with_status_2(folder):
     done = subprocess.run(
         bert_job.command(folder, "refused", "--optimizer=sgdd"),
-        cwd=bert_job.ROOT,
-        env={**bert_job.environment(), "PYTHONUNBUFFERED": "1"},
+        cwd=job_process.ROOT,
+        env={**job_process.environment(), "PYTHONUNBUFFERED": "1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -269,7 +244,7 @@ def test_a_refusal_ends_with_status_2(folder):
 
 
 def test_readme_names_every_flag():
-    text = (bert_job.ROOT / "tpu/README.md").read_text()
+    text = (job_process.ROOT / "tpu/README.md").read_text()
     before = set(flags.FLAGS)
     with flags_of(bert_pretraining):
         ours = set(flags.FLAGS) - before

@@ -1,8 +1,6 @@
 """ResNet's job on this machine: trained, killed, resumed, served, refused."""
 
-import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from official_models.vision.resnet import imagenet
 from official_models.vision.resnet import model as resnet
 from tests.official_models.scripts import flags_of, refusal
 from tests.official_models.scripts import run as run_here
-from tests.tpu.estimator import bert_job, resnet_job, tpu_graph
+from tests.tpu.estimator import job_process, resnet_job, tpu_graph
 from tpu import resnet_imagenet
 
 tf1 = tf.compat.v1
@@ -40,36 +38,13 @@ def whole(folder):
     )
 
 
-def _kill_at_step(folder, step):
-    """Kills the run `folder/killed` once it has saved `step`."""
-    with open(folder / "log", "w") as log:
-        job = subprocess.Popen(
-            resnet_job.command(folder, "killed", *TRAINING),
-            cwd=bert_job.ROOT,
-            env=bert_job.environment(),
-            stdout=log,
-            stderr=log,
-        )
-        end = time.monotonic() + 200
-        saved = folder / "killed" / f"model.ckpt-{step}.index"
-        while not saved.exists() and time.monotonic() < end:
-            assert job.poll() is None, (folder / "log").read_text()[-3000:]
-            time.sleep(0.005)
-        job.send_signal(signal.SIGKILL)
-        assert job.wait() == -signal.SIGKILL
-
-
 def test_a_killed_run_goes_on_to_the_same_weights(folder, whole):
-    _kill_at_step(folder, 4)
-    last = tf.train.latest_checkpoint(str(folder / "killed"))
-    assert 2 <= bert_job.step_of(last) < STEPS
+    command = resnet_job.command(folder, "killed", *TRAINING)
+    last = job_process.kill_once_saved(command, folder / "killed", 4)
+    # The one that is being written is not the last yet.
+    assert 2 <= last < STEPS
     printed = resnet_job.run(folder, "killed", *TRAINING)
-    expected = bert_job.weights(folder / "whole")
-    actual = bert_job.weights(folder / "killed")
-    assert expected.keys() == actual.keys()
-    assert expected["global_step"] == STEPS
-    for name, value in expected.items():
-        np.testing.assert_array_equal(actual[name], value, name)
+    job_process.assert_same_end(folder / "whole", folder / "killed", STEPS)
     assert printed in whole  # the same metrics, without the SavedModel's path
 
 
@@ -81,7 +56,7 @@ def _model_of(folder):
         num_classes=resnet_job.CLASSES,
         width=4,
     )
-    weights = bert_job.weights(folder)
+    weights = job_process.weights(folder)
     for variable in model.variables:
         variable.assign(weights[variable.name.split(":")[0]])
     return model
@@ -125,7 +100,7 @@ def test_the_served_model_is_the_trained_one_and_its_metrics_are_right(
 def test_all_running_statistics_move(folder, whole):
     statistics = {
         name: value
-        for name, value in bert_job.weights(folder / "whole").items()
+        for name, value in job_process.weights(folder / "whole").items()
         if name.endswith(("moving_mean", "moving_variance"))
     }
     assert len(statistics) == 2 * 20  # of 17 convolutions and 3 shortcuts
@@ -135,7 +110,7 @@ def test_all_running_statistics_move(folder, whole):
 
 
 def test_summaries(folder, whole):
-    found = bert_job.summaries(folder / "whole")
+    found = job_process.summaries(folder / "whole")
     for values in found.values():
         assert list(values) == [4, 8, 12]
     # Of the step that the summary ends; 24 images are 3 steps of warmup. The
@@ -345,8 +320,8 @@ def test_rates_by_the_optimizer(arguments, rate, warmup, decay):
 def test_a_refusal_ends_with_status_2(folder):
     done = subprocess.run(
         resnet_job.command(folder, "refused", "--resnet_depth=51"),
-        cwd=bert_job.ROOT,
-        env=bert_job.environment(),
+        cwd=job_process.ROOT,
+        env=job_process.environment(),
         capture_output=True,
         text=True,
         timeout=120,
