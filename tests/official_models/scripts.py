@@ -2,7 +2,9 @@
 
 import contextlib
 import csv
+import time
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
@@ -60,3 +62,24 @@ def variables(folder, step):
         for name, dtype in reader.get_variable_to_dtype_map().items()
         if dtype != tf.string
     }
+
+
+def same_weights(one, other, step, **tolerance):
+    """Asserts that two runs' checkpoints hold the same, to the bit or near."""
+    a, b = variables(one, step), variables(other, step)
+    assert a.keys() == b.keys()
+    # How often was saved is no part of a run.
+    for name in a.keys() - {"save_counter/.ATTRIBUTES/VARIABLE_VALUE"}:
+        np.testing.assert_allclose(
+            a[name], b[name], err_msg=name, **{"rtol": 0, **tolerance}
+        )
+
+
+def signal_once_there(process, path, number):
+    """Waits for a file of a script, then sends it a signal; gives its words."""
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    return process.communicate(timeout=120)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.official_models.scripts import variables
+from tests.official_models.scripts import same_weights, variables
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -51,13 +51,6 @@ def _run(corpus, output_dir, *arguments, backend="jax"):
     )
 
 
-def _compare(a, b, **tolerance):
-    a, b = variables(a, 4), variables(b, 4)
-    assert a.keys() == b.keys()
-    for name in a.keys() - {"save_counter/.ATTRIBUTES/VARIABLE_VALUE"}:
-        np.testing.assert_allclose(a[name], b[name], err_msg=name, **tolerance)
-
-
 def test_two_devices_equal_one_and_go_on(tmp_path):
     corpus = _corpus(tmp_path / "corpus")
     one, two = tmp_path / "one", tmp_path / "two"
@@ -65,7 +58,7 @@ def test_two_devices_equal_one_and_go_on(tmp_path):
     assert first.returncode == 0, first.stderr
     second = _run(corpus, two, "--strategy=data_parallel")
     assert second.returncode == 0, second.stderr
-    _compare(one, two, rtol=1e-4, atol=1e-5)
+    same_weights(one, two, 4, rtol=1e-4, atol=1e-5)
 
     # Without its last checkpoint it goes on from the one before.
     whole = variables(two, 4)

@@ -47,7 +47,9 @@ def kill_once_saved(command: list[str], folder: Path, step: int) -> int:
         )
         try:
             end = time.monotonic() + 200
-            while not (folder / f"model.ckpt-{step}.index").exists():
+            # The file that says which checkpoint is the last.
+            state = folder / "checkpoint"
+            while not (state.exists() and f'-{step}"' in state.read_text()):
                 if job.poll() is not None or time.monotonic() > end:
                     log.seek(0)
                     raise AssertionError(log.read()[-3000:])

@@ -1,12 +1,8 @@
-"""The pretraining script: what it writes, how it goes on, what it refuses."""
+"""The pretraining script: what it writes, what it refuses."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,74 +10,26 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from official_models.common import errors, run_dir
 from official_models.nlp.bert import pretrain
-from tests.official_models import scripts
+from tests.official_models.nlp.bert.pretrain_script import (
+    ROOT,
+    refuses,
+    run,
+    script,
+    write_corpus,
+)
 from tests.official_models.scripts import flags_of, rows, variables
-
-ROOT = Path(__file__).parents[4]
-SMALL = (
-    "--steps=8 --save_every=4 --log_every=2 --eval_every=4 "
-    "--global_batch_size=8 --max_seq_length=16 --max_predictions_per_seq=2 "
-    "--hidden_size=16 --num_layers=1 --intermediate_size=32 --vocab_size=80 "
-    "--dropout=0.1"
-).split()
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Documents of sentences in which each word fixes the next one."""
-    folder = tmp_path_factory.mktemp("corpus")
-    words = "ant bee cat dog elk fox gnu hen ibis jay kite lark".split()
-    rng = np.random.default_rng(0)
-    for name in "abcdefghij":
-        sentences = []
-        for _ in range(60):
-            start, length = rng.integers(12), rng.integers(4, 9)
-            chosen = [words[(start + i) % 12] for i in range(length)]
-            sentences.append(" ".join(chosen) + ".")
-        (folder / f"{name}.txt").write_text("\n".join(sentences))
-    return folder
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(autouse=True)
 def defined_flags():
     with flags_of(pretrain):
         yield
-
-
-def run(corpus, output_dir, *arguments):
-    """The script's main, in this process."""
-    scripts.run(
-        pretrain,
-        f"--output_dir={output_dir}",
-        *([f"--input={corpus}"] if corpus else []),
-        *SMALL,
-        *arguments,
-    )
-
-
-def script(corpus, output_dir, *arguments):
-    """The script as a process."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "official_models.nlp.bert.pretrain"),
-            *(f"--output_dir={output_dir}", f"--input={corpus}"),
-            *SMALL,
-            *arguments,
-        ],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def refuses(match, corpus, output_dir, *arguments):
-    with pytest.raises(errors.InputError, match=match) as caught:
-        run(corpus, output_dir, *arguments)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
@@ -157,133 +105,6 @@ def test_it_learns(corpus, tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["masked_lm_loss"] < report["unigram_loss"] - 1
     assert report["masked_lm_accuracy"] > 2 * report["unigram_accuracy"]
-
-
-def test_killed_and_started_again_it_ends_with_the_same_weights(
-    corpus, tmp_path
-):
-    arguments = ["--steps=40", "--save_every=8", "--eval_every=8"]
-    whole = script(corpus, tmp_path / "whole", *arguments)
-    killed = script(corpus, tmp_path / "killed", *arguments)
-    checkpoint = tmp_path / "killed/checkpoints/checkpoint"
-    deadline = time.time() + 120
-    while not checkpoint.exists() and killed.poll() is None:
-        assert time.time() < deadline
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL, "it ended before the kill"
-    resumed = script(corpus, tmp_path / "killed", *arguments)
-    out, err = resumed.communicate(timeout=240)
-    assert resumed.returncode == 0, err
-    assert "going on from step" in out
-    out, err = whole.communicate(timeout=240)
-    assert whole.returncode == 0, err
-    a, b = (variables(tmp_path / name, 40) for name in ("whole", "killed"))
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-    for name in ("metrics.csv", "trust_ratio.csv"):
-        tables = [rows(tmp_path / run / name) for run in ("whole", "killed")]
-        for table in tables:
-            for row in table:
-                row.pop("tokens_per_second", None)
-        assert tables[0] == tables[1]
-
-
-def _same_weights(a, b, step, **tolerance):
-    a, b = (variables(folder, step) for folder in (a, b))
-    assert a.keys() == b.keys()
-    for name in a.keys() - {"save_counter/.ATTRIBUTES/VARIABLE_VALUE"}:
-        np.testing.assert_allclose(a[name], b[name], err_msg=name, **tolerance)
-
-
-def test_preempted_it_saves_ends_well_and_goes_on(corpus, tmp_path):
-    """SIGTERM between two rows and two checkpoints."""
-    arguments = ["--steps=40", "--save_every=40", "--log_every=20"]
-    arguments += ["--eval_every=40"]
-    stopped = script(corpus, tmp_path / "stopped", *arguments)
-    events = tmp_path / "stopped/tensorboard"
-    deadline = time.time() + 120
-    while not events.exists() and stopped.poll() is None:
-        assert time.time() < deadline
-        time.sleep(0.01)
-    stopped.send_signal(signal.SIGTERM)
-    out, err = stopped.communicate(timeout=120)
-    assert stopped.returncode == 0, err
-    (line,) = [x for x in out.splitlines() if "told to stop" in x]
-    step = int(line.split("after step ")[1].split()[0])
-    assert 0 < step < 40
-    assert (tmp_path / f"stopped/checkpoints/ckpt-{step}.index").exists()
-    assert not (tmp_path / "stopped/report.json").exists()
-
-    run(corpus, tmp_path / "stopped", *arguments)
-    run(corpus, tmp_path / "whole", *arguments)
-    _same_weights(tmp_path / "stopped", tmp_path / "whole", 40, rtol=0, atol=0)
-    steps = [row["step"] for row in rows(tmp_path / "stopped/metrics.csv")]
-    assert steps == ["20", "40"]
-
-
-def test_several_steps_an_execution(corpus, tmp_path):
-    run(corpus, tmp_path / "one")
-    run(corpus, tmp_path / "four", "--steps_per_execution=4")
-    _same_weights(tmp_path / "one", tmp_path / "four", 8, rtol=1e-6, atol=1e-7)
-    four = rows(tmp_path / "four/metrics.csv")
-    assert [row["step"] for row in four] == ["4", "8"]
-    refuses(
-        "--steps_per_execution 3: expected a divisor of the 8 batches",
-        *(corpus, tmp_path / "three", "--steps_per_execution=3"),
-    )
-
-
-def test_mirrored_on_two_devices_equals_one(corpus, tmp_path):
-    # Without dropout, whose masks each replica draws by itself.
-    plain = ("--dropout=0", "--nojit_compile", "--eval_every=8")
-    run(corpus, tmp_path / "one", *plain)
-    two = ("--strategy=mirrored", "--devices=CPU:0,CPU:1")
-    run(corpus, tmp_path / "two", *plain, *two)
-    one, two = (
-        rows(tmp_path / name / "metrics.csv") for name in ("one", "two")
-    )
-    for a, b in zip(one, two, strict=True):
-        assert float(a["masked_lm_loss"]) == pytest.approx(
-            float(b["masked_lm_loss"]), rel=1e-4
-        )
-    assert float(two[-1]["val_masked_lm_loss"]) == pytest.approx(
-        float(one[-1]["val_masked_lm_loss"]), rel=1e-4
-    )
-    refuses(
-        "--global_batch_size 9: expected a multiple of the 2 replicas",
-        *(corpus, tmp_path / "odd", "--global_batch_size=9"),
-        *("--strategy=mirrored", "--devices=CPU:0,CPU:1"),
-    )
-
-
-def test_output_on_a_file_system_of_tensorflow(corpus, tmp_path, monkeypatch):
-    """ram://, as gs:// would be: files, checkpoints, going on from there."""
-    monkeypatch.chdir(tmp_path)
-    url = "ram://runs/one"
-    run(corpus, url)
-    names = {*tf.io.gfile.listdir(url)}
-    assert {"run.json", "vocab.txt", "metrics.csv", "model.keras"} <= names
-    assert not [name for name in names if name.endswith(".tmp")]
-    assert tf.io.gfile.glob(f"{url}/tensorboard/*")
-    assert not list(tmp_path.iterdir()), "ram: as a folder here"
-    run(corpus, tmp_path / "two")
-    with tf.io.gfile.GFile(f"{url}/metrics.csv") as file:
-        assert len(file.read().splitlines()) == 5
-
-    for path in tf.io.gfile.glob(f"{url}/checkpoints/ckpt-8.*"):
-        tf.io.gfile.remove(path)
-    run_dir.local_folder.cache_clear()
-    run(corpus, url)
-    # load_checkpoint finds nothing on ram://.
-    copy = tmp_path / "one/checkpoints"
-    copy.mkdir(parents=True)
-    for path in tf.io.gfile.glob(f"{url}/checkpoints/ckpt-8.*"):
-        tf.io.gfile.copy(path, str(copy / path.rpartition("/")[2]))
-    _same_weights(tmp_path / "one", tmp_path / "two", 8, rtol=0, atol=0)
-    refuses("learning_rate = 0.02", corpus, url, "--learning_rate=0.5")
 
 
 def test_accumulation_counts_updates(corpus, tmp_path):
@@ -401,20 +222,6 @@ def test_lars_and_its_forms(corpus, tmp_path):
 def test_output_folder_that_cannot_be_written(corpus, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     refuses("--output_dir .*file/run", corpus, tmp_path / "file" / "run")
-
-
-def test_damaged_checkpoint(corpus, tmp_path):
-    run(corpus, tmp_path)
-    data = tmp_path / "checkpoints/ckpt-8.data-00000-of-00001"
-    content = data.read_bytes()
-    data.write_bytes(content[: len(content) // 2])
-    refuses("ckpt-8 cannot be read", corpus, tmp_path)
-    # With the last one out of the way it goes on from the one before.
-    for path in (tmp_path / "checkpoints").glob("ckpt-8.*"):
-        path.unlink()
-    run(corpus, tmp_path)
-    data.write_bytes(content)
-    assert (tmp_path / "checkpoints/ckpt-8.index").exists()
 
 
 def test_exit_status_is_2_with_one_line_and_no_traceback(corpus, tmp_path):

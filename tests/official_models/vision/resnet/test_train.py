@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -20,7 +19,13 @@ from official_models.common import errors
 from official_models.vision.resnet import memory_source, recipes, train
 from official_models.vision.resnet.small_images import Images, load_mnist
 from tests.official_models import scripts
-from tests.official_models.scripts import flags_of, rows, variables
+from tests.official_models.scripts import (
+    flags_of,
+    rows,
+    same_weights,
+    signal_once_there,
+    variables,
+)
 from tests.official_models.vision.resnet import small_imagenet
 from tests.processes import Cluster
 
@@ -289,31 +294,31 @@ def script(output_dir, *arguments):
     )
 
 
-def test_killed_and_started_again_it_ends_with_the_same_weights(tmp_path):
+def test_stopped_and_started_again_it_ends_with_the_same_weights(tmp_path):
     arguments = ["--global_batch_size=64", "--epochs=0.4"]
     arguments += ["--network=resnet8_cifar", "--width=2", "--eval_every=100"]
     steps = round(0.4 * 4096 / 64)
     bad = script(tmp_path / "bad", "--network=resnet51")
     whole = script(tmp_path / "whole", *arguments)
-    killed = script(tmp_path / "killed", *arguments)
-    checkpoint = tmp_path / "killed/checkpoints/checkpoint"
-    deadline = time.time() + 120
-    while not checkpoint.exists() and killed.poll() is None:
-        assert time.time() < deadline
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL, "it ended before the kill"
-    resumed = script(tmp_path / "killed", *arguments)
-    out, err = resumed.communicate(timeout=240)
-    assert resumed.returncode == 0, err
-    assert "going on from step" in out
-    out, err = whole.communicate(timeout=240)
-    assert whole.returncode == 0, err
-    a, b = (variables(tmp_path / name, steps) for name in ("whole", "killed"))
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    # SIGTERM is what a machine gets that is wanted back.
+    for name, number in (("kill", signal.SIGKILL), ("term", signal.SIGTERM)):
+        stopped = script(tmp_path / name, *arguments)
+        saved = tmp_path / name / "checkpoints/checkpoint"
+        begun = tmp_path / name / "tensorboard"
+        wanted = saved if number == signal.SIGKILL else begun
+        out, err = signal_once_there(stopped, wanted, number)
+        if number == signal.SIGTERM:
+            assert stopped.returncode == 0, err
+            assert "told to stop; saved after step" in out
+        else:
+            assert stopped.returncode == -number, "it ended before the kill"
+    resumed = [script(tmp_path / n, *arguments) for n in ("kill", "term")]
+    for process in (*resumed, whole):
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        assert ("going on from step" in out) == (process is not whole)
+    for name in ("kill", "term"):
+        same_weights(tmp_path / "whole", tmp_path / name, steps)
 
     _, err = bad.communicate(timeout=120)
     assert bad.returncode == 2 and "Traceback" not in err
