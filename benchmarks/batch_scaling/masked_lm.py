@@ -136,7 +136,11 @@ class MaskedLM:
             hidden_dropout=0.0,
             attention_dropout=0.0,
         )
-        return bert.bert_pretrainer(config, seed=seed)
+        network = bert.bert_pretrainer(config, seed=seed)
+        # What only the next sentence would train has no gradient here.
+        network.get_layer("bert").pooler.trainable = False
+        network.get_layer("cls").next_sentence.trainable = False
+        return network
 
     def _sums(self, network, part, training):
         """Sum of losses and of weights over the masked tokens."""

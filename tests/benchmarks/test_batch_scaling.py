@@ -293,5 +293,11 @@ def test_masked_lm_trains_and_is_judged_by_other_books(tmp_path, monkeypatch):
     tuned = training.train(task, dataclasses.replace(cell, stage="tune"))
     assert tuned["losses"] == result["losses"]
     assert tuned["score"] != result["score"]
+    # Worked through in two parts, one update is that of the whole batch.
+    double = dataclasses.replace(cell, batch=128)
+    parts = training.train(task, double)
+    task.part = 128
+    whole = training.train(task, double)
+    assert parts["losses"] == pytest.approx(whole["losses"], abs=1e-3)
     with pytest.raises(InputError, match="nowhere: 0 .txt or .md files"):
         tasks.make("masked_lm", str(tmp_path / "nowhere"))
