@@ -1,4 +1,4 @@
-r"""Pretrains BERT on a Cloud TPU by TPUEstimator (TensorFlow 2.15).
+r"""Pretrains BERT or ALBERT on a Cloud TPU by TPUEstimator (TensorFlow 2.15).
 
     python -m tpu.bert_pretraining --do_train --do_eval --use_tpu \
         --tpu_name my-tpu --bert_config_file gs://b/bert_config.json \
@@ -6,17 +6,21 @@ r"""Pretrains BERT on a Cloud TPU by TPUEstimator (TensorFlow 2.15).
 
 The flags are those of google-research/bert's `run_pretraining.py`, and
 `--optimizer`. The records are those of its `create_pretraining_data.py` or of
-`python -m official_models.nlp.bert.records`. Without `--use_tpu` it runs on
-this machine. README.md beside this file has each flag, and what was run where.
+`python -m official_models.nlp.bert.records`; ALBERT's are those of
+google-research/albert, whose label says whether segments are swapped. Without
+`--use_tpu` it runs on this machine. README.md beside this file has each flag,
+and what was run where.
 """
 
 import tensorflow as tf
 from absl import flags, logging
 
 from official_models.common.errors import InputError, run
-from official_models.nlp.bert import config_file, record_files, records
+from official_models.nlp.albert import config_file
+from official_models.nlp.albert import model as albert
+from official_models.nlp.bert import model as bert
+from official_models.nlp.bert import record_files, records
 from official_models.nlp.bert.layers import BertConfig
-from official_models.nlp.bert.model import pretrainer_layers
 from tpu import job, job_flags, pretraining_losses, training, warm_start
 
 tf1 = tf.compat.v1
@@ -38,14 +42,18 @@ def define_flags() -> None:
     )
     flags.adopt_module_key_flags(job_flags)  # for --help
     flags.DEFINE_string(
-        "bert_config_file", None, "Sizes of the model, JSON.", required=True
+        "bert_config_file",
+        None,
+        "Sizes of the model, JSON: a BERT's, or an ALBERT's.",
+        required=True,
     )
+    flags.DEFINE_alias("albert_config_file", "bert_config_file")
     flags.DEFINE_list(
         "input_file", None, "Records: files, globs, folders.", required=True
     )
     flags.DEFINE_list("eval_input_file", None, "As --input_file by default.")
     flags.DEFINE_string(
-        "init_checkpoint", None, "Initial weights: a BERT's checkpoint."
+        "init_checkpoint", None, "Initial weights: a checkpoint."
     )
     flags.DEFINE_integer("max_seq_length", 128, "Tokens of a record.", 1)
     flags.DEFINE_integer("max_predictions_per_seq", 20, "Of a record.", 1)
@@ -63,19 +71,21 @@ def define_flags() -> None:
 
 
 def make_model_fn(config: BertConfig):
-    """A `model_fn` of BERT of this configuration, by the flags."""
+    """A `model_fn` of this BERT, or ALBERT, by the flags."""
+    is_albert = isinstance(config, albert.AlbertConfig)
+    make_layers = (albert if is_albert else bert).pretrainer_layers
 
     def model_fn(features, labels, mode, params):
         del params
         is_training = mode == tf1.estimator.ModeKeys.TRAIN
         if is_training:
             training.seed_dropout(features["input_ids"])
-        bert, heads = pretrainer_layers(
+        encoder, heads = make_layers(
             config, seed=FLAGS.seed, dtype=training.dtype_policy()
         )
         tokens = {name: features[name] for name in TOKENS}
         logits = heads(
-            *bert(**tokens, training=is_training),
+            *encoder(**tokens, training=is_training),
             features[POSITIONS],
             training=is_training,
         )

@@ -16,7 +16,7 @@ STATE = (
     r"|LARSOptimizer(_\d+)?|Momentum|Adam(_\d+)?)$",
     r"^(global_step|updates|skipped_steps|beta[12]_power)$",
 )
-ALBERT = "/inner_group_"
+ALBERT = "/inner_group_"  # in names of what only an ALBERT has
 _SHOWN = 4
 
 
@@ -24,7 +24,7 @@ def read_shapes(checkpoint: str) -> dict[str, list[int]]:
     """{name: shape} of a checkpoint's weights, without optimizer state.
 
     Raises:
-        InputError: it cannot be read, or is one of ALBERT.
+        InputError: it cannot be read.
     """
     try:
         found = dict(tf.train.list_variables(checkpoint))
@@ -34,11 +34,6 @@ def read_shapes(checkpoint: str) -> dict[str, list[int]]:
             f"({str(error).splitlines()[0]}); expected the prefix of a "
             "checkpoint, such as bert_model.ckpt, or its folder"
         ) from error
-    if any(ALBERT in name for name in found):
-        raise InputError(
-            f"--init_checkpoint {checkpoint}: holds an ALBERT, whose layers "
-            "share weights; this model is a BERT and needs a BERT's checkpoint"
-        )
     return {
         name: shape
         for name, shape in found.items()
@@ -55,7 +50,8 @@ def assignment(
 ) -> dict[str, tf.Variable]:
     """{name in the checkpoint: variable} for `init_from_checkpoint`.
 
-    The names of BERT's published checkpoints are those of our variables.
+    The names of BERT's and ALBERT's published checkpoints are those of our
+    variables.
 
     Args:
         checkpoint: prefix, or folder, of a TensorFlow checkpoint, with or
@@ -72,6 +68,13 @@ def assignment(
     """
     shapes = read_shapes(checkpoint)
     ours = {re.sub(r":\d+$", "", v.name): v for v in variables}
+    holds, expected = (any(ALBERT in n for n in x) for x in (shapes, ours))
+    if holds != expected:
+        raise InputError(
+            f"--init_checkpoint {checkpoint}: holds {'an' if holds else 'no'} "
+            f"ALBERT, this model is {'one' if expected else 'none'}; give the "
+            "configuration of this checkpoint, or another checkpoint"
+        )
     problems = []
     for what, names, allowed in (
         ("lacks", ours.keys() - shapes.keys(), new),

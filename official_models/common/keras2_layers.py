@@ -21,8 +21,8 @@ def seed_dropout(key: tf.Tensor) -> None:
 class Dropout(keras.layers.Layer):
     """Sets a share of its inputs to 0 in training and scales up the rest.
 
-    Its masks are those of `seed_dropout`'s key, or, where none was given, of
-    TensorFlow's random state.
+    Its masks are those of `seed_dropout`'s key, other ones each time that the
+    layer is applied, or, where none was given, of TensorFlow's random state.
 
     Args:
         rate: the share, in [0, 1).
@@ -33,6 +33,7 @@ class Dropout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.rate = rate
         self.seed = seed
+        self._key, self._uses = None, 0
 
     def call(self, x, training=None):
         if not self.rate or not training:
@@ -42,7 +43,12 @@ class Dropout(keras.layers.Layer):
             keys = tf.compat.v1.get_collection(_KEY)
         if not keys:
             return tf.nn.dropout(x, self.rate, seed=self.seed)
-        seed = tf.stack([tf.constant(self.seed, tf.int32), keys[0]])
+        if self._key is not keys[0]:
+            self._key, self._uses = keys[0], 0
+        # A layer whose weights are shared is applied several times in a step.
+        seed = tf.constant((self.seed + self._uses) % 2**31, tf.int32)
+        self._uses += 1
+        seed = tf.stack([seed, keys[0]])
         return tf.nn.experimental.stateless_dropout(x, self.rate, seed)
 
     def get_config(self) -> dict:

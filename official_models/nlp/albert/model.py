@@ -4,12 +4,14 @@ Axes: B batch, T tokens, E embedding, H hidden, V vocabulary, P predictions per
 sequence.
 
 Word, position and segment embeddings have E columns and are projected to H;
-all Transformer layers share their weights. Paths begin as those of the
-published checkpoints, `bert/encoder/transformer/group_0/inner_group_0/`; inside
-a layer they are our BERT's. No published checkpoint is read yet.
+all Transformer layers share their weights. Variables carry the names of
+Google's published checkpoints, such as
+`bert/encoder/transformer/group_0/inner_group_0/attention_1/self/query/kernel`,
+and their shapes.
 
 References:
     https://arxiv.org/abs/1909.11942, sections 3.1 and 3.2, table 1
+    https://github.com/google-research/albert (`modeling.py`)
 """
 
 import dataclasses
@@ -24,7 +26,9 @@ from official_models.nlp.bert.layers import (
     BertLayer,
     Dense,
     Embeddings,
-    TransformerLayer,
+    LayerNorm,
+    SelfAttention,
+    gelu,
     register,
 )
 from official_models.nlp.bert.model import (
@@ -33,7 +37,7 @@ from official_models.nlp.bert.model import (
     pretraining_model,
 )
 
-__all__ = ["SIZES", "AlbertConfig", "albert_pretrainer"]
+__all__ = ["SIZES", "AlbertConfig", "albert_pretrainer", "pretrainer_layers"]
 
 # Layers, hidden, heads, intermediate; E is 128 in all.
 SIZES = {
@@ -88,6 +92,43 @@ class _AlbertLayer(BertLayer):
 
 
 @register
+class AlbertTransformerLayer(_AlbertLayer):
+    """BERT's `TransformerLayer`, its variables named as in ALBERT's code."""
+
+    def build(self, input_shape=None):
+        config = self.config
+        hidden = (None, None, config.hidden_size)
+        inner = (None, None, config.intermediate_size)
+        self.attention = self.child(SelfAttention, name="self")
+        self.attention_output, self.ffn_output = (
+            self.child(Dense, hidden[-1], name="dense") for _ in range(2)
+        )
+        self.intermediate = self.child(Dense, inner[-1], name="dense")
+        self.attention_norm = self.child(LayerNorm, name="LayerNorm")
+        self.ffn_norm = self.child(LayerNorm, name="LayerNorm_1")
+        self.attention_dropout, self.ffn_dropout = (
+            self.add_dropout(config.hidden_dropout, name)
+            for name in ("attention_dropout", "ffn_dropout")
+        )
+        with ops.name_scope("attention_1"):
+            ops.build_child(self.attention, None)
+            with ops.name_scope("output"):
+                ops.build_child(self.attention_output, hidden)
+        ops.build_child(self.attention_norm, None)
+        with ops.name_scope("ffn_1"), ops.name_scope("intermediate"):
+            ops.build_child(self.intermediate, hidden)
+            with ops.name_scope("output"):
+                ops.build_child(self.ffn_output, inner)
+        ops.build_child(self.ffn_norm, None)
+
+    def call(self, x, bias):
+        context = self.attention_output(self.attention(x, bias))
+        x = self.attention_norm(x + self.attention_dropout(context))
+        inner = gelu(self.intermediate(x), self.config.gelu)  # [B, T, I]
+        return self.ffn_norm(x + self.ffn_dropout(self.ffn_output(inner)))
+
+
+@register
 class Albert(_AlbertLayer):
     """The encoder as one layer, named "bert" as in the published code.
 
@@ -101,7 +142,7 @@ class Albert(_AlbertLayer):
         self.projection = self.child(
             Dense, config.hidden_size, name="embedding_hidden_mapping_in"
         )
-        self.layer = self.child(TransformerLayer, name="inner_group_0")
+        self.layer = self.child(AlbertTransformerLayer, name="inner_group_0")
         self.pooler = self.child(Dense, config.hidden_size, name="dense")
         ops.build_child(self.embeddings, None)
         with ops.name_scope("encoder"):
@@ -159,6 +200,19 @@ class AlbertHeads(_AlbertLayer, PretrainingHeads):
     PAIR = "sentence_order"
 
 
+def pretrainer_layers(
+    config: AlbertConfig, *, seed: int = 0, dtype=None
+) -> tuple[Albert, AlbertHeads]:
+    """The two layers of `albert_pretrainer`, "bert" and "cls".
+
+    What they are for, and the arguments, are as in BERT's `pretrainer_layers`.
+    """
+    return (
+        Albert(config, seed, name="bert", dtype=dtype),
+        AlbertHeads(config, seed, name="cls", dtype=dtype),
+    )
+
+
 def albert_pretrainer(
     config: AlbertConfig, *, seed: int = 0, dtype=None
 ) -> keras.Model:
@@ -174,8 +228,5 @@ def albert_pretrainer(
         `masked_lm_positions` [B, P], int32, to the logits `masked_lm`
         [B, P, V] and `sentence_order` [B, 2], float32.
     """
-    return pretraining_model(
-        Albert(config, seed, name="bert", dtype=dtype),
-        AlbertHeads(config, seed, name="cls", dtype=dtype),
-        "albert_pretrainer",
-    )
+    albert, heads = pretrainer_layers(config, seed=seed, dtype=dtype)
+    return pretraining_model(albert, heads, "albert_pretrainer")

@@ -25,6 +25,57 @@ REQUIRED = tuple(NAMES)[:5]
 GELU = {"gelu": "tanh", "gelu_new": "tanh", "gelu_erf": "erf"}
 
 
+def read_json(path: str) -> dict:
+    """What a configuration file holds, on `gs://` too.
+
+    Raises:
+        InputError: it cannot be read, or is no JSON object.
+    """
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            found = json.loads(file.read())
+        if not isinstance(found, dict):
+            raise ValueError("holds no JSON object")
+    except (tf.errors.OpError, ValueError) as error:
+        reason = getattr(error, "message", None) or str(error)
+        raise InputError(
+            f"{path}: {reason}; expected a bert_config.json"
+        ) from error
+    return found
+
+
+def make_config(path: str, found: dict, cls=BertConfig, **more):
+    """A configuration of what `read_json` found.
+
+    Args:
+        path: where, for messages.
+        found: the file's values.
+        cls: `BertConfig`, or a class of it.
+        more: its further arguments.
+
+    Raises:
+        InputError: a value is missing or out of range.
+    """
+    missing = [name for name in REQUIRED if name not in found]
+    if missing:
+        raise InputError(
+            f"{path}: lacks {', '.join(missing)}; expected a bert_config.json"
+        )
+    activation = found.get("hidden_act", "gelu")
+    if activation not in GELU:
+        raise InputError(
+            f"{path}: hidden_act: got {activation!r}, expected one of "
+            f"{', '.join(GELU)}"
+        )
+    values = {
+        ours: found[name] for name, ours in NAMES.items() if name in found
+    }
+    try:
+        return cls(**values, **more, gelu=GELU[activation])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def read_config(path: str) -> BertConfig:
     """The configuration in a `bert_config.json`, on `gs://` too.
 
@@ -38,30 +89,7 @@ def read_config(path: str) -> BertConfig:
     Raises:
         InputError: it cannot be read, or holds something else.
     """
-    try:
-        with tf.io.gfile.GFile(path) as file:
-            found = json.loads(file.read())
-        if not isinstance(found, dict):
-            raise ValueError("holds no JSON object")
-    except (tf.errors.OpError, ValueError) as error:
-        reason = getattr(error, "message", None) or str(error)
-        raise InputError(
-            f"{path}: {reason}; expected a bert_config.json"
-        ) from error
-    missing = [name for name in REQUIRED if name not in found]
-    if missing or "embedding_size" in found:
-        what = f"lacks {', '.join(missing)}" if missing else "is an ALBERT's"
-        raise InputError(f"{path}: {what}; expected a bert_config.json")
-    activation = found.get("hidden_act", "gelu")
-    if activation not in GELU:
-        raise InputError(
-            f"{path}: hidden_act: got {activation!r}, expected one of "
-            f"{', '.join(GELU)}"
-        )
-    values = {
-        ours: found[name] for name, ours in NAMES.items() if name in found
-    }
-    try:
-        return BertConfig(**values, gelu=GELU[activation])
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: {error}") from error
+    found = read_json(path)
+    if "embedding_size" in found:
+        raise InputError(f"{path}: is an ALBERT's; expected a bert_config.json")
+    return make_config(path, found)

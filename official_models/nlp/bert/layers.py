@@ -165,11 +165,9 @@ class BertLayer(layers.Layer):
             name=name, shape=(size,), initializer="zeros", **ops.UNCAST
         )
 
-    def add_dropout(self, rate: float):
-        """Makes the dropout layer of this layer's hidden states."""
-        return Dropout(
-            rate, seed=self.seed_for("dropout"), dtype=self.dtype_policy
-        )
+    def add_dropout(self, rate: float, name: str = "dropout"):
+        """Makes a dropout layer of this layer's; `name` seeds it."""
+        return Dropout(rate, seed=self.seed_for(name), dtype=self.dtype_policy)
 
     def get_config(self) -> dict:
         return {

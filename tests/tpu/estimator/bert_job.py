@@ -1,4 +1,4 @@
-"""A tiny BERT job: its records, configuration, checkpoint, and its runs."""
+"""A tiny BERT's or ALBERT's job: records, configuration, checkpoint, runs."""
 
 import json
 import sys
@@ -25,10 +25,21 @@ CONFIG = {
     "max_position_embeddings": 24,
     "type_vocab_size": 2,
 }
+E = 8  # embedding_size of the ALBERT
+ALBERT = {
+    **CONFIG,
+    "embedding_size": E,
+    "num_hidden_groups": 1,
+    "inner_group_num": 1,
+}
 
 
 def write_inputs(folder: Path) -> None:
-    """`records/` of 50 examples, and `config.json`, `no_dropout.json`."""
+    """`records/` of 50 examples, and configurations.
+
+    `config.json` and `albert.json`, the same without dropout as
+    `no_dropout.json` and `albert_no_dropout.json`.
+    """
     rng = np.random.default_rng(1)
     ids = rng.integers(5, V, (50, T), np.int32)
     ids[:, [0, 6, 13]] = CLS, SEP, SEP
@@ -52,55 +63,86 @@ def write_inputs(folder: Path) -> None:
         special_ids=(CLS, SEP),
         max_predictions=P,
     )
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    none = {name: 0.0 for name in CONFIG if name.endswith("dropout_prob")}
-    (folder / "no_dropout.json").write_text(json.dumps({**CONFIG, **none}))
+    for config, with_dropout, without in (
+        (CONFIG, "config", "no_dropout"),
+        (ALBERT, "albert", "albert_no_dropout"),
+    ):
+        none = {n: 0.0 for n in config if n.endswith("dropout_prob")}
+        for name, changes in ((with_dropout, {}), (without, none)):
+            (folder / f"{name}.json").write_text(
+                json.dumps({**config, **changes})
+            )
+
+
+def _dense(path, rows, columns):
+    return {f"{path}/kernel": (rows, columns), f"{path}/bias": (columns,)}
+
+
+def _norm(path, size=CONFIG["hidden_size"]):
+    return {f"{path}/gamma": (size,), f"{path}/beta": (size,)}
+
+
+def _around_the_encoder(width) -> dict[str, tuple]:
+    """Embeddings and heads, where the embeddings are so wide."""
+    h = CONFIG["hidden_size"]
+    return {
+        "bert/embeddings/word_embeddings": (V, width),
+        "bert/embeddings/position_embeddings": (24, width),
+        "bert/embeddings/token_type_embeddings": (2, width),
+        **_norm("bert/embeddings/LayerNorm", width),
+        **_dense("bert/pooler/dense", h, h),
+        **_dense("cls/predictions/transform/dense", h, width),
+        **_norm("cls/predictions/transform/LayerNorm", width),
+        "cls/predictions/output_bias": (V,),
+        "cls/seq_relationship/output_weights": (2, h),
+        "cls/seq_relationship/output_bias": (2,),
+    }
 
 
 def shapes(layers=CONFIG["num_hidden_layers"]) -> dict[str, tuple]:
     """The published names of this BERT's variables, and their shapes."""
     h, i = CONFIG["hidden_size"], CONFIG["intermediate_size"]
-
-    def dense(path, rows, columns):
-        return {f"{path}/kernel": (rows, columns), f"{path}/bias": (columns,)}
-
-    def norm(path):
-        path = f"{path}/LayerNorm"
-        return {f"{path}/gamma": (h,), f"{path}/beta": (h,)}
-
-    found = {
-        "bert/embeddings/word_embeddings": (V, h),
-        "bert/embeddings/position_embeddings": (24, h),
-        "bert/embeddings/token_type_embeddings": (2, h),
-        **norm("bert/embeddings"),
-        **dense("bert/pooler/dense", h, h),
-        **dense("cls/predictions/transform/dense", h, h),
-        **norm("cls/predictions/transform"),
-        "cls/predictions/output_bias": (V,),
-        "cls/seq_relationship/output_weights": (2, h),
-        "cls/seq_relationship/output_bias": (2,),
-    }
+    found = _around_the_encoder(h)
     for layer in range(layers):
         path = f"bert/encoder/layer_{layer}"
         for name in ("query", "key", "value"):
-            found |= dense(f"{path}/attention/self/{name}", h, h)
-        found |= dense(f"{path}/attention/output/dense", h, h)
-        found |= norm(f"{path}/attention/output")
-        found |= dense(f"{path}/intermediate/dense", h, i)
-        found |= dense(f"{path}/output/dense", i, h) | norm(f"{path}/output")
+            found |= _dense(f"{path}/attention/self/{name}", h, h)
+        found |= _dense(f"{path}/attention/output/dense", h, h)
+        found |= _norm(f"{path}/attention/output/LayerNorm")
+        found |= _dense(f"{path}/intermediate/dense", h, i)
+        found |= _dense(f"{path}/output/dense", i, h)
+        found |= _norm(f"{path}/output/LayerNorm")
     return found
 
 
-def write_checkpoint(path: Path, changes=None, *, moments=False) -> dict:
+def albert_shapes() -> dict[str, tuple]:
+    """The published names of this ALBERT's variables, and their shapes."""
+    h, i = CONFIG["hidden_size"], CONFIG["intermediate_size"]
+    found = _around_the_encoder(E)
+    found |= _dense("bert/encoder/embedding_hidden_mapping_in", E, h)
+    path = "bert/encoder/transformer/group_0/inner_group_0"
+    for name in ("query", "key", "value"):
+        found |= _dense(f"{path}/attention_1/self/{name}", h, h)
+    found |= _dense(f"{path}/attention_1/output/dense", h, h)
+    found |= _norm(f"{path}/LayerNorm")
+    found |= _dense(f"{path}/ffn_1/intermediate/dense", h, i)
+    found |= _dense(f"{path}/ffn_1/intermediate/output/dense", i, h)
+    return found | _norm(f"{path}/LayerNorm_1")
+
+
+def write_checkpoint(
+    path: Path, changes=None, *, moments=False, of=None
+) -> dict:
     """A checkpoint as the published code writes them; gives its weights.
 
     Args:
         path: prefix.
         changes: {name: shape, or None to leave it out}.
         moments: with `adam_m`, `adam_v` and `global_step`.
+        of: {name: shape}; the BERT's by default.
     """
     rng = np.random.default_rng(3)
-    sizes = {**shapes(), **(changes or {})}
+    sizes = {**(of or shapes()), **(changes or {})}
     weights = {
         name: (name.endswith("gamma") + 0.1 * rng.normal(size=shape)).astype(
             "float32"

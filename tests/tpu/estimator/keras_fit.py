@@ -1,9 +1,10 @@
 """The Keras side of a comparison: LAMB by Keras 3 on the job's records.
 
-    python -m tests.tpu.estimator.keras_fit FOLDER STEPS
+    python -m tests.tpu.estimator.keras_fit FOLDER STEPS CONFIG CHECKPOINT
 
-Trains BERT of `no_dropout.json` from `published.ckpt` on the batches that
-`tpu.bert_pretraining` reads, and prints the loss of each step as JSON.
+Trains the BERT or ALBERT of this configuration from this checkpoint on the
+batches that `tpu.bert_pretraining` reads, and prints the loss of each step as
+JSON.
 """
 
 import json
@@ -13,18 +14,21 @@ from pathlib import Path
 import tensorflow as tf
 
 import tf_lamb
-from official_models.nlp.bert import config_file, model, records
+from official_models.nlp.albert import config_file
+from official_models.nlp.albert.model import AlbertConfig, albert_pretrainer
+from official_models.nlp.bert import model, records
 from tests.tpu.estimator.bert_job import P, T, V
 
 
-def main(folder: Path, steps: int) -> None:
+def main(folder: Path, steps: int, config: str, checkpoint: str) -> None:
     tf.random.set_seed(1)  # the order of records is also a function of it
-    config = config_file.read_config(str(folder / "no_dropout.json"))
-    bert = model.bert_pretrainer(config)
+    config = config_file.read_config(str(folder / config))
+    if isinstance(config, AlbertConfig):
+        bert, pair = albert_pretrainer(config), "sentence_order"
+    else:
+        bert, pair = model.bert_pretrainer(config), "next_sentence"
     for variable in bert.trainable_variables:
-        value = tf.train.load_variable(
-            str(folder / "published.ckpt"), variable.path
-        )
+        value = tf.train.load_variable(str(folder / checkpoint), variable.path)
         variable.assign(value)
     bert.compile(
         tf_lamb.LAMB(
@@ -33,7 +37,10 @@ def main(folder: Path, steps: int) -> None:
             exclude_from_weight_decay=("LayerNorm", "bias"),
             global_clipnorm=1.0,
         ),
-        loss=model.pretraining_losses(),
+        loss={
+            name: model.SparseCrossEntropy(name=name)
+            for name in ("masked_lm", pair)
+        },
         jit_compile=False,
     )
     batches = records.read_records(
@@ -47,13 +54,15 @@ def main(folder: Path, steps: int) -> None:
         seed=1,
     )
     losses = []
-    for batch in batches:
+    for x, *of_heads in batches:
+        for values in of_heads:
+            values[pair] = values.pop("next_sentence")
         bert.reset_metrics()
         losses.append(
-            float(bert.train_on_batch(*batch, return_dict=True)["loss"])
+            float(bert.train_on_batch(x, *of_heads, return_dict=True)["loss"])
         )
     print(json.dumps(losses))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

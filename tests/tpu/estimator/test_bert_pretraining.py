@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+from official_models.nlp.albert import config_file as albert_config_file
+from official_models.nlp.albert import model as albert
 from official_models.nlp.bert import config_file, model, records
 from tests.official_models.scripts import flags_of, refusal
 from tests.official_models.scripts import run as run_here
@@ -30,6 +32,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bert")
     bert_job.write_inputs(folder)
     bert_job.write_checkpoint(folder / "published.ckpt", moments=True)
+    bert_job.write_checkpoint(
+        folder / "albert.ckpt", of=bert_job.albert_shapes()
+    )
     return folder
 
 
@@ -129,27 +134,30 @@ def test_summaries(folder, whole):
     }
 
 
-def test_losses_are_those_of_keras_fit(folder):
+@pytest.mark.parametrize(
+    "flag, config, checkpoint",
+    [
+        ("--bert_config_file", "no_dropout.json", "published.ckpt"),
+        ("--albert_config_file", "albert_no_dropout.json", "albert.ckpt"),
+    ],
+    ids=["bert", "albert"],
+)
+def test_losses_are_those_of_keras_fit(folder, flag, config, checkpoint):
     """Keras 3 on TensorFlow 2.21, on the same records and first weights."""
     if not KERAS_3.exists():
         pytest.skip("no .venv with Keras 3: make .venv")
-    steps = 20
-    (folder / "config.json").rename(folder / "dropout.json")
-    (folder / "no_dropout.json").rename(folder / "config.json")
-    try:
-        bert_job.run(
-            folder,
-            "same",
-            *("--do_train", f"--num_train_steps={steps}", "--log_every=1"),
-            *("--init_checkpoint", folder / "published.ckpt"),
-        )
-    finally:
-        (folder / "config.json").rename(folder / "no_dropout.json")
-        (folder / "dropout.json").rename(folder / "config.json")
+    steps, run = 20, f"same-{checkpoint}"
+    bert_job.run(
+        folder,
+        run,
+        *("--do_train", f"--num_train_steps={steps}", "--log_every=1"),
+        *(flag, folder / config),
+        *("--init_checkpoint", folder / checkpoint),
+    )
     done = subprocess.run(
         [
             *(KERAS_3, "-m", "tests.tpu.estimator.keras_fit"),
-            *(str(folder), str(steps)),
+            *(str(folder), str(steps), config, checkpoint),
         ],
         cwd=job_process.ROOT,
         env={**job_process.environment(), "KERAS_BACKEND": "tensorflow"},
@@ -159,10 +167,37 @@ def test_losses_are_those_of_keras_fit(folder):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     expected = json.loads(done.stdout)
-    losses = job_process.summaries(folder / "same")["loss"]
+    losses = job_process.summaries(folder / run)["loss"]
     assert list(losses) == list(range(1, steps + 1))
     np.testing.assert_allclose(list(losses.values()), expected, atol=1e-5)
     assert np.std(expected) > 0.01
+
+
+def test_albert_s_evaluation_and_its_served_model(folder):
+    """Sentence order in the place of next sentence."""
+    config = ["--albert_config_file", folder / "albert.json"]
+    printed = bert_job.run(
+        folder,
+        "albert",
+        *("--do_train", "--do_eval", "--num_train_steps=5", *config),
+        *("--max_eval_steps=5", "--export_dir", folder / "export_albert"),
+    )
+    *metrics, path = printed.strip().split("\n")
+    assert {line.split(" = ")[0] for line in metrics} >= {
+        *("masked_lm_loss", "masked_lm_accuracy"),
+        *("sentence_order_loss", "sentence_order_accuracy"),
+    }
+    model = albert.albert_pretrainer(
+        albert_config_file.read_config(str(folder / "albert.json"))
+    )
+    weights = job_process.weights(folder / "albert")
+    for variable in model.trainable_variables:
+        variable.assign(weights[variable.name.split(":")[0]])
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    x, *_ = next(iter(_eval_batches(folder)))
+    expected = model(x)
+    for name, logits in served(**x).items():
+        np.testing.assert_allclose(logits, expected[name], atol=1e-5)
 
 
 @pytest.mark.parametrize(

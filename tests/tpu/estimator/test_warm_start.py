@@ -13,12 +13,12 @@ tf1 = tf.compat.v1
 KERNEL = "bert/encoder/layer_1/output/dense/kernel"
 
 
-def _start(path, **options):
+def _start(path, *, shapes=None, **options):
     """The values that a model of the published names begins with."""
     with tf.Graph().as_default(), tf1.Session() as session:
         variables = [
             tf1.get_variable(name, shape, initializer=tf1.zeros_initializer())
-            for name, shape in bert_job.shapes().items()
+            for name, shape in (shapes or bert_job.shapes()).items()
         ]
         warm_start.scaffold_fn(str(path), variables, **options)()
         session.run(tf1.global_variables_initializer())
@@ -41,7 +41,7 @@ def test_published_names(tmp_path, moments):
         ({"cls/other": (2,)}, ["has unknown 'cls/other'"]),
         (
             {"bert/encoder/transformer/group_0/inner_group_0/x": (2,)},
-            ["ALBERT"],
+            ["holds an ALBERT, this model is none"],
         ),
     ],
     ids=["missing", "shape", "unknown", "albert"],
@@ -50,6 +50,25 @@ def test_refusals(tmp_path, changes, parts):
     path = tmp_path / "bert_model.ckpt"
     bert_job.write_checkpoint(path, changes)
     refusal(lambda: _start(path), "--init_checkpoint", path, *parts)
+
+
+@pytest.mark.parametrize("moments", [False, True])
+def test_albert_s_published_names(tmp_path, moments):
+    path = tmp_path / "model.ckpt-best"
+    shapes = bert_job.albert_shapes()
+    weights = bert_job.write_checkpoint(path, moments=moments, of=shapes)
+    values = _start(path, shapes=shapes)
+    assert values.keys() == shapes.keys()
+    for name, value in values.items():
+        np.testing.assert_array_equal(value, weights[name])
+
+
+def test_a_bert_s_checkpoint_for_an_albert(tmp_path):
+    path = tmp_path / "bert_model.ckpt"
+    bert_job.write_checkpoint(path)
+    shapes = bert_job.albert_shapes()
+    part = "holds no ALBERT, this model is one"
+    refusal(lambda: _start(path, shapes=shapes), path, part)
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path):

@@ -82,7 +82,7 @@ def test_a_shared_gradient_is_the_sum_over_the_layers_uses():
     kernel = next(
         v
         for v in model.trainable_variables
-        if v.path.endswith("inner_group_0/intermediate/dense/kernel")
+        if v.path.endswith("ffn_1/intermediate/dense/kernel")
     )
     import tensorflow as tf
 
