@@ -18,6 +18,13 @@ if keras.backend.backend() != "torch":
     pytest.skip("needs KERAS_BACKEND=torch", allow_module_level=True)
 
 V, B, T, P = 60, 3, 16, 4
+SIZES = {
+    "vocab_size": V,
+    "embedding_size": 8,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "max_position_embeddings": 24,
+}
 # Theirs -> ours; ours are the published checkpoints' names.
 LAYER = (
     "albert.encoder.albert_layer_groups.0.albert_layers.0",
@@ -75,13 +82,9 @@ def _ours(name, tensor):
 def test_outputs(gelu, activation):
     rng = np.random.default_rng(2)
     config = transformers.AlbertConfig(
-        vocab_size=V,
-        embedding_size=8,
-        hidden_size=32,
+        **SIZES,
         num_hidden_layers=3,
         num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=24,
         hidden_act=activation,
     )
     config._attn_implementation = "eager"
@@ -92,16 +95,7 @@ def test_outputs(gelu, activation):
             value = rng.normal(centre, 0.2, tuple(parameter.shape))
             parameter.copy_(torch.from_numpy(value))
     ours = albert.albert_pretrainer(
-        albert.AlbertConfig(
-            vocab_size=V,
-            embedding_size=8,
-            hidden_size=32,
-            num_layers=3,
-            num_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=24,
-            gelu=gelu,
-        )
+        albert.AlbertConfig(**SIZES, num_layers=3, num_heads=2, gelu=gelu)
     )
     values = dict(_ours(*item) for item in theirs.named_parameters())
     assert {v.path for v in ours.trainable_variables} == values.keys()
