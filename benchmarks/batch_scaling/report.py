@@ -103,32 +103,33 @@ def tables(study: Study, store: Store, seeds: Sequence[int]) -> str:
     parts = [measure.table(head, rows)]
     changed = [c for c in cells.values() if c["stage"] == "variation"]
     if changed:
-        parts.append(_variations(study, changed, scores, seeds))
+        parts.append(_variations(study, changed, scores))
     return "\n\n".join(parts)
 
 
-def _variations(study, changed, scores, seeds):
-    largest = study.batches[-1]
-    grids = grid_scores(study, scores, seeds)
+def _variations(study, changed, scores):
+    """Of each variation its scores, and the gain over the same seeds' runs."""
+    largest, rates = study.batches[-1], tuned_rates(study, scores)
     names = dict.fromkeys((c["optimizer"], c["variation"]) for c in changed)
     rows = []
     for name, variation in names:
-        values = [
-            c["score"]
-            for c in changed
-            if (c["optimizer"], c["variation"]) == (name, variation)
-        ]
-        plain = grids[name, "sqrt"][largest]
-        gain = np.mean(values) - np.mean(plain) if plain else np.nan
+        values, gains = [], []
+        for c in changed:
+            if (c["optimizer"], c["variation"]) != (name, variation):
+                continue
+            values.append(c["score"])
+            plain = grid_cell(
+                study, name, "sqrt", largest, rates[name], c["seed"]
+            )
+            if plain.key in scores:
+                gains.append(c["score"] - scores[plain.key])
+        gain = f"{np.mean(gains):+.2f}" if gains else ""
         rows.append(
-            [
-                f"{NAMES[name]}, {variation}",
-                _cell(values, study.worst),
-                f"{gain:+.2f}",
-            ]
+            [f"{NAMES[name]}, {variation}", _cell(values, study.worst), gain]
         )
     return measure.table(
-        [f"changed, at {largest:,}", "score", "to the untuned rule"], rows
+        [f"changed, at {largest:,}", "score", "to the untuned rule, same seed"],
+        rows,
     )
 
 

@@ -136,6 +136,16 @@ def test_report_says_what_was_and_was_not_kept(tmp_path):
     assert (tmp_path / "mnist.png").stat().st_size > 10_000
 
 
+def test_a_variation_is_held_to_the_run_of_its_own_seed(tmp_path):
+    def by_seed(cell):
+        return score(cell) + 3 * cell.seed + 2 * (cell.stage == "variation")
+
+    store = fill(tmp_path / "mnist.json", score=by_seed)
+    text = report.tables(STUDY, store, (1, 2))
+    (row,) = [x for x in text.splitlines() if "LAMB, warmup x 2" in x]
+    assert row.endswith("| +2.00 |")
+
+
 def test_report_of_a_loss_takes_less_for_better(tmp_path):
     study = dataclasses.replace(STUDY, higher_is_better=False)
 
