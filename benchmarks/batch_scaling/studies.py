@@ -37,6 +37,7 @@ STUDIES = {
                 "no decay",
                 "beta_2 .99",
                 "clipped to norm 1",
+                "norms per filter",
             )
         ),
     ),

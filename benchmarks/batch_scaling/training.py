@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 import tf_lamb
+from benchmarks.batch_scaling.by_filter import LambByFilter
 from benchmarks.batch_scaling.grid import Cell
 
 DIVERGED = "diverged"
@@ -35,7 +36,8 @@ def make_optimizer(cell: Cell, decay, exclusions, total_steps, warmup_steps):
         }
     if cell.optimizer == "lamb":
         arguments = dict(exclude_from_weight_decay=exclusions) | common
-        return tf_lamb.LAMB(rate, **(arguments | changes))
+        lamb = changes.pop("optimizer", tf_lamb.LAMB)
+        return lamb(rate, **(arguments | changes))
     if cell.optimizer == "lars":
         arguments = dict(exclude_from_weight_decay=exclusions) | common
         return tf_lamb.LARS(rate, 0.9, **(arguments | changes))
@@ -49,8 +51,8 @@ def make_optimizer(cell: Cell, decay, exclusions, total_steps, warmup_steps):
     return optimizer
 
 
-# What a variation changes: arguments of the optimizer, or by which factor the
-# warmup or the epochs.
+# What a variation changes: the optimizer or arguments of it, or by which factor
+# the warmup or the epochs.
 VARIATIONS = {
     "epochs x 4": {"epochs": 4.0},
     "warmup x 1/4": {"warmup": 0.25},
@@ -65,6 +67,7 @@ VARIATIONS = {
     "no decay": {"weight_decay": 0.0},
     "clipped to norm 1": {"global_clipnorm": 1.0},
     "beta_2 .99": {"beta_2": 0.99},
+    "norms per filter": {"optimizer": LambByFilter},
     "momentum .8": {"momentum": 0.8},
 }
 
