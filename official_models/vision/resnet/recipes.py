@@ -52,7 +52,13 @@ _SMALL = {
 # At `global_batch_size` of `DATA`.
 OPTIMIZERS = {
     "mnist": _SMALL,
-    "cifar10": _SMALL,
+    # Rates tuned at 128 for a smaller network (benchmarks/batch_scaling.md).
+    "cifar10": {
+        "lamb": {"learning_rate": 0.02, "weight_decay": 0.01},
+        "lars": {"learning_rate": 8.0, "weight_decay": 5e-4},
+        "sgd": {"learning_rate": 0.2, "l2": 5e-4},
+        "adamw": {"learning_rate": 0.032, "weight_decay": 0.05},
+    },
     "imagenet": {
         # The untuned rule at 512.
         "lamb": {
