@@ -12,7 +12,7 @@ FRAMEWORKS = {"keras", "tf_keras", "tensorflow", "jax", "torch"}
 FORBIDDEN_EVERYWHERE = {"pickle", "tensorflow_addons"}
 
 # module -> what of FRAMEWORKS and of this repository it may import
-PURE = {"tf_lamb.hyperparameters"}
+PURE = {"tf_lamb.hyperparameters", "tf_lamb.arithmetic"}
 CORE = {f"tf_lamb.{n}" for n in ("exclusion", "rules", "schedules")} | PURE
 # What an optimizer of any Keras is made of.
 KERAS = {
@@ -27,6 +27,7 @@ KERAS = {
 } | CORE
 TF_LAMB = {
     "__init__": set(),
+    "arithmetic": set(),
     "hyperparameters": set(),
     "rules": PURE,
     "exclusion": PURE,
@@ -40,7 +41,8 @@ TF_LAMB = {
     "keras3": {"keras", "tf_lamb.loss_scaling"} | KERAS,
     # tf.keras up to TensorFlow 2.15.
     "keras2": {"tensorflow", "tf_keras"} | KERAS,
-    "v1": {"tensorflow", "tf_lamb.fused"} | CORE,
+    "v1_base": {"tensorflow", "tf_lamb.fused"} | CORE,
+    "v1": {"tf_lamb.v1_base", "tf_lamb.fused"} | CORE,
     "facts": {"tensorflow", "keras", "tf_keras"},
     "multi_worker": {
         "tensorflow",
@@ -103,7 +105,9 @@ def test_package(module):
     assert imported <= TF_LAMB[module]
 
 
-@pytest.mark.parametrize("module", ["rules", "exclusion", "schedules"])
+@pytest.mark.parametrize(
+    "module", ["arithmetic", "rules", "exclusion", "schedules"]
+)
 def test_pure_modules_need_only_the_standard_library_and_numpy(module):
     allowed = set(sys.stdlib_module_names) | {"numpy", "tf_lamb"}
     tops = {n.split(".")[0] for n in _imports(ROOT / f"tf_lamb/{module}.py")}

@@ -19,12 +19,44 @@ count of updates.
 """
 
 import math
-import re
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
-Array = Any
+from tf_lamb.arithmetic import (
+    NORMS,
+    Array,
+    dtype_name,
+    narrow,
+    norm,
+    round_by_chance,
+    unless_skipped,
+    widen,
+)
 
-NORMS = ("l2", "l1", "linf")
+__all__ = [
+    "LARS_FORMS",
+    "MOMENT_DTYPES",
+    "NESTEROV_FORMS",
+    "NORMS",
+    "Array",
+    "Step",
+    "dtype_name",
+    "norm",
+    "round_by_chance",
+    "widen",
+    "trust_ratio",
+    "descend",
+    "lamb",
+    "lamb_moments",
+    "lamb_update",
+    "lars",
+    "lars_moment",
+    "lars_update",
+    "lars_measures_grad",
+    "lars_ratio",
+    "lars_late_moment",
+    "lars_param",
+]
+
 NESTEROV_FORMS = (None, "nadam", "nadam_both")
 MOMENT_DTYPES = (None, "float32", "bfloat16")
 LARS_FORMS = ("you2017", "optax", "timm", "model_garden", "you2020")
@@ -38,9 +70,6 @@ _DENOMINATOR = {
     "you2020": "momentum",
 }
 _RATE_INSIDE_MOMENTUM = ("you2017", "optax")
-# Odd 32-bit numbers (as signed ones), to mix bits by: the golden ratio's, and
-# those of MurmurHash3.
-_MIX = (-1640531535, -2048144789, -1028477387)
 
 
 class Step(NamedTuple):
@@ -58,92 +87,6 @@ class Step(NamedTuple):
     m: Array
     v: Optional[Array]
     trust_ratio: Array
-
-
-def dtype_name(x: Array) -> str:
-    """The dtype's NumPy name, whichever framework `x` belongs to."""
-    return re.search(r"[a-z]+\d*(?='|$)", str(x.dtype)).group()
-
-
-def widen(ops, x: Array) -> Array:
-    """`x` in float32, or as it is if it is float32 or float64."""
-    if dtype_name(x) in ("float32", "float64"):
-        return x
-    return ops.array(x, dtype="float32")
-
-
-def _narrow(ops, value: Array, like: Array) -> Array:
-    """`value` in the dtype of `like`."""
-    name = dtype_name(like)
-    return value if dtype_name(value) == name else ops.array(value, dtype=name)
-
-
-def _unless_skipped(ops, proceed: Optional[Array], new: Array, old: Array):
-    """`new`, or `old` if the step is skipped."""
-    if proceed is None or new is old:
-        return new
-    return ops.where(proceed, new, old)
-
-
-def _mix(ops, bits, shift, factor):
-    return (bits ^ ops.right_shift(bits, shift)) * _MIX[factor]
-
-
-def round_by_chance(ops, x: Array, step: Array) -> Array:
-    r"""`x` rounded to 8 significant bits, up or down by chance; mean is `x`.
-
-    A second moment that decays by a thousandth would stand still if it were
-    rounded to the nearest bfloat16, whose neighbours are 1/256 to 1/128 apart.
-    The chance is a hash of `step`, an element's place and its bits: a run
-    repeats itself, and replicas agree.
-
-    Args:
-      ops: array functions; `arange`, `reshape`, `right_shift` and `view` (the
-        same bits, another dtype) among them.
-      x: float32, `[*shape]`.
-      step: `t`, float32 scalar.
-
-    Returns:
-      float32, `[*shape]`, which bfloat16 represents exactly.
-
-    References:
-      Gupta et al. 2015 (arXiv:1502.02551), section 3, stochastic rounding; the
-      mixing of the hash is the finaliser of MurmurHash3.
-    """
-    bits = ops.view(x, "int32")
-    mixed = bits ^ (ops.view(step, "int32") * _MIX[0])
-    n = len(x.shape)
-    for axis, length in enumerate(x.shape):
-        # One axis at a time: nothing of the size of `x` is stored.
-        place = ops.arange(length, dtype="int32") * _MIX[axis % 3]
-        shape = [1] * axis + [length] + [1] * (n - axis - 1)
-        mixed = _mix(ops, mixed ^ ops.reshape(place, shape), 16, 1)
-    mixed = _mix(ops, _mix(ops, mixed, 16, 1), 13, 2)
-    chance = (mixed ^ ops.right_shift(mixed, 16)) & 0xFFFF
-    return ops.view((bits + chance) & ~0xFFFF, "float32")
-
-
-def norm(ops, x: Array, kind: str = "l2") -> Array:
-    r"""Norm of a whole tensor, accumulated in float32 or wider.
-
-    $$\|x\|_2 = \sqrt{\sum x_i^2},\quad \|x\|_1 = \sum |x_i|,\quad
-      \|x\|_\infty = \max |x_i|$$
-
-    Args:
-      ops: array functions.
-      x: tensor of any shape and floating dtype.
-      kind: one of `NORMS`.
-
-    Returns:
-      A scalar, float32 (float64 for a float64 `x`): a float16 sum of 70,000
-      ones would be infinite.
-    """
-    x = widen(ops, x)
-    if kind == "l2":
-        return ops.sqrt(ops.sum(ops.square(x)))
-    if kind == "l1":
-        return ops.sum(ops.abs(x))
-    return ops.max(ops.abs(x))
 
 
 def trust_ratio(
@@ -219,7 +162,7 @@ def lamb_moments(
     new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(g)
     if dtype_name(v) == "bfloat16":
         new_v = round_by_chance(ops, new_v, step)
-    return _narrow(ops, new_m, m), _narrow(ops, new_v, v)
+    return narrow(ops, new_m, m), narrow(ops, new_v, v)
 
 
 def lamb_update(
@@ -259,7 +202,7 @@ def lamb_update(
 
 def descend(ops, param: Array, update: Array, rate: Array) -> Array:
     """`x - rate * u`, in the dtype of `x`."""
-    return _narrow(ops, widen(ops, param) - rate * update, param)
+    return narrow(ops, widen(ops, param) - rate * update, param)
 
 
 def lamb(
@@ -327,8 +270,8 @@ def lamb(
         ops, grad, m, v, step, beta_1=beta_1, beta_2=beta_2
     )
     # The direction is made of what is stored: a compiler need not keep it.
-    new_m = _unless_skipped(ops, proceed, new_m, m)
-    new_v = _unless_skipped(ops, proceed, new_v, v)
+    new_m = unless_skipped(ops, proceed, new_m, m)
+    new_v = unless_skipped(ops, proceed, new_v, v)
     update = lamb_update(
         ops,
         param,
@@ -352,7 +295,7 @@ def lamb(
             phi_bounds=phi_bounds,
         )
     new_param = descend(ops, param, update, learning_rate * ratio)
-    new_param = _unless_skipped(ops, proceed, new_param, param)
+    new_param = unless_skipped(ops, proceed, new_param, param)
     return Step(new_param, new_m, new_v, ratio)
 
 
@@ -371,7 +314,7 @@ def lars_moment(
         return m
     share = 1 - momentum if form == "you2020" else 1.0
     decayed = widen(ops, grad) + weight_decay * widen(ops, param)
-    return _narrow(ops, momentum * widen(ops, m) + share * decayed, m)
+    return narrow(ops, momentum * widen(ops, m) + share * decayed, m)
 
 
 def lars_update(
@@ -440,7 +383,7 @@ def lars_late_moment(
     if _DENOMINATOR[form] == "momentum":
         return m
     scaled = _scaled(update, ratio, learning_rate, form)
-    return _narrow(ops, momentum * widen(ops, m) + scaled, m)
+    return narrow(ops, momentum * widen(ops, m) + scaled, m)
 
 
 def _scaled(update, ratio, learning_rate, form):
@@ -535,7 +478,7 @@ def lars(
     old_m = m
     m = lars_moment(ops, param, grad, old_m, **same)
     # The direction is made of what is stored: a compiler need not keep it.
-    m = _unless_skipped(ops, proceed, m, old_m)
+    m = unless_skipped(ops, proceed, m, old_m)
     update = lars_update(ops, param, grad, m, nesterov=nesterov, **same)
     ratio = ops.ones_like(ops.sum(update))
     if adapt:
@@ -552,9 +495,9 @@ def lars(
         )
     last = dict(learning_rate=learning_rate, momentum=momentum, form=form)
     new_m = lars_late_moment(ops, update, m, ratio, **last)
-    new_m = _unless_skipped(ops, proceed, new_m, m)
+    new_m = unless_skipped(ops, proceed, new_m, m)
     new = lars_param(
         ops, param, update, new_m, ratio, nesterov=nesterov, **last
     )
-    new = _unless_skipped(ops, proceed, new, param)
+    new = unless_skipped(ops, proceed, new, param)
     return Step(new, new_m, None, ratio)
