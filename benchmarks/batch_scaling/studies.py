@@ -22,6 +22,7 @@ STUDIES = {
         warmup_epochs=0.05,
         first_rates=dict(lamb=0.01, lars=4.0, adamw=4e-3, sgd=0.1),
         variations=(
+            ("lamb", "norms per filter"),
             ("lamb", "epochs x 4"),
             ("adamw", "epochs x 4"),
             ("sgd", "epochs x 4"),
@@ -37,7 +38,6 @@ STUDIES = {
                 "no decay",
                 "beta_2 .99",
                 "clipped to norm 1",
-                "norms per filter",
             )
         ),
     ),
