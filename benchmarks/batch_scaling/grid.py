@@ -75,6 +75,8 @@ class Study:
         contenders: (optimizer, rule) in the order of the table.
         higher_is_better: whether the score is an accuracy, not a loss.
         variations: (optimizer, name) pairs, run at the largest batch.
+        retune_from: rung, counted from the rule's rate, at which the ladder of
+            the largest batch begins.
     """
 
     batches: tuple[int, ...]
@@ -91,6 +93,7 @@ class Study:
     )
     higher_is_better: bool = True
     variations: tuple[tuple[str, str], ...] = ()
+    retune_from: int = 0
 
     @property
     def worst(self) -> float:
@@ -118,33 +121,35 @@ def rung(first: float, factor: float, step: int) -> float:
 
 
 def climb(
-    scores: Mapping[int, float], better
+    scores: Mapping[int, float], better, first: int = 0
 ) -> tuple[tuple[int, ...], int | None]:
     """One look at a ladder of rates.
 
     Args:
         scores: {rung: score} of what is done.
         better: whether a score beats another.
+        first: the rung to begin at.
 
     Returns:
         The rungs that are wanted next, and the best rung if it has a worse
         (or equal) neighbour on both sides, or the ladder is at its limit;
         None while it is not known.
     """
-    missing = tuple(r for r in (0, 1, -1) if r not in scores)
-    if missing:
-        return missing, None
-    best = 0
-    for r in sorted(scores, key=abs):
+    if not scores:
+        return (first,), None
+    best, *others = sorted(scores, key=lambda r: abs(r - first))
+    for r in others:
         if better(scores[r], scores[best]):
             best = r
-    wanted = tuple(r for r in (best - 1, best + 1) if r not in scores)
+    wanted = tuple(r for r in (best + 1, best - 1) if r not in scores)
     if wanted and len(scores) < MAX_RUNGS:
         return wanted, None
     return (), best
 
 
-def _ladder(study: Study, stage, optimizer, rule, batch, first, scores):
+def _ladder(
+    study: Study, stage, optimizer, rule, batch, first, scores, first_rung=0
+):
     """Pending cells of a ladder and its best rate."""
 
     def cell(r):
@@ -162,7 +167,7 @@ def _ladder(study: Study, stage, optimizer, rule, batch, first, scores):
     for r in range(-MAX_RUNGS, MAX_RUNGS + 1):
         if cell(r).key in scores:
             done[r] = scores[cell(r).key]
-    wanted, best = climb(done, study.better)
+    wanted, best = climb(done, study.better, first_rung)
     rate = None if best is None else rung(first, study.factor, best)
     return [cell(r) for r in wanted], rate
 
@@ -214,7 +219,10 @@ def retuned_rates(
 def _retune(study, name, rate, scores):
     batch = study.batches[-1]
     first = grid_cell(study, name, "sqrt", batch, rate, 1).learning_rate
-    return _ladder(study, "retune", name, "sqrt", batch, first, scores)
+    return _ladder(
+        *(study, "retune", name, "sqrt", batch, first, scores),
+        first_rung=study.retune_from,
+    )
 
 
 def pending(

@@ -93,6 +93,7 @@ class MaskedLM:
 
     jit_compile = True
     part = 64
+    trains_on_all = True  # books that choose the rate are no training books
 
     def __init__(self, data_dir, epochs):
         self.study = studies.study("masked_lm", epochs)

@@ -47,19 +47,25 @@ def grid_scores(
 def retuned_scores(
     study: Study, cells: dict, scores: dict
 ) -> dict[str, tuple[float, list[float]]]:
-    """{optimizer: (rate, scores)} at the largest batch after retuning."""
-    found = {}
+    """{optimizer: (rate, scores)} at the largest batch after retuning.
+
+    Where no run was made for it, the test score of the run that won.
+    """
+    found, largest = {}, study.batches[-1]
     for name, rate in retuned_rates(study, scores).items():
-        if rate:
-            found[name] = (
-                rate,
-                [
-                    c["score"]
-                    for c in cells.values()
-                    if (c["stage"], c["optimizer"]) == ("retuned", name)
-                    and c["learning_rate"] == rate
-                ],
-            )
+        if not rate:
+            continue
+
+        def of(stage, score, name=name, rate=rate):
+            return [
+                c[score]
+                for c in cells.values()
+                if (c["stage"], c["optimizer"]) == (stage, name)
+                and (c["batch"], c["learning_rate"]) == (largest, rate)
+                and score in c
+            ]
+
+        found[name] = rate, of("retuned", "score") or of("retune", "test_score")
     return found
 
 

@@ -49,6 +49,7 @@ STUDIES = {
         first_rates=dict(lamb=0.005, adamw=1e-3),
         contenders=(("lamb", "sqrt"), ("adamw", "sqrt")),
         higher_is_better=False,
+        retune_from=-2,  # at the rule's rate nothing is learnt but frequencies
     ),
 }
 # Weight decay. That of Keras' SGD is decoupled: a tenth of it in the gradient

@@ -28,6 +28,7 @@ class Images:
 
     jit_compile = False
     part = 128
+    trains_on_all = False  # a tenth of the images is held out to choose rates
     augmentation = {"padding": 4, "flip": True}
 
     def __init__(self, name: str, epochs, train, test):

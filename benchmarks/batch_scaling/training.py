@@ -1,5 +1,6 @@
 """One cell: a model trained from scratch by one optimizer, then judged."""
 
+import dataclasses
 import math
 import time
 
@@ -138,7 +139,9 @@ def train(task, cell: Cell) -> dict:
         cell: what to run.
 
     Returns:
-        For JSON: the score, training losses at ten points, steps, seconds.
+        For JSON: the score, training losses at ten points, steps, seconds. Of a
+        run that chooses a rate, where it is trained on as much as any other,
+        also the score that it has by the test split, "test_score".
     """
     began = time.perf_counter()
     keras.backend.clear_session()
@@ -166,8 +169,13 @@ def train(task, cell: Cell) -> dict:
     score = task.study.worst if ended else task.score(model, cell)
     if not math.isfinite(score):
         score, ended = task.study.worst, DIVERGED
+    more = {}
+    if cell.validates and task.trains_on_all and not ended:
+        judged = dataclasses.replace(cell, stage="retuned")
+        more["test_score"] = task.score(model, judged)
     return {
         "score": score,
+        **more,
         "losses": [round(x, 4) if math.isfinite(x) else None for x in losses],
         "steps": total,
         "warmup_steps": round(warmup),

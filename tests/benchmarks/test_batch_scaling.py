@@ -45,15 +45,18 @@ def play(study, seeds, scores=None, limit=1000, score=score):
     return scores, order
 
 
-def test_ladder_climbs_to_a_rung_between_worse_neighbours():
+@pytest.mark.parametrize(
+    "first, rungs", [(0, [0, 1, 2, 3, 4]), (4, [2, 3, 4, 5]), (3, [2, 3, 4])]
+)
+def test_ladder_climbs_to_a_rung_between_worse_neighbours(first, rungs):
     scores = {}
     while True:
-        wanted, best = grid.climb(scores, lambda a, b: a > b)
+        wanted, best = grid.climb(scores, lambda a, b: a > b, first)
         if not wanted:
             break
         scores[wanted[0]] = -abs(wanted[0] - 3)
     assert best == 3
-    assert sorted(scores) == [-1, 0, 1, 2, 3, 4]
+    assert sorted(scores) == rungs
 
 
 def test_ladder_passes_over_runs_that_diverged_and_has_an_end():
@@ -88,6 +91,18 @@ def test_study_runs_tuning_grid_retuning_then_further_seeds():
     assert stages.count("retuned") == 2 * 4
     assert stages.count("variation") == 1
     again = grid.retuned_rates(STUDY, scores)
+    assert again == pytest.approx({k: 8 * v for k, v in BEST.items()})
+
+
+def test_retuning_begins_where_the_study_says():
+    study = dataclasses.replace(STUDY, retune_from=-2)
+    scores, order = play(study, (1,))
+    first = {}
+    for cell in order:
+        if cell.stage == "retune":
+            first.setdefault(cell.optimizer, cell.learning_rate)
+    assert first == pytest.approx({k: 2 * v for k, v in BEST.items()})
+    again = grid.retuned_rates(study, scores)
     assert again == pytest.approx({k: 8 * v for k, v in BEST.items()})
 
 
@@ -134,6 +149,21 @@ def test_report_says_what_was_and_was_not_kept(tmp_path):
     assert f"{95 - 0.032:.2f} ± 0.00" in text
     assert (tmp_path / "mnist.md").read_text().endswith(text + "\n")
     assert (tmp_path / "mnist.png").stat().st_size > 10_000
+
+
+def test_report_takes_the_test_score_of_the_run_that_won(tmp_path):
+    store = fill(tmp_path / "mnist.json")
+    cells = store.value["cells"]
+    for key, cell in list(cells.items()):
+        if cell["stage"] == "retune":
+            cell["test_score"] = cell["score"] - 1
+        if (cell["stage"], cell["optimizer"]) == ("retuned", "lamb"):
+            del cells[key]
+    found = report.retuned_scores(STUDY, cells, store.scores)
+    rate, scores = found["lamb"]
+    assert rate == pytest.approx(0.32)
+    assert scores == pytest.approx([95 - 2048 / 1000 - 1])
+    assert found["adamw"][1] == pytest.approx(2 * [95 - 2048 / 1000])
 
 
 def test_a_variation_is_held_to_the_run_of_its_own_seed(tmp_path):
@@ -342,7 +372,8 @@ def test_masked_lm_trains_and_is_judged_by_other_books(tmp_path, monkeypatch):
     assert 1 < result["score"] < math.log(64)
     tuned = training.train(task, dataclasses.replace(cell, stage="tune"))
     assert tuned["losses"] == result["losses"]
-    assert tuned["score"] != result["score"]
+    assert tuned["score"] != result["score"] == tuned["test_score"]
+    assert "test_score" not in result
     # Worked through in two parts, one update is that of the whole batch.
     double = dataclasses.replace(cell, batch=128)
     parts = training.train(task, double)
