@@ -49,7 +49,7 @@ STUDIES = {
         first_rates=dict(lamb=0.005, adamw=1e-3),
         contenders=(("lamb", "sqrt"), ("adamw", "sqrt")),
         higher_is_better=False,
-        retune_from=-2,  # at the rule's rate nothing is learnt but frequencies
+        retune_from=-2,  # the rule's rates are known to be too high
     ),
 }
 # Weight decay. That of Keras' SGD is decoupled: a tenth of it in the gradient
