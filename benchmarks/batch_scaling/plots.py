@@ -10,7 +10,9 @@ import numpy as np
 
 from benchmarks.batch_scaling.grid import Study
 
-SHOWN = 15.0  # points, or percent of the best loss, that a picture spans
+# What a picture spans: points of accuracy, or the best loss' multiple.
+SHOWN = 15.0
+SHOWN_OF_LOSS = 2.0
 
 
 def _limit(study: Study, rows) -> float:
@@ -21,7 +23,7 @@ def _limit(study: Study, rows) -> float:
         return study.worst
     if study.higher_is_better:
         return max(min(sound), max(sound) - SHOWN)
-    return min(max(sound), min(sound) * (1 + SHOWN / 100))
+    return min(max(sound), min(sound) * SHOWN_OF_LOSS)
 
 
 def _line(axes, study, row, limit, style, label):
@@ -43,7 +45,8 @@ def _line(axes, study, row, limit, style, label):
         **style,
     )
     far = np.full(np.sum(~near), limit)
-    axes.plot(done[~near], far, "v", c=style["c"], ms=8)
+    beyond = "v" if study.higher_is_better else "^"
+    axes.plot(done[~near], far, beyond, c=style["c"], ms=8)
 
 
 def draw(
@@ -85,7 +88,8 @@ def draw(
     axes.set_xlabel("batch size")
     axes.set_ylabel(unit)
     axes.grid(alpha=0.3)
-    axes.set_title(f"{study.epochs:g} epochs, rates chosen at the base batch")
+    epochs = "1 epoch" if study.epochs == 1 else f"{study.epochs:g} epochs"
+    axes.set_title(f"{epochs}, rates chosen at the base batch")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

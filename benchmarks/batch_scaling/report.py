@@ -147,7 +147,7 @@ def conclusion(study: Study, store: Store, seeds: Sequence[int]) -> str:
     sign = 1 if study.higher_is_better else -1
     kind = "accuracy" if study.higher_is_better else "loss"
     lines = []
-    for key in (("lamb", "sqrt"), ("lars", "sqrt")):
+    for key in [k for k in grid if k[0] in ("lamb", "lars")]:
         first, last = grid[key][base], grid[key][largest]
         if not first or not last:
             continue

@@ -177,17 +177,24 @@ def test_a_variation_is_held_to_the_run_of_its_own_seed(tmp_path):
 
 
 def test_report_of_a_loss_takes_less_for_better(tmp_path):
-    study = dataclasses.replace(STUDY, higher_is_better=False)
+    # Of fewer contenders, as the books have.
+    study = dataclasses.replace(
+        STUDY,
+        higher_is_better=False,
+        first_rates={"lamb": 0.01, "adamw": 0.001},
+        contenders=(("lamb", "sqrt"), ("adamw", "sqrt")),
+    )
 
     def loss(cell):
         return -score(cell) + (cell.optimizer == "adamw")
 
     store = fill(tmp_path / "a.json", study=study, score=loss)
-    text = report.conclusion(study, store, (1, 2))
+    text = report.write(study, store, (1, 2))
     rivals = [x for x in text.splitlines() if "Untuned at 2,048" in x]
     assert len(rivals) == 1
     assert "(+1.00)" in rivals[0]
     assert "not kept" in text
+    assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
 def test_store_refuses_results_of_another_study(tmp_path):
