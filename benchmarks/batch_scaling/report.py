@@ -53,20 +53,23 @@ def retuned_scores(
     """
     found, largest = {}, study.batches[-1]
     for name, rate in retuned_rates(study, scores).items():
-        if not rate:
-            continue
-
-        def of(stage, score, name=name, rate=rate):
-            return [
-                c[score]
-                for c in cells.values()
-                if (c["stage"], c["optimizer"]) == (stage, name)
-                and (c["batch"], c["learning_rate"]) == (largest, rate)
-                and score in c
-            ]
-
-        found[name] = rate, of("retuned", "score") or of("retune", "test_score")
+        if rate:
+            of = dict(optimizer=name, batch=largest, learning_rate=rate)
+            found[name] = (
+                rate,
+                _select(cells, "score", stage="retuned", **of)
+                or _select(cells, "test_score", stage="retune", **of),
+            )
     return found
+
+
+def _select(cells, score, **fields):
+    """The scores of the cells that have one and have these fields."""
+    return [
+        c[score]
+        for c in cells.values()
+        if score in c and fields.items() <= c.items()
+    ]
 
 
 def _cell(values, worst):
