@@ -83,7 +83,7 @@ test-models: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) tests/official_models
 
 test-tensorflow: .venv/ready
-	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/live \
+	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/hugging_face \
 		--ignore tests/tpu --ignore tests/official_models
 
 # What models share with every Keras there is.
@@ -92,18 +92,18 @@ EVERY_KERAS = tests/official_models/vision/resnet/test_forward.py \
 	tests/official_models/nlp/bert/test_heads.py
 
 test-jax: .venv/ready
-	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/doors $(EVERY_KERAS)
+	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/support_matrix $(EVERY_KERAS)
 
 test-tf215: .venv-tf215/ready .venv/ready
 	KERAS_BACKEND=tensorflow $(PY_TF215) $(PYTEST) tests/keras2 tests/v1 \
-		tests/doors tests/tpu/estimator $(EVERY_KERAS)
+		tests/support_matrix tests/tpu/estimator $(EVERY_KERAS)
 
 test-torch: .venv-torch/ready
-	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/live \
-		tests/doors
+	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/hugging_face \
+		tests/support_matrix
 
 test-oldest: .venv-oldest/ready
-	KERAS_BACKEND=tensorflow $(PY_OLDEST) $(PYTEST) tests/keras3 tests/doors \
+	KERAS_BACKEND=tensorflow $(PY_OLDEST) $(PYTEST) tests/keras3 tests/support_matrix \
 		-k "not processes"
 
 test-plan: .venv-plan/ready

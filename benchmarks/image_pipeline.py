@@ -97,7 +97,7 @@ def _from_directory(folder, *, augment):
 
 def make_contenders(folder, records, batches):
     """(kind, name, function that gives a dataset of enough batches)."""
-    from official_models.vision.resnet.imagenet import ImageNetRecords
+    from official_models.vision.datasets.imagenet.batches import ImageNetRecords
 
     def ours(**arguments):
         source = ImageNetRecords(
@@ -141,12 +141,12 @@ def _images_per_second(dataset, batches):
 
 def measure_all(count, batches, rounds, seed):
     """Every contender in turn, `rounds` times after one that is not counted."""
-    from official_models.vision.resnet import convert_imagenet
+    from official_models.vision.datasets.imagenet import convert
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder).resolve()
         size = make_photographs(folder / "raw", count, seed)
-        convert_imagenet.convert(
+        convert.convert(
             folder / "raw",
             folder / "records",
             train_shards=16,

@@ -41,7 +41,7 @@ def mirrored():
 
 
 def pytest_terminal_summary(terminalreporter):
-    table = sys.modules.get("tests.doors.table")
+    table = sys.modules.get("tests.support_matrix.table")
     lines = table.summary() if table else []
     if lines:
         terminalreporter.section("front ends x strategies x features")

@@ -1,6 +1,7 @@
 """Who imports whom: the table of the plan, held against the code."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,42 +54,136 @@ TF_LAMB = {
     # TensorFlow only where TensorBoard is asked for.
     "callbacks": {"keras", "tensorflow"} | CORE,
 }
-DATA = (
-    *("corpus", "data", "masking", "packing", "record_files", "records"),
-    # Of fine-tuning.
-    *("finetuning_records", "glue", "squad", "squad_answers", "sst2"),
-    # The images'.
-    *("batches", "cifar10_files", "jpeg_archive", "plain_pickle"),
-    *("corrupt_records", "imagenet", "imagenet_images", "imagenet_shards"),
-    *("memory_source", "record_reader", "convert_imagenet", "convert_image"),
+# Rooms of official_models and tpu, the first pattern that fits a file counts:
+# pattern -> (frameworks, what of this repository it may import).
+DATA_TOOLS = r"official_models\.common\.(errors|files|pypi|readers|records)"
+MODEL_TOOLS = (
+    DATA_TOOLS,
+    r"official_models\.common\.(layer|ops|ops\..+|weights)",
 )
+BERT = r"official_models\.nlp\.bert\."
+ROOMS = {
+    r"official_models/common/ops/\w+\.py": (
+        ("keras", "tensorflow"),
+        MODEL_TOOLS,
+    ),
+    r"(official_models|tpu)/(\w+/)*__init__\.py": ((), ()),
+    # Common: no model, no data set.
+    r"official_models/common/(errors|files|pypi|readers|records)\.py": (
+        ("tensorflow",),
+        (DATA_TOOLS,),
+    ),
+    r"official_models/common/\w+\.py": (
+        ("keras", "tensorflow", "jax"),
+        (r"official_models\.common\..+", r"tf_lamb(\..+)?"),
+    ),
+    # Data sets and texts: without Keras, so that a TPUEstimator can read them.
+    r"official_models/nlp/(text|datasets)/\w+\.py": (
+        ("tensorflow",),
+        (DATA_TOOLS, r"official_models\.nlp\.(text|datasets)\..+"),
+    ),
+    # Keras fetches CIFAR-10.
+    r"official_models/vision/datasets/images\.py": (
+        ("keras",),
+        (DATA_TOOLS, r"official_models\.vision\.datasets\..+"),
+    ),
+    r"official_models/vision/datasets/(\w+/)?\w+\.py": (
+        ("tensorflow",),
+        (DATA_TOOLS, r"official_models\.vision\.datasets\..+"),
+    ),
+    r"official_models/nlp/bert/pretraining/"
+    r"(batches|examples|masking|packing|record_files|records)\.py": (
+        ("tensorflow",),
+        (
+            DATA_TOOLS,
+            r"official_models\.nlp\.text\..+",
+            BERT + r"pretraining\.(batches|examples|masking|packing|record.*)",
+        ),
+    ),
+    r"official_models/nlp/bert/finetuning/\w+\.py": (
+        ("tensorflow",),
+        (
+            DATA_TOOLS,
+            r"official_models\.nlp\.(text|datasets)\..+",
+            BERT + r"(config|heads|finetuning\..+)",
+        ),
+    ),
+    # Models: Keras through common.ops, never tf_lamb.
+    r"official_models/nlp/transformer/\w+\.py": (("keras",), MODEL_TOOLS),
+    r"official_models/(nlp|vision)/\w+/(model|layers|blocks|heads)\.py": (
+        ("keras",),
+        (
+            *MODEL_TOOLS,
+            r"official_models\.nlp\.transformer\..+",
+            BERT + r"(config|model)",
+            r"official_models\.nlp\.albert\.config",
+            r"official_models\.vision\.resnet\.(blocks|layers)",
+        ),
+    ),
+    r"official_models/nlp/\w+/(config|huggingface|hub)\.py": (
+        ("keras", "tensorflow"),
+        (
+            *MODEL_TOOLS,
+            r"official_models\.nlp\.transformer\..+",
+            BERT + r"(config|model|huggingface)",
+            r"official_models\.nlp\.albert\.model",
+        ),
+    ),
+    # Scripts and what only they use: anything but another script.
+    r"official_models/(nlp|vision)/\w+/(pretraining/)?\w+\.py": (
+        ("keras", "tensorflow", "tf_keras"),
+        (
+            r"official_models\.(common|nlp|vision)\..+",
+            r"tf_lamb(\.(callbacks|schedules|multi_worker))?",
+        ),
+    ),
+    # The planner: Keras and JAX, no TensorFlow; models, no data.
+    r"tpu/plan/\w+\.py": (
+        ("keras", "jax"),
+        (
+            r"official_models\..+\.(config|model)",
+            DATA_TOOLS,
+            "tf_lamb",
+            r"tpu\.plan(\..+)?",
+        ),
+    ),
+    r"tpu/\w+\.py": (
+        ("tensorflow",),
+        (
+            r"official_models\..+",
+            r"tf_lamb\.(v1|schedules|rules)",
+            r"tpu\.\w+",
+        ),
+    ),
+}
+
+
+def _is_module(name):
+    file = ROOT.joinpath(*name.split("."))
+    return file.with_suffix(".py").exists() or (file / "__init__.py").exists()
 
 
 def _imports(path):
-    """Modules imported anywhere in a file, `from a import b` as a and a.b."""
+    """Modules imported anywhere in a file: `from a import b` is a.b, if one."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: relative import"
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if _is_module(name) else node.module)
     return found
 
 
 def _ours_and_frameworks(path):
     """The imports that the table is about."""
-    found = set()
-    for name in _imports(path):
-        top = name.split(".")[0]
-        if top in FRAMEWORKS:
-            found.add(top)
-        elif top in ("tf_lamb", "official_models", "tests"):
-            file = ROOT.joinpath(*name.split("."))
-            if file.with_suffix(".py").exists():
-                found.add(name)
-    return found
+    names = _imports(path)
+    ours = ("tf_lamb", "official_models", "tpu", "tests", "benchmarks")
+    return {name.split(".")[0] for name in names} & FRAMEWORKS | {
+        name for name in names if name.split(".")[0] in ours
+    }
 
 
 def _files(pattern):
@@ -102,6 +197,7 @@ def test_the_table_names_every_module_of_the_package():
 @pytest.mark.parametrize("module", TF_LAMB)
 def test_package(module):
     imported = _ours_and_frameworks(ROOT / f"tf_lamb/{module}.py")
+    imported -= {"tf_lamb"}  # its version
     assert imported <= TF_LAMB[module]
 
 
@@ -114,45 +210,48 @@ def test_pure_modules_need_only_the_standard_library_and_numpy(module):
     assert tops <= allowed
 
 
+ROOM_FILES = _files("official_models/**/*.py") + _files("tpu/**/*.py")
+
+
+def _room(path):
+    """The row of a file; fails where no row covers it."""
+    name = path.relative_to(ROOT).as_posix()
+    for pattern, row in ROOMS.items():
+        if re.fullmatch(pattern, name):
+            return pattern, row
+    raise AssertionError(f"{name}: no row of ROOMS covers this file")
+
+
 @pytest.mark.parametrize(
-    "path", _files("official_models/**/*.py"), ids=lambda p: p.stem
+    "path", ROOM_FILES, ids=lambda p: p.relative_to(ROOT).as_posix()
 )
-def test_reference_models(path):
+def test_rooms(path):
+    _, (frameworks, ours) = _room(path)
     imported = _ours_and_frameworks(path)
-    if path.stem in DATA or path.stem == "shakespeare":
-        assert not any(n.startswith("tf_lamb") for n in imported)
-        assert imported & FRAMEWORKS <= {"tensorflow"}
-    if path.stem in ("model", "layers", "blocks", "heads"):
-        assert imported <= {
-            "keras",
-            "official_models.common.ops",
-            "official_models.nlp.bert.layers",
-            # ALBERT is BERT with other numbers of variables.
-            "official_models.nlp.bert.model",
-            "official_models.vision.resnet.blocks",
-            "official_models.vision.resnet.layers",
-        }
-    if path.parent.name == "common":
-        models = {"official_models.nlp", "official_models.vision"}
-        assert not any(n.startswith(tuple(models)) for n in imported)
+    assert imported & FRAMEWORKS <= set(frameworks)
+    for name in imported - FRAMEWORKS:
+        assert any(re.fullmatch(pattern, name) for pattern in ours), name
 
 
-@pytest.mark.parametrize("path", _files("tpu/plan/*.py"), ids=lambda p: p.stem)
-def test_the_planner_needs_no_tensorflow(path):
-    imported = _ours_and_frameworks(path)
-    assert imported & FRAMEWORKS <= {"keras", "jax"}
-    assert not any(n.startswith("tf_lamb.") for n in imported)
-    models = {n for n in imported if n.startswith("official_models")}
-    assert all(n.endswith((".model", ".common.errors")) for n in models)
+def test_every_room_has_a_file():
+    used = {_room(path)[0] for path in ROOM_FILES}
+    assert used == set(ROOMS)
 
 
-@pytest.mark.parametrize("path", _files("tpu/*.py"), ids=lambda p: p.stem)
-def test_tpu_jobs(path):
-    ours = {f"tf_lamb.{n}" for n in ("v1", "schedules", "rules")}
-    for name in _ours_and_frameworks(path):
-        assert name in {"tensorflow"} | ours or name.startswith(
-            "official_models."
-        ), name
+def _is_script(path):
+    return '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+
+
+def _name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def test_no_script_imports_a_training_script():
+    scripts = {_name(path) for path in ROOM_FILES if _is_script(path)}
+    training = {name for name in scripts if re.search(r"\.\w*train\w*$", name)}
+    assert {"official_models.nlp.bert.pretrain"} <= training
+    for path in ROOM_FILES:
+        assert not _ours_and_frameworks(path) & training - {_name(path)}, path
 
 
 def test_nobody_unpickles_or_evaluates():

@@ -19,8 +19,10 @@ import tensorflow as tf
 from absl import flags, logging
 
 from official_models.common.errors import InputError, run
-from official_models.nlp.bert import config_file, finetuning_records, glue
-from official_models.nlp.bert.layers import BertConfig
+from official_models.nlp.bert import config as bert_config
+from official_models.nlp.bert.finetuning import records
+from official_models.nlp.datasets import glue
+from official_models.nlp.transformer.layers import BertConfig
 from tpu import job, job_flags, training, warm_start
 from tpu.classification import Classification
 from tpu.question_answering import QuestionAnswering
@@ -161,7 +163,7 @@ def make_input_fn(task, path: str, num_examples: int | None = None):
 
     Args:
         task: a `Classification` or `QuestionAnswering`.
-        path: of `finetuning_records.write_records`.
+        path: of `records.write_records`.
         num_examples: of it, for training, which begins at the batch after
             those of the last checkpoint; None for all records once, in order.
     """
@@ -176,7 +178,7 @@ def make_input_fn(task, path: str, num_examples: int | None = None):
                 "seed": FLAGS.seed,
                 "first_batch": job.first_step(FLAGS.output_dir),
             }
-        return finetuning_records.read_records(
+        return records.read_records(
             path,
             lengths,
             batch_size=params["batch_size"],
@@ -201,9 +203,7 @@ def make_task(config: BertConfig):
             f"--max_seq_length {length}: {FLAGS.bert_config_file} has "
             f"{config.max_position_embeddings} positions; expected no more"
         )
-    tokenizer = finetuning_records.wordpiece(
-        FLAGS.vocab_file, FLAGS.do_lower_case
-    )
+    tokenizer = records.wordpiece(FLAGS.vocab_file, FLAGS.do_lower_case)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise InputError(
             f"--vocab_file {FLAGS.vocab_file}: {tokenizer.get_vocab_size()} "
@@ -245,7 +245,7 @@ def main(_) -> None:
     """Trains, evaluates, predicts and exports, as the flags say."""
     logging.set_verbosity(logging.INFO)
     check_flags()
-    config = config_file.read_config(FLAGS.bert_config_file)
+    config = bert_config.read_config(FLAGS.bert_config_file)
     task = make_task(config)
     train_fn, steps = None, 1
     if FLAGS.do_train:

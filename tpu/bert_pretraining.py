@@ -6,7 +6,7 @@ r"""Pretrains BERT or ALBERT on a Cloud TPU by TPUEstimator (TensorFlow 2.15).
 
 The flags are those of google-research/bert's `run_pretraining.py`, and
 `--optimizer`. The records are those of its `create_pretraining_data.py` or of
-`python -m official_models.nlp.bert.records`; ALBERT's are those of
+`python -m official_models.nlp.bert.pretraining.records`; ALBERT's are those of
 google-research/albert, whose label says whether segments are swapped. Without
 `--use_tpu` it runs on this machine. README.md beside this file has each flag,
 and what was run where.
@@ -16,11 +16,11 @@ import tensorflow as tf
 from absl import flags, logging
 
 from official_models.common.errors import InputError, run
-from official_models.nlp.albert import config_file
+from official_models.nlp.albert import config as bert_config
 from official_models.nlp.albert import model as albert
 from official_models.nlp.bert import model as bert
-from official_models.nlp.bert import record_files, records
-from official_models.nlp.bert.layers import BertConfig
+from official_models.nlp.bert.pretraining import record_files, records
+from official_models.nlp.transformer.layers import BertConfig
 from tpu import job, job_flags, pretraining_losses, training, warm_start
 
 tf1 = tf.compat.v1
@@ -188,7 +188,7 @@ def main(_) -> None:
         raise InputError(
             "nothing to do: expected --do_train, --do_eval or --export_dir"
         )
-    config = config_file.read_config(FLAGS.bert_config_file)
+    config = bert_config.read_config(FLAGS.bert_config_file)
     if FLAGS.max_seq_length > config.max_position_embeddings:
         raise InputError(
             f"--max_seq_length {FLAGS.max_seq_length}: {FLAGS.bert_config_file}"

@@ -13,7 +13,9 @@ import tensorflow as tf
 from absl import flags, logging
 
 from official_models.common.errors import InputError
-from official_models.nlp.bert import finetuning_records, glue, heads
+from official_models.nlp.bert import heads
+from official_models.nlp.bert.finetuning import records
+from official_models.nlp.datasets import glue
 from tpu import job
 
 tf1 = tf.compat.v1
@@ -25,7 +27,7 @@ class Classification:
 
     Args:
         task: of `glue.TASKS`.
-        tokenizer: of `finetuning_records.wordpiece`.
+        tokenizer: of `records.wordpiece`.
         max_seq_length: T.
     """
 
@@ -67,7 +69,7 @@ class Classification:
             "labels": features["label_ids"][:, 0],
             "predictions": tf.argmax(logits, -1, tf.int32),
             "losses": losses,
-            "weights": features[finetuning_records.REAL],
+            "weights": features[records.REAL],
         }
         extra = {f"eval_{n}": METRICS[n] for n in self.task.metrics}
 
@@ -102,7 +104,7 @@ class Classification:
                 broken[:5],
             )
         rows = glue.encode(examples, self.tokenizer, self.max_seq_length)
-        return finetuning_records.write_records(path, rows, multiple)
+        return records.write_records(path, rows, multiple)
 
     def evaluate(self, estimator, input_fn_of) -> dict:
         """Evaluates the dev splits; writes `eval_results.json`.

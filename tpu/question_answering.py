@@ -12,12 +12,9 @@ import tensorflow as tf
 from absl import flags, logging
 
 from official_models.common.errors import InputError
-from official_models.nlp.bert import (
-    finetuning_records,
-    heads,
-    squad,
-    squad_answers,
-)
+from official_models.nlp.bert import heads
+from official_models.nlp.bert.finetuning import answers, records
+from official_models.nlp.datasets import squad
 from tpu import job
 
 tf1 = tf.compat.v1
@@ -29,7 +26,7 @@ class QuestionAnswering:
     """What `bert_finetuning` has to know of SQuAD.
 
     Args:
-        tokenizer: of `finetuning_records.wordpiece`.
+        tokenizer: of `records.wordpiece`.
         max_seq_length: T.
     """
 
@@ -73,7 +70,7 @@ class QuestionAnswering:
         """`eval_loss`, for a spec; `evaluate` has the official metrics."""
         tensors = {
             "losses": losses,
-            "weights": features[finetuning_records.REAL],
+            "weights": features[records.REAL],
         }
         return (
             lambda losses, weights: {
@@ -109,7 +106,7 @@ class QuestionAnswering:
             squad.features(window, self.max_seq_length)
             for window in self._windows(kept)
         )
-        return finetuning_records.write_records(path, rows)[0]
+        return records.write_records(path, rows)[0]
 
     def evaluate(self, estimator, input_fn_of) -> dict:
         """Answers --predict_file; writes `eval_results.json`.
@@ -123,7 +120,7 @@ class QuestionAnswering:
                 f"--predict_file {FLAGS.predict_file}: has no answers to "
                 "evaluate by; use --do_predict alone"
             )
-        scores = squad_answers.score(questions, found.predictions)
+        scores = answers.score(questions, found.predictions)
         scores["global_step"] = job.first_step(FLAGS.output_dir)
         results = {"dev": scores}
         _write_json("eval_results.json", results)
@@ -139,18 +136,18 @@ class QuestionAnswering:
         questions = _read(FLAGS.predict_file)
         windows = list(self._windows(questions))
         path = os.path.join(FLAGS.output_dir, "eval.tf_record")
-        finetuning_records.write_records(
+        records.write_records(
             path,
             (squad.features(w, self.max_seq_length) for w in windows),
             FLAGS.predict_batch_size,
         )
         logits = {
-            int(row["unique_ids"][0]): squad_answers.Logits(
+            int(row["unique_ids"][0]): answers.Logits(
                 *(row[name] for name in NAMES)
             )
             for row in job.predict(estimator, input_fn_of(path))
         }
-        found = squad_answers.answers(
+        found = answers.answers(
             questions,
             windows,
             logits,

@@ -5,7 +5,7 @@ r"""Trains a ResNet on ImageNet on a Cloud TPU by TPUEstimator (TF 2.15).
         --train_batch_size 8192 --train_steps 14040 --precision bfloat16
 
 Flags have the names of tensorflow/tpu's `resnet_main.py`. The records are
-those of `python -m official_models.vision.resnet.convert_imagenet` or of the
+those of `python -m official_models.vision.datasets.imagenet.convert` or of the
 published TPU format. Without `--use_tpu` it runs on this machine.
 """
 
@@ -15,8 +15,9 @@ import tensorflow as tf
 from absl import flags, logging
 
 from official_models.common.errors import InputError, run
-from official_models.vision.resnet import imagenet, recipes
+from official_models.vision.datasets.imagenet import batches
 from official_models.vision.resnet import model as resnet
+from official_models.vision.resnet import recipes
 from tpu import job, job_flags, training
 
 tf1 = tf.compat.v1
@@ -152,7 +153,7 @@ def warmup_steps(num_train_images: int) -> int:
     return steps
 
 
-def open_images(shard: tuple[int, int] = (0, 1)) -> imagenet.ImageNetRecords:
+def open_images(shard: tuple[int, int] = (0, 1)) -> batches.ImageNetRecords:
     """The images of the flags for one of several hosts.
 
     Args:
@@ -162,7 +163,7 @@ def open_images(shard: tuple[int, int] = (0, 1)) -> imagenet.ImageNetRecords:
         InputError: the records cannot be had, or a flag's value is out of
             range.
     """
-    return imagenet.ImageNetRecords(
+    return batches.ImageNetRecords(
         FLAGS.data_dir,
         FLAGS.train_batch_size,
         FLAGS.seed,
@@ -174,7 +175,7 @@ def open_images(shard: tuple[int, int] = (0, 1)) -> imagenet.ImageNetRecords:
     )
 
 
-def check_images(images: imagenet.ImageNetRecords) -> None:
+def check_images(images: batches.ImageNetRecords) -> None:
     """Holds --num_*_images and --num_label_classes against the records.
 
     Raises:

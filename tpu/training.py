@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 from absl import flags
 
-from official_models.common import keras2_layers
 from official_models.common.errors import InputError
+from official_models.common.ops import keras2_layers
 from tf_lamb import schedules, v1
 
 tf1 = tf.compat.v1

@@ -13,13 +13,15 @@ import tensorflow as tf
 
 from benchmarks.batch_scaling import studies
 from official_models.common.errors import InputError
-from official_models.nlp.bert import (
-    corpus,
-    data,
+from official_models.nlp.bert import model as bert
+from official_models.nlp.bert.pretraining import (
+    batches as pretraining_batches,
+)
+from official_models.nlp.bert.pretraining import (
     masking,
     packing,
 )
-from official_models.nlp.bert import model as bert
+from official_models.nlp.text import corpus
 
 SEQ_LENGTH = 16
 PREDICTIONS = 3
@@ -57,7 +59,7 @@ class _Batches:
 
     def __init__(self, packed, batch, seed, total, arguments):
         self.total, self.next = total, 0
-        dataset = data.pretraining_dataset(
+        dataset = pretraining_batches.pretraining_dataset(
             packed,
             batch_size=batch,
             first_step=0,

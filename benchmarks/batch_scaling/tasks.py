@@ -7,7 +7,9 @@ import tensorflow as tf
 from benchmarks.batch_scaling import studies
 from benchmarks.batch_scaling.grid import SPLIT_SEED, Cell
 from official_models.common import errors
-from official_models.vision.resnet import batches, model, small_images
+from official_models.vision.datasets import batches
+from official_models.vision.datasets import images as image_sets
+from official_models.vision.resnet import model
 
 # Share of the training images that judges rates while they are chosen.
 VALIDATION = 0.1
@@ -84,7 +86,7 @@ class Mnist(Images):
     jit_compile = True
 
     def __init__(self, data_dir, epochs):
-        super().__init__("mnist", epochs, *small_images.load_mnist())
+        super().__init__("mnist", epochs, *image_sets.load_mnist())
 
     augmentation = {"padding": 0, "flip": False}
 
@@ -109,7 +111,7 @@ class Cifar10(Images):
     """CIFAR-10, crops and flips, ResNet-8 on 2 x 2 patches, 16 epochs."""
 
     def __init__(self, data_dir, epochs):
-        sets = small_images.load_cifar10(data_dir)
+        sets = image_sets.load_cifar10(data_dir)
         super().__init__("cifar10", epochs, *sets)
 
     def model(self, seed):

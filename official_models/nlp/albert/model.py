@@ -20,7 +20,12 @@ from typing import ClassVar
 import keras
 
 from official_models.common import ops
-from official_models.nlp.bert.layers import (
+from official_models.nlp.bert.model import (
+    MaskedLM,
+    PretrainingHeads,
+    pretraining_model,
+)
+from official_models.nlp.transformer.layers import (
     MASKED_LOGIT,
     BertConfig,
     BertLayer,
@@ -30,11 +35,6 @@ from official_models.nlp.bert.layers import (
     SelfAttention,
     gelu,
     register,
-)
-from official_models.nlp.bert.model import (
-    MaskedLM,
-    PretrainingHeads,
-    pretraining_model,
 )
 
 __all__ = ["SIZES", "AlbertConfig", "albert_pretrainer", "pretrainer_layers"]

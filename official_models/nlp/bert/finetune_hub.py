@@ -20,7 +20,7 @@ from absl import flags  # noqa: E402
 
 from official_models.common import environment, errors  # noqa: E402
 from official_models.common.errors import InputError  # noqa: E402
-from official_models.nlp.bert import sst2  # noqa: E402
+from official_models.nlp.datasets import sst2  # noqa: E402
 
 FLAGS = flags.FLAGS
 EXCLUDED = ["LayerNorm", "bias"]
@@ -30,7 +30,7 @@ def define_flags() -> None:
     string, integer = flags.DEFINE_string, flags.DEFINE_integer
     string("data_dir", None, "Folder of SST-2's TSV files.")
     string("output_dir", "runs/hub", "Checkpoints, table, plot, report, model.")
-    string("hub_module", None, "A module of hub_encoder; default: MiniLM.")
+    string("hub_module", None, "A module that hub.py wrote; default: MiniLM.")
     flags.DEFINE_enum("optimizer", "lamb", ["lamb", "adamw"], "Optimizer.")
     flags.DEFINE_float("learning_rate", 1e-3, "Peak rate.", lower_bound=0)
     flags.DEFINE_float("weight_decay", 0.01, "Weight decay.", lower_bound=0)
@@ -50,12 +50,12 @@ def module_folder(output: Path) -> str:
         if not (Path(FLAGS.hub_module) / "saved_model.pb").exists():
             raise InputError(
                 f"--hub_module {FLAGS.hub_module}: no saved_model.pb there; "
-                "make one by python -m official_models.nlp.bert.hub_encoder"
+                "make one by python -m official_models.nlp.bert.hub"
             )
         return FLAGS.hub_module
     folder = output / "module"
     if not (folder / "saved_model.pb").exists():
-        command = [sys.executable, "-m", "official_models.nlp.bert.hub_encoder"]
+        command = [sys.executable, "-m", "official_models.nlp.bert.hub"]
         command += ["--output_dir", str(folder)]
         keras_3 = {**os.environ, "TF_USE_LEGACY_KERAS": "0"}
         result = subprocess.run(

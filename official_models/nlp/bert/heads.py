@@ -17,13 +17,13 @@ import keras
 from keras import initializers
 
 from official_models.common import ops
-from official_models.nlp.bert.layers import (
+from official_models.nlp.bert.model import id_inputs
+from official_models.nlp.transformer.layers import (
     Bert,
     BertConfig,
     BertLayer,
     register,
 )
-from official_models.nlp.bert.model import id_inputs
 
 __all__ = [
     "bert_classifier",

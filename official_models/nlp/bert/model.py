@@ -14,7 +14,7 @@ References:
 import keras
 
 from official_models.common import ops
-from official_models.nlp.bert.layers import (
+from official_models.nlp.transformer.layers import (
     SIZES,
     Bert,
     BertConfig,

@@ -22,7 +22,7 @@ from absl import flags, logging
 from official_models.common import errors, optimizers, run_dir, strategies
 from official_models.common.fit import Run
 from official_models.nlp.bert import model as bert
-from official_models.nlp.bert import pretraining_text, report
+from official_models.nlp.bert.pretraining import report, source
 
 FLAGS = flags.FLAGS
 SIZE_FLAGS = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
@@ -35,7 +35,7 @@ METRICS = tuple(
 
 def define_flags() -> None:
     """Defines this script's flags."""
-    for module in (pretraining_text, strategies):
+    for module in (source, strategies):
         module.define_flags()
         flags.adopt_module_key_flags(module)  # for --help
     optimizers.define_flags(
@@ -87,7 +87,7 @@ def identity(replicas: int) -> dict:
     ours = {name: FLAGS[name].value for name in identity_flags()}
     if FLAGS.strategy != "none":
         ours |= {"strategy": FLAGS.strategy, "replicas": replicas}
-    return ours | pretraining_text.identity()
+    return ours | source.identity()
 
 
 def make_model(vocab_size: int) -> keras.Model:
@@ -141,13 +141,13 @@ def make_run(model: keras.Model, folder: Path, strategy) -> Run:
     )
 
 
-def fit(run: Run, text: pretraining_text.PretrainingText, strategy):
+def fit(run: Run, text: source.PretrainingText, strategy):
     """Trains what is left of the run; gives the held-out batches."""
 
     def train(first, last):
         return strategies.distribute(
             strategy,
-            pretraining_text.micro_batch_size(),
+            source.micro_batch_size(),
             lambda reader: text.make_dataset(first, last, reader),
         )
 
@@ -176,11 +176,11 @@ def main(_) -> None:
         # without it.
         tf.config.experimental.enable_op_determinism()
     replicas = strategy.num_replicas_in_sync
-    size = pretraining_text.micro_batch_size()
+    size = source.micro_batch_size()
     strategies.check_batch(strategy, "global_batch_size", size)
     who = identity(replicas)
     folder = run_dir.open_run(FLAGS.output_dir, who)
-    text = pretraining_text.load(folder, replicas)
+    text = source.load(folder, replicas)
     if FLAGS.strategy not in ("none", "mirrored"):
         # A handful of lines is no batch that all devices can share.
         text = text._replace(fill=[])

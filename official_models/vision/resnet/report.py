@@ -9,7 +9,7 @@ import keras
 
 from official_models.common import environment, plots, run_dir
 from official_models.common.fit import Run
-from official_models.vision.resnet.sources import Images
+from official_models.vision.resnet.input_pipeline import Images
 from tf_lamb.callbacks import plot_trust_ratios
 
 

@@ -21,13 +21,13 @@ from absl import flags, logging
 
 from official_models.common import errors, optimizers, run_dir, strategies
 from official_models.common.fit import Run
-from official_models.vision.resnet import model as resnet
 from official_models.vision.resnet import (
+    input_pipeline,
     recipes,
     report,
-    sources,
     trained_weights,
 )
+from official_models.vision.resnet import model as resnet
 
 FLAGS = flags.FLAGS
 EXCLUSIONS = ("batch_norm", "bias")
@@ -36,7 +36,7 @@ METRICS = ("accuracy", "cross_entropy")
 
 def define_flags() -> None:
     """Defines this script's flags."""
-    for module in (sources, recipes, strategies):
+    for module in (input_pipeline, recipes, strategies):
         module.define_flags()
         flags.adopt_module_key_flags(module)  # for --help
     optimizers.define_flags(
@@ -95,7 +95,7 @@ def identity_flags() -> list[str]:
     ]
 
 
-def make_model(images: sources.Images, total_steps: int) -> keras.Model:
+def make_model(images: input_pipeline.Images, total_steps: int) -> keras.Model:
     """The compiled model of the flags."""
     if FLAGS.l2 and FLAGS.weight_decay:
         raise errors.InputError(
@@ -169,7 +169,7 @@ def main(_) -> None:
         "replicas": strategy.num_replicas_in_sync,
         "init_checkpoint": FLAGS.init_checkpoint,
     }
-    images = sources.Images(
+    images = input_pipeline.Images(
         strategy, batch // k, FLAGS.seed, run_dir.local_folder(FLAGS.output_dir)
     )
     who |= {f"data_{k}": v for k, v in images.source.identity().items()}

@@ -14,15 +14,16 @@ from pathlib import Path
 import tensorflow as tf
 
 import tf_lamb
-from official_models.nlp.albert import config_file
+from official_models.nlp.albert import config as bert_config
 from official_models.nlp.albert.model import AlbertConfig, albert_pretrainer
-from official_models.nlp.bert import model, records
+from official_models.nlp.bert import model
+from official_models.nlp.bert.pretraining import records
 from tests.tpu.estimator.bert_job import P, T, V
 
 
 def main(folder: Path, steps: int, config: str, checkpoint: str) -> None:
     tf.random.set_seed(1)  # the order of records is also a function of it
-    config = config_file.read_config(str(folder / config))
+    config = bert_config.read_config(str(folder / config))
     if isinstance(config, AlbertConfig):
         bert, pair = albert_pretrainer(config), "sentence_order"
     else:

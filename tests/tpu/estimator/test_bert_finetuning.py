@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from official_models.nlp.bert import finetuning_records, glue, squad_answers
-from official_models.nlp.bert.squad import read_squad
+from official_models.nlp.bert.finetuning import answers, records
+from official_models.nlp.datasets import glue
+from official_models.nlp.datasets.squad import read_squad
 from tests.official_models import scripts
-from tests.official_models.nlp.bert import small_tasks
+from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.tpu.estimator import bert_job, job_process
 from tpu import bert_finetuning, classification
 
@@ -169,7 +170,7 @@ def test_the_evaluation_leaves_out_the_padding(folder):
 
 
 def features_of(folder, examples):
-    tokenizer = finetuning_records.wordpiece(str(folder / "vocab.txt"))
+    tokenizer = records.wordpiece(str(folder / "vocab.txt"))
     rows = glue.encode(examples, tokenizer, 12)
     return {
         name: np.array([row[name] for row in rows], "int32")
@@ -211,7 +212,7 @@ def test_answers_questions(folder):
             "eval_results",
         )
     }
-    scores = squad_answers.score(questions, files["predictions"])
+    scores = answers.score(questions, files["predictions"])
     assert scores["total"] == 10
     for name, value in scores.items():
         assert files["eval_results"]["dev"][name] == value

@@ -11,9 +11,11 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from official_models.nlp.albert import config_file as albert_config_file
+from official_models.nlp.albert import config as albert_config_file
 from official_models.nlp.albert import model as albert
-from official_models.nlp.bert import config_file, model, records
+from official_models.nlp.bert import config as bert_config
+from official_models.nlp.bert import model
+from official_models.nlp.bert.pretraining import records
 from tests.official_models.scripts import flags_of, refusal
 from tests.official_models.scripts import run as run_here
 from tests.tpu.estimator import bert_job, job_process
@@ -86,7 +88,7 @@ def test_the_served_model_is_the_trained_one_and_its_metrics_are_right(
     served = tf.saved_model.load(whole.strip().split("\n")[-1])
     served = served.signatures["serving_default"]
     bert = model.bert_pretrainer(
-        config_file.read_config(str(folder / "config.json"))
+        bert_config.read_config(str(folder / "config.json"))
     )
     weights = job_process.weights(folder / "whole")
     for variable in bert.trainable_variables:

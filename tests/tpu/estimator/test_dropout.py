@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from official_models.common import keras2_layers
+from official_models.common.ops import keras2_layers
 
 tf1 = tf.compat.v1
 

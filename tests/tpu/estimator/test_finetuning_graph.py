@@ -7,8 +7,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from official_models.nlp.bert import config_file
-from tests.official_models.nlp.bert import small_tasks
+from official_models.nlp.bert import config as bert_config
+from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.official_models.scripts import flags_of
 from tests.tpu.estimator import bert_job, tpu_graph
 from tpu import bert_finetuning
@@ -47,7 +47,7 @@ def test_eight_cores(task, train, tmp_path):
                 "--precision=bfloat16",
             ]
         )
-        config = config_file.read_config(flags.FLAGS.bert_config_file)
+        config = bert_config.read_config(flags.FLAGS.bert_config_file)
         model_fn = bert_finetuning.make_model_fn(
             bert_finetuning.make_task(config), config, 20
         )

@@ -8,7 +8,7 @@ import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
-from official_models.vision.resnet import imagenet
+from official_models.vision.datasets.imagenet import batches
 from official_models.vision.resnet import model as resnet
 from tests.official_models.scripts import flags_of, refusal
 from tests.official_models.scripts import run as run_here
@@ -67,7 +67,7 @@ def test_the_served_model_is_the_trained_one_and_its_metrics_are_right(
     served = tf.saved_model.load(whole.strip().split("\n")[-1])
     served = served.signatures["serving_default"]
     model = _model_of(folder / "whole")
-    images = imagenet.ImageNetRecords(
+    images = batches.ImageNetRecords(
         folder / "data", 8, 1, image_size=resnet_job.SIZE
     )
     ranks, nll, weights = [], [], []
@@ -125,7 +125,7 @@ def test_summaries(folder, whole):
 
 def _batches_in_a_graph(folder, first, count, shard):
     """Training batches as a job's input function makes them."""
-    images = imagenet.ImageNetRecords(
+    images = batches.ImageNetRecords(
         folder / "data", 8, 1, image_size=resnet_job.SIZE, shard=shard
     )
     with tf.Graph().as_default(), tf1.Session() as session:
@@ -139,7 +139,7 @@ def _batches_in_a_graph(folder, first, count, shard):
 @pytest.mark.parametrize("shard", [(0, 1), (1, 2), (2, 4)])
 def test_batches_of_a_tensorflow_1_graph_are_those_of_eager(folder, shard):
     """From the middle of an epoch; whole shards, or each fourth record."""
-    images = imagenet.ImageNetRecords(
+    images = batches.ImageNetRecords(
         folder / "data", 8, 1, image_size=resnet_job.SIZE, shard=shard
     )
     expected = list(images.train(0, 6))[4:]

@@ -8,7 +8,8 @@ import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
-from official_models.nlp.bert import config_file, records
+from official_models.nlp.bert import config as bert_config
+from official_models.nlp.bert.pretraining import records
 from tests.official_models.scripts import flags_of
 from tests.tpu.estimator import bert_job, tpu_graph
 from tpu import bert_pretraining
@@ -30,7 +31,7 @@ def job(folder):
     def make(config, *arguments):
         given = bert_job.command(folder, "tpu", "--use_tpu", *arguments)[3:]
         flags.FLAGS(["job", "--num_train_steps=20", *given])
-        config = config_file.read_config(str(folder / config))
+        config = bert_config.read_config(str(folder / config))
         return bert_pretraining.make_model_fn(
             dataclasses.replace(config, num_layers=1)
         )

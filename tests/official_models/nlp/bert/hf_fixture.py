@@ -4,7 +4,7 @@
 
 The file holds one state of `BertForPreTraining` under `state/`, inputs under
 `inputs/`, and for either GELU the outputs under `erf/` and `tanh/`.
-`tests/live/test_hf_parity.py` checks that the committed file is what this
+`tests/hugging_face/test_parity.py` checks that the committed file is what this
 script makes.
 """
 

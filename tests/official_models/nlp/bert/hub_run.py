@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from safetensors.numpy import save_file
 
-from official_models.nlp.bert import convert, hub_encoder
+from official_models.nlp.bert import hub, huggingface
 from official_models.nlp.bert.model import BertConfig, bert_encoder
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
@@ -25,7 +25,7 @@ def main(folder):
     config = BertConfig(len(WORDS), 32, 2, 4, 64, 16, gelu="erf")
     keras.utils.set_random_seed(0)
     model = bert_encoder(config)
-    state = convert.to_hf_state_dict(model)
+    state = huggingface.to_hf_state_dict(model)
     encoder = folder / "encoder"
     encoder.mkdir()
     save_file(
@@ -47,8 +47,8 @@ def main(folder):
         "hidden_act": "gelu",
     }
     (encoder / "config.json").write_text(json.dumps(hf))
-    again = hub_encoder.read_encoder(encoder)
-    hub_encoder.export(again, folder / "module", encoder / "vocab.txt")
+    again = hub.read_encoder(encoder)
+    hub.export(again, folder / "module", encoder / "vocab.txt")
     ids = np.array([[2, 5, 7, 3], [2, 6, 3, 0]], "int32")
     mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0]], "int32")
     outputs = model.predict(

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from official_models.common.errors import InputError
-from official_models.nlp.bert import sst2
+from official_models.nlp.datasets import sst2
 
 # In a process with tf_keras: does the module compute what the model does?
 CHECK = """
@@ -160,14 +160,14 @@ def test_missing_files_end_with_status_2(tmp_path):
 
 
 def test_encoder_s_folder_is_checked(tmp_path):
-    from official_models.nlp.bert import hub_encoder
+    from official_models.nlp.bert import hub
 
     with pytest.raises(InputError, match="has no config.json"):
-        hub_encoder.read_encoder(tmp_path)
-    for name in hub_encoder.FILES:
+        hub.read_encoder(tmp_path)
+    for name in hub.FILES:
         (tmp_path / name).write_text("{}")
     with pytest.raises(InputError, match="'vocab_size' is missing or wrong"):
-        hub_encoder.read_encoder(tmp_path)
+        hub.read_encoder(tmp_path)
 
 
 def test_order_shuffles_each_epoch_anew_and_repeats_itself():

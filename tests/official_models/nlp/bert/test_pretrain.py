@@ -135,7 +135,11 @@ def test_records_in_place_of_text(corpus, tmp_path):
     for name, files in (("train", "[a-h].txt"), ("eval", "[ij].txt")):
         made = subprocess.run(
             [
-                *(sys.executable, "-m", "official_models.nlp.bert.records"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "official_models.nlp.bert.pretraining.records",
+                ),
                 *("--input", str(corpus / files), "--vocab_file", str(vocab)),
                 *("--output_dir", str(tmp_path / name)),
                 *("--max_seq_length=16", "--max_predictions_per_seq=2"),

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from official_models.vision.resnet import blocks, layers
-from tests.official_models.nlp.bert.test_layers import hvp_error
+from tests.official_models.nlp.transformer.test_layers import hvp_error
 from tests.official_models.vision.resnet.test_forward import randomise
 
 

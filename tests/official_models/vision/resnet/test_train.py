@@ -16,8 +16,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from official_models.common import errors
-from official_models.vision.resnet import memory_source, recipes, train
-from official_models.vision.resnet.small_images import Images, load_mnist
+from official_models.vision.datasets import in_memory
+from official_models.vision.datasets.images import Images, load_mnist
+from official_models.vision.resnet import recipes, train
 from tests.official_models import scripts
 from tests.official_models.scripts import (
     flags_of,
@@ -26,7 +27,7 @@ from tests.official_models.scripts import (
     signal_once_there,
     variables,
 )
-from tests.official_models.vision.resnet import small_imagenet
+from tests.official_models.vision.datasets.imagenet import small_imagenet
 from tests.processes import Cluster
 
 ROOT = Path(__file__).parents[4]
@@ -62,7 +63,7 @@ def few_digits(monkeypatch):
         )
 
     monkeypatch.setattr(
-        memory_source.small_images,
+        in_memory.images,
         "load_mnist",
         lambda: (digits(64), digits(30)),
     )
@@ -328,7 +329,7 @@ def test_stopped_and_started_again_it_ends_with_the_same_weights(tmp_path):
 
 def test_two_workers_go_on_from_one_process(tmp_path, monkeypatch):
     """Each reads its half; both end with the weights of the whole batch."""
-    monkeypatch.setattr(memory_source.small_images, "load_mnist", load_mnist)
+    monkeypatch.setattr(in_memory.images, "load_mnist", load_mnist)
     arguments = [*SHORT, "--global_batch_size=64", "--epochs=0.08"]
     arguments += ["--sync_batch_norm", "--optimizer=lars", "--save_every=3"]
     run(tmp_path / "one", *arguments)

@@ -1,0 +1,1 @@
+"""BERT's pretraining: examples, masks, records, batches, report."""

@@ -1,0 +1,119 @@
+"""What a pretraining run came to: numbers beside their baselines, fillings."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from official_models.common import environment, plots, run_dir
+from official_models.common.fit import Run
+from official_models.nlp.bert.pretraining import fill_mask
+from official_models.nlp.bert.pretraining.source import PretrainingText
+from tf_lamb.callbacks import plot_trust_ratios
+
+
+def measure(
+    model: keras.Model,
+    text: PretrainingText,
+    run: Run,
+    max_seq_length: int,
+    held_out=None,
+) -> dict:
+    """Held-out figures, the unigram's beside them, speed and fillings.
+
+    Args:
+        model: trained.
+        text: what it was trained on.
+        run: of the training.
+        max_seq_length: T.
+        held_out: the held-out batches, distributed; those of `text` if None.
+    """
+    held_out = model.evaluate(
+        held_out or text.held_out,
+        steps=int(text.held_out.cardinality()),
+        verbose=0,
+        return_dict=True,
+    )
+    fillings = fill_mask.fill_masks(
+        model, text.tokenizer, text.fill, max_seq_length=max_seq_length
+    )
+    loss, accuracy = text.unigram
+    return {
+        "steps": run.total_steps,
+        "tokens_per_second": run.speed(),
+        "parameters": model.count_params(),
+        "masked_lm_loss": held_out["masked_lm_loss"],
+        "masked_lm_accuracy": held_out["masked_lm_accuracy"],
+        "next_sentence_accuracy": held_out["next_sentence_accuracy"],
+        "next_sentence_majority": _majority(text),
+        "unigram_loss": loss,
+        "unigram_accuracy": accuracy,
+        "skipped_steps": getattr(model.optimizer, "skipped_steps", 0),
+        "fillings": [filling._asdict() for filling in fillings],
+        "measured": environment.describe(),
+    }
+
+
+def _majority(text: PretrainingText) -> float:
+    """Accuracy of always giving the commoner next-sentence label."""
+    labels = [y["next_sentence"] for _, y, _ in text.held_out]
+    random = float(np.mean(np.concatenate(labels)))
+    return max(random, 1 - random)
+
+
+def show(figures: dict) -> str:
+    """The figures as a table, then the fillings."""
+    gain = figures["unigram_loss"] - figures["masked_lm_loss"]
+    rows = [
+        ("held out", "loss (nats)", "accuracy"),
+        (
+            "masked tokens: BERT",
+            f"{figures['masked_lm_loss']:.3f}",
+            f"{figures['masked_lm_accuracy']:.1%}",
+        ),
+        (
+            "masked tokens: unigram",
+            f"{figures['unigram_loss']:.3f}",
+            f"{figures['unigram_accuracy']:.1%}",
+        ),
+        ("next sentence: BERT", "", f"{figures['next_sentence_accuracy']:.1%}"),
+        (
+            "next sentence: commoner label",
+            "",
+            f"{figures['next_sentence_majority']:.1%}",
+        ),
+    ]
+    lines = [
+        "",
+        *(f"{name:30}{loss:>12}{share:>10}" for name, loss, share in rows),
+        f"{abs(gain):.2f} nats {'under' if gain >= 0 else 'over'} the unigram; "
+        f"{figures['steps']} steps at "
+        f"{figures['tokens_per_second']:,.0f} tokens/s.",
+        "",
+        *(str(fill_mask.Filling(**filling)) for filling in figures["fillings"]),
+    ]
+    return "\n".join(lines)
+
+
+def write(folder: Path, figures: dict, title: str) -> None:
+    """Writes report.json, loss.png and trust_ratio.png into the run."""
+    run_dir.write_text(
+        folder / "report.json", json.dumps(figures, indent=2) + "\n"
+    )
+    plots.plot_curves(
+        folder / "metrics.csv",
+        folder / "loss.png",
+        {
+            "masked_lm_loss": "masked-token loss (nats)",
+            "masked_lm_accuracy": "masked-token accuracy",
+        },
+        {
+            "masked_lm_loss": (figures["unigram_loss"], "unigram"),
+            "masked_lm_accuracy": (figures["unigram_accuracy"], "unigram"),
+        },
+        title,
+    )
+    ratios = folder / "trust_ratio.csv"
+    if ratios.exists():
+        plot_trust_ratios(ratios, folder / "trust_ratio.png")

@@ -1,0 +1,1 @@
+"""Labelled text sets, in the files they are published as."""

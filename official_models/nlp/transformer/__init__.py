@@ -1,0 +1,1 @@
+"""Transformer layers that several models share."""

@@ -1,0 +1,1 @@
+"""Image sets, in the files they are published as."""

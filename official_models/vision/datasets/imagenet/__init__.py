@@ -1,0 +1,1 @@
+"""ImageNet as TFRecord shards."""

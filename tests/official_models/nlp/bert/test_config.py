@@ -1,0 +1,76 @@
+"""bert_config.json: read, and refused."""
+
+import json
+
+import pytest
+
+from official_models.nlp.bert import config as bert_config
+from official_models.nlp.bert.model import BertConfig
+from tests.official_models.scripts import refusal
+
+# As published beside BERT-base, uncased.
+PUBLISHED = {
+    "attention_probs_dropout_prob": 0.1,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "type_vocab_size": 2,
+    "vocab_size": 30522,
+}
+
+
+def _write(folder, **changes):
+    path = folder / "bert_config.json"
+    found = {**PUBLISHED, **changes}
+    path.write_text(
+        json.dumps({n: v for n, v in found.items() if v is not None})
+    )
+    return str(path)
+
+
+def test_published(tmp_path):
+    config = bert_config.read_config(_write(tmp_path, directionality="bidi"))
+    assert config == BertConfig.of_size("base")
+
+
+def test_defaults_and_erf(tmp_path):
+    path = _write(
+        tmp_path,
+        hidden_act="gelu_erf",
+        hidden_dropout_prob=0.0,
+        type_vocab_size=None,
+    )
+    config = bert_config.read_config(path)
+    expected = BertConfig.of_size("base", gelu="erf", hidden_dropout=0.0)
+    assert config == expected
+
+
+@pytest.mark.parametrize(
+    "changes, parts",
+    [
+        ({"hidden_size": None}, ["lacks hidden_size"]),
+        ({"hidden_act": "relu"}, ["hidden_act", "'relu'", "gelu"]),
+        ({"hidden_size": 770}, ["hidden_size", "770", "multiple"]),
+        ({"vocab_size": "many"}, []),
+        ({"embedding_size": 128}, ["ALBERT"]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_refusals(tmp_path, changes, parts):
+    path = _write(tmp_path, **changes)
+    refusal(lambda: bert_config.read_config(path), path, *parts)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]"])
+def test_no_json_object(tmp_path, text):
+    path = tmp_path / "bert_config.json"
+    if text is not None:
+        path.write_text(text)
+    refusal(
+        lambda: bert_config.read_config(str(path)), path, "bert_config.json"
+    )
