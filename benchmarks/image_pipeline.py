@@ -4,7 +4,7 @@
         --output benchmarks/results/image_pipeline.json
 
 On 1,024 JPEGs of 500 x 375 pixels and about 100 KB, made from a photograph by
-seeded crops, turns and mirroring, as files and as records. Every contender
+seeded crops, turns and mirroring, as files and as records. Every pipeline
 gives batches of 128 float32 images of 224 x 224, with as many threads as
 tf.data chooses (AUTOTUNE); all run once before, so that the files are in
 memory, and then in turns, 24 batches at a time. Takes about five minutes on
@@ -95,7 +95,7 @@ def _from_directory(folder, *, augment):
     return dataset.prefetch(tf.data.AUTOTUNE).repeat()
 
 
-def make_contenders(folder, records, batches):
+def make_pipelines(folder, records, batches):
     """(kind, name, function that gives a dataset of enough batches)."""
     from official_models.vision.datasets.imagenet.batches import ImageNetRecords
 
@@ -140,7 +140,7 @@ def _images_per_second(dataset, batches):
 
 
 def measure_all(count, batches, rounds, seed):
-    """Every contender in turn, `rounds` times after one that is not counted."""
+    """Every pipeline in turn, `rounds` times after one that is not counted."""
     from official_models.vision.datasets.imagenet import convert
 
     with tempfile.TemporaryDirectory() as folder:
@@ -152,12 +152,10 @@ def measure_all(count, batches, rounds, seed):
             train_shards=16,
             validation_shards=16,
         )
-        contenders = make_contenders(
-            folder / "raw", folder / "records", batches
-        )
-        found = {contender[:2]: [] for contender in contenders}
+        pipelines = make_pipelines(folder / "raw", folder / "records", batches)
+        found = {pipeline[:2]: [] for pipeline in pipelines}
         for i in range(rounds + 1):
-            for kind, name, dataset in contenders:
+            for kind, name, dataset in pipelines:
                 result = _images_per_second(dataset(), batches)
                 if i:
                     found[kind, name].append(result)

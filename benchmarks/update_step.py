@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import contenders, measure, shapes
+from benchmarks import measure, optimizers, shapes
 
 ROOT = measure.ROOT
 PYTHONS = {
@@ -40,7 +40,7 @@ BEGIN, END = "<!-- update_step: begin -->", "<!-- update_step: end -->"
 def serve(environment: str, model: str) -> None:
     """A worker: reads names from standard input, prints seconds."""
     sizes = tuple(MODELS[model]())
-    makers = {c.name: c.make for c in contenders.CONTENDERS[environment]}
+    makers = {c.name: c.make for c in optimizers.OPTIMIZERS[environment]}
     steps = {}
     print(json.dumps({"ready": environment}), flush=True)
     for line in sys.stdin:
@@ -104,7 +104,7 @@ class Worker:
 
 
 def race(model: str, rounds: int) -> dict:
-    """{contender: first step, sample, ratio} on one model's shapes."""
+    """{optimizer: first step, sample, ratio} on one model's shapes."""
     workers, entries = [], []
     try:
         for environment, python in PYTHONS.items():
@@ -115,7 +115,7 @@ def race(model: str, rounds: int) -> dict:
                 continue
             worker = Worker(environment, ROOT / python, model)
             workers.append(worker)
-            entries += [(worker, c) for c in contenders.CONTENDERS[environment]]
+            entries += [(worker, c) for c in optimizers.OPTIMIZERS[environment]]
         first = {}
         for worker, c in entries:
             first[c.name] = worker.step(c.name)
@@ -238,7 +238,7 @@ def main(arguments=None) -> int:
     models = ["small"] if flags.quick else ["BERT-base", "ResNet-50"]
     rounds = min(flags.rounds, 5) if flags.quick else flags.rounds
     result = {
-        "provenance": measure.provenance(seed=contenders.SEED),
+        "provenance": measure.provenance(seed=optimizers.SEED),
         "models": {model: race(model, rounds) for model in models},
     }
     output = flags.output

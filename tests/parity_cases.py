@@ -92,7 +92,7 @@ LARS = {
     for form in rules.LARS_FORMS
 }
 # Arguments of the optimizer that the reference knows by another name, or not.
-_NOT_THE_REFERENCE_S = (
+_UNKNOWN_TO_THE_REFERENCE = (
     "exclude_from_weight_decay",
     "exclude_from_layer_adaptation",
     "gradient_accumulation_steps",
@@ -118,7 +118,7 @@ def make(module, optimizer, arguments, changes):
     known = {
         name: value
         for name, value in arguments.items()
-        if name not in _NOT_THE_REFERENCE_S
+        if name not in _UNKNOWN_TO_THE_REFERENCE
     }
     reference = {"LAMB": ReferenceLAMB, "LARS": ReferenceLARS}[optimizer]
     if isinstance(arguments.get("learning_rate"), dict):

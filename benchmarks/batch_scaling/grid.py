@@ -72,7 +72,7 @@ class Study:
         warmup_epochs: at the base batch; grows with the batch.
         first_rates: {optimizer: rate at which its ladder begins}.
         factor: between two rungs of a ladder.
-        contenders: (optimizer, rule) in the order of the table.
+        methods: (optimizer, rule) in the order of the table.
         higher_is_better: whether the score is an accuracy, not a loss.
         variations: (optimizer, name) pairs, run at the largest batch.
         retune_from: rung, counted from the rule's rate, at which the ladder of
@@ -84,7 +84,7 @@ class Study:
     warmup_epochs: float
     first_rates: Mapping[str, float]
     factor: float = 2.0
-    contenders: tuple[tuple[str, str], ...] = (
+    methods: tuple[tuple[str, str], ...] = (
         ("lamb", "sqrt"),
         ("lars", "sqrt"),
         ("adamw", "sqrt"),
@@ -251,7 +251,7 @@ def pending(
         [
             grid_cell(study, name, rule, batch, rates[name], seed)
             for batch in (study.batches[0], *study.batches[:0:-1])
-            for name, rule in study.contenders
+            for name, rule in study.methods
             if rates[name]
         ]
         for seed in seeds

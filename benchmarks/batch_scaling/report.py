@@ -32,7 +32,7 @@ def grid_scores(
 ) -> dict[tuple[str, str], dict[int, list[float]]]:
     """{(optimizer, rule): {batch: scores of the seeds that are done}}."""
     rates, found = tuned_rates(study, scores), {}
-    for name, rule in study.contenders:
+    for name, rule in study.methods:
         row = found[name, rule] = {}
         for batch in study.batches:
             keys = [

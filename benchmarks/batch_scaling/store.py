@@ -28,7 +28,7 @@ class Store:
         self.path = Path(path)
         described = dataclasses.asdict(study)
         # What is only added to does not change the cells that are there.
-        for name in ("batches", "variations", "contenders", "retune_from"):
+        for name in ("batches", "variations", "methods", "retune_from"):
             described.pop(name)
         described["base_batch"] = study.batches[0]
         described["largest_batch"] = study.batches[-1]

@@ -47,7 +47,7 @@ STUDIES = {
         epochs=1,
         warmup_epochs=1 / 320,
         first_rates=dict(lamb=0.005, adamw=1e-3),
-        contenders=(("lamb", "sqrt"), ("adamw", "sqrt")),
+        methods=(("lamb", "sqrt"), ("adamw", "sqrt")),
         higher_is_better=False,
         retune_from=-2,  # the rule's rates are known to be too high
     ),

@@ -5,26 +5,26 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import contenders, shapes, update_step
+from benchmarks import optimizers, shapes, update_step
 
 TINY = tuple(shapes.bert(layers=1, width=8, vocab=20, ff=16))
 
 
-def _after_a_step(contender):
-    contenders._tf_arrays.cache_clear()
-    contender.make(TINY)()
-    weights, _ = contenders._tf_arrays(TINY)
+def _after_a_step(timed):
+    optimizers._tf_arrays.cache_clear()
+    timed.make(TINY)()
+    weights, _ = optimizers._tf_arrays(TINY)
     return [w.numpy() for w in weights]
 
 
 @pytest.fixture(scope="module")
 def ends():
-    """{TensorFlow contender: weights after one step from the same start}."""
-    start = list(contenders.arrays(TINY, 0))
+    """{TensorFlow optimizer: weights after one step from the same start}."""
+    start = list(optimizers.arrays(TINY, 0))
     found = {
-        c.name: _after_a_step(c) for c in contenders.CONTENDERS["tensorflow"]
+        c.name: _after_a_step(c) for c in optimizers.OPTIMIZERS["tensorflow"]
     }
-    contenders._tf_arrays.cache_clear()
+    optimizers._tf_arrays.cache_clear()
     return start, found
 
 
@@ -32,7 +32,7 @@ def _moved(start, end):
     return np.max([np.abs(a - b).max() for a, b in zip(start, end)])
 
 
-def test_every_contender_moves_the_weights(ends):
+def test_every_optimizer_moves_the_weights(ends):
     start, found = ends
     for name, end in found.items():
         assert np.all([np.isfinite(w).all() for w in end]), name
@@ -42,8 +42,8 @@ def test_every_contender_moves_the_weights(ends):
 @pytest.mark.parametrize(
     "one, other",
     [
-        (contenders.ADAMW, "AdamW, XLA kernels, new buffers"),
-        (contenders.MOMENTUM, "SGD momentum, XLA, new buffers"),
+        (optimizers.ADAMW, "AdamW, XLA kernels, new buffers"),
+        (optimizers.MOMENTUM, "SGD momentum, XLA, new buffers"),
         ("tf_lamb.LAMB", "tf_lamb.LAMB, skips NaN (default)"),
         ("tf_lamb.LARS", "tf_lamb.LARS, skips NaN (default)"),
     ],
@@ -55,9 +55,9 @@ def test_those_that_shall_be_the_same_rule_are(ends, one, other):
 
 
 def test_baselines_are_among_those_that_run_with_them():
-    every = [c for row in contenders.CONTENDERS.values() for c in row]
+    every = [c for row in optimizers.OPTIMIZERS.values() for c in row]
     assert len({c.name for c in every}) == len(every)
-    mine = {c.name for c in contenders.CONTENDERS["tensorflow"]}
+    mine = {c.name for c in optimizers.OPTIMIZERS["tensorflow"]}
     assert {c.baseline for c in every} <= mine
 
 

@@ -114,3 +114,8 @@ def distance(got, expected):
             for name in expected
         ]
     )
+
+
+def assert_equal(variables, expected, tolerance=1e-7):
+    """Variables have the values of others, but for rounding."""
+    assert distance(values_of(variables), values_of(expected)) < tolerance

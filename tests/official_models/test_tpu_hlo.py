@@ -7,7 +7,6 @@ optimization, which is where the three would show.
 
 import re
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -138,4 +137,3 @@ def test_a_call_of_python_is_refused():
 )
 def test_the_words_of_a_callback(line):
     assert CALLBACK.search(line)
-    assert keras.backend.backend() == "tensorflow"

@@ -1,6 +1,6 @@
 """The optimizers of update_step.py: how one step of each is made, and where.
 
-`CONTENDERS` has them by environment; nothing is imported before it is used.
+`OPTIMIZERS` has them by environment; nothing is imported before it is used.
 Those of one framework update the same weights by the same gradients, each with
 moments of its own, so that a process has room for all of them.
 """
@@ -18,8 +18,8 @@ RATE, DECAY = 1e-4, 0.01
 SEED = 1
 
 
-class Contender(NamedTuple):
-    """An optimizer in the race.
+class Timed(NamedTuple):
+    """An optimizer under measurement.
 
     Attributes:
       name: as the table has it.
@@ -69,7 +69,7 @@ def _tf_steps(step, grads, last, jit_compile=None):
 def _of_optimizer(make, jit_compile=None):
     """A step of a Keras optimizer, under `tf.function`."""
 
-    def contender(shapes):
+    def timed(shapes):
         weights, grads = _tf_arrays(shapes)
         optimizer = make()
         if hasattr(optimizer, "build"):
@@ -80,7 +80,7 @@ def _of_optimizer(make, jit_compile=None):
 
         return _tf_steps(step, grads, weights[-1], jit_compile)
 
-    return contender
+    return timed
 
 
 def _tf_lamb(name, **arguments):
@@ -122,7 +122,7 @@ def _momentum_rule(w, g, m):
 def _kernels(rule, slots, in_place):
     """A rule as one XLA kernel a shape: the floor that others are held to."""
 
-    def contender(shapes):
+    def timed(shapes):
         import tensorflow as tf
 
         weights, grads = _tf_arrays(shapes)
@@ -168,7 +168,7 @@ def _kernels(rule, slots, in_place):
 
         return _tf_steps(step, grads, weights[-1])
 
-    return contender
+    return timed
 
 
 # JAX, torch ---------------------------------------------------------------
@@ -239,54 +239,48 @@ def _timm(shapes):
 
 
 ADAMW, MOMENTUM = "AdamW, XLA kernels in place", "SGD momentum, XLA in place"
-# Environment -> its contenders.
-CONTENDERS: Dict[str, List[Contender]] = {
+# Environment -> its optimizers.
+OPTIMIZERS: Dict[str, List[Timed]] = {
     "tensorflow": [
-        Contender(ADAMW, _kernels(_adamw_rule, 2, True), ADAMW),
-        Contender(
+        Timed(ADAMW, _kernels(_adamw_rule, 2, True), ADAMW),
+        Timed(
             "AdamW, XLA kernels, new buffers",
             _kernels(_adamw_rule, 2, False),
             ADAMW,
         ),
-        Contender(
-            "tf_lamb.LAMB", _tf_lamb("LAMB", skip_nonfinite=False), ADAMW
-        ),
-        Contender("tf_lamb.LAMB, skips NaN (default)", _tf_lamb("LAMB"), ADAMW),
-        Contender(
+        Timed("tf_lamb.LAMB", _tf_lamb("LAMB", skip_nonfinite=False), ADAMW),
+        Timed("tf_lamb.LAMB, skips NaN (default)", _tf_lamb("LAMB"), ADAMW),
+        Timed(
             "tf_lamb.LAMB, bfloat16 moments",
             _tf_lamb("LAMB", skip_nonfinite=False, moment_dtype="bfloat16"),
             ADAMW,
         ),
-        Contender(
+        Timed(
             "keras.optimizers.Lamb, graph", _of_optimizer(_keras_lamb), ADAMW
         ),
-        Contender(
+        Timed(
             "keras.optimizers.Lamb, jit_compile",
             _of_optimizer(_keras_lamb, True),
             ADAMW,
         ),
-        Contender(MOMENTUM, _kernels(_momentum_rule, 1, True), MOMENTUM),
-        Contender(
+        Timed(MOMENTUM, _kernels(_momentum_rule, 1, True), MOMENTUM),
+        Timed(
             "SGD momentum, XLA, new buffers",
             _kernels(_momentum_rule, 1, False),
             MOMENTUM,
         ),
-        Contender(
-            "tf_lamb.LARS", _tf_lamb("LARS", skip_nonfinite=False), MOMENTUM
-        ),
-        Contender(
-            "tf_lamb.LARS, skips NaN (default)", _tf_lamb("LARS"), MOMENTUM
-        ),
+        Timed("tf_lamb.LARS", _tf_lamb("LARS", skip_nonfinite=False), MOMENTUM),
+        Timed("tf_lamb.LARS, skips NaN (default)", _tf_lamb("LARS"), MOMENTUM),
     ],
-    "jax": [Contender("optax.lamb, jitted, donated", _optax, ADAMW)],
+    "jax": [Timed("optax.lamb, jitted, donated", _optax, ADAMW)],
     "torch": [
-        Contender("torch AdamW, fused", _torch_adamw, ADAMW),
-        Contender("timm Lamb", _timm, ADAMW),
-        Contender("torch SGD momentum, fused", _torch_momentum, MOMENTUM),
+        Timed("torch AdamW, fused", _torch_adamw, ADAMW),
+        Timed("timm Lamb", _timm, ADAMW),
+        Timed("torch SGD momentum, fused", _torch_momentum, MOMENTUM),
     ],
     "tf215": [
-        Contender("tfa LAMB (TF 2.15), graph", _of_optimizer(_tfa_lamb), ADAMW),
-        Contender(
+        Timed("tfa LAMB (TF 2.15), graph", _of_optimizer(_tfa_lamb), ADAMW),
+        Timed(
             "tfa LAMB (TF 2.15), jit_compile",
             _of_optimizer(_tfa_lamb, True),
             ADAMW,
