@@ -13,7 +13,7 @@ FRAMEWORKS = {"keras", "tf_keras", "tensorflow", "jax", "torch"}
 FORBIDDEN_EVERYWHERE = {"pickle", "tensorflow_addons"}
 
 # module -> what of FRAMEWORKS and of this repository it may import
-PURE = {"tf_lamb.hyperparameters", "tf_lamb.arithmetic"}
+PURE = {"tf_lamb.check", "tf_lamb.arithmetic"}
 CORE = {f"tf_lamb.{n}" for n in ("exclusion", "rules", "schedules")} | PURE
 # What an optimizer of any Keras is made of.
 KERAS = {
@@ -29,7 +29,7 @@ KERAS = {
 TF_LAMB = {
     "__init__": set(),
     "arithmetic": set(),
-    "hyperparameters": set(),
+    "check": set(),
     "rules": PURE,
     "exclusion": PURE,
     "schedules": PURE,
@@ -44,11 +44,11 @@ TF_LAMB = {
     "keras2": {"tensorflow", "tf_keras"} | KERAS,
     "v1_base": {"tensorflow", "tf_lamb.fused"} | CORE,
     "v1": {"tf_lamb.v1_base", "tf_lamb.fused"} | CORE,
-    "facts": {"tensorflow", "keras", "tf_keras"},
+    "same_model": {"tensorflow", "keras", "tf_keras"},
     "multi_worker": {
         "tensorflow",
         "keras",
-        "tf_lamb.facts",
+        "tf_lamb.same_model",
         "tf_lamb.loss_scaling",
     },
     # TensorFlow only where TensorBoard is asked for.

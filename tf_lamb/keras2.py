@@ -14,8 +14,7 @@ folder, Keras 2 restores no optimizer's.
 import numpy as np
 import tensorflow as tf
 
-from tf_lamb import fused, optimizers, schedule_classes
-from tf_lamb import hyperparameters as check
+from tf_lamb import check, fused, optimizers, schedule_classes
 from tf_lamb.replicated import Replicated, accumulate_or_update
 
 if tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):

@@ -8,8 +8,7 @@ config holds. Here is no framework: array functions are `_ops`, and what Keras 3
 
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from tf_lamb import exclusion, rules
-from tf_lamb import hyperparameters as check
+from tf_lamb import check, exclusion, rules
 
 
 class LayerAdaptive:

@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, List, Union
 
 import tensorflow as tf
 
-from tf_lamb import facts, loss_scaling
+from tf_lamb import loss_scaling, same_model
 
 PathLike = Union[str, os.PathLike]
 _HINT = "start every worker with the same script, flags and versions"
@@ -176,9 +176,9 @@ def build_same(
         differ in, and their values.
     """
     model = make_model()
-    described = facts.describe(model)
+    described = same_model.describe(model)
     # The second model shall be `dense` again, not `dense_1`.
-    _reset_names(facts.keras_of(model))
+    _reset_names(same_model.keras_of(model))
     del model
     _compare(strategy, described)
     with strategy.scope():

@@ -8,8 +8,7 @@ Keras: same arguments, same numbers.
 import warnings
 from typing import Optional, Sequence, Tuple
 
-from tf_lamb import hyperparameters as check
-from tf_lamb import rules
+from tf_lamb import check, rules
 from tf_lamb.layer_adaptive import LayerAdaptive
 
 _BASE_ARGUMENTS = """

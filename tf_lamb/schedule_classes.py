@@ -6,8 +6,7 @@ the array functions `_ops`, `_serialize` and `_deserialize`.
 
 from typing import Any, Callable, Sequence
 
-from tf_lamb import hyperparameters as check
-from tf_lamb import schedules
+from tf_lamb import check, schedules
 
 
 class WarmupPolynomial:

@@ -7,7 +7,7 @@ TensorFlow.
 
 from typing import Any, NamedTuple, Sequence
 
-from tf_lamb import hyperparameters as check
+from tf_lamb import check
 
 DECAY_FROM = ("warmup_end", "start")
 SCALING_RULES = ("sqrt", "linear")

@@ -7,8 +7,7 @@ the compiled update of `fused.py`. Nothing here imports Keras.
 
 from typing import Optional, Sequence, Tuple
 
-from tf_lamb import fused, rules
-from tf_lamb import hyperparameters as check
+from tf_lamb import check, fused, rules
 from tf_lamb.v1_base import LayerAdaptiveOptimizer, Rate
 
 __all__ = ["LAMBOptimizer", "LARSOptimizer"]

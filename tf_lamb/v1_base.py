@@ -7,8 +7,7 @@ from typing import Callable, Dict, Optional, Sequence, Tuple, Union
 
 import tensorflow as tf
 
-from tf_lamb import exclusion, fused, rules
-from tf_lamb import hyperparameters as check
+from tf_lamb import check, exclusion, fused, rules
 
 Rate = Union[float, tf.Tensor, Callable]
 

@@ -1,5 +1,6 @@
-"""Facts of a model: what differs between models, not between processes."""
+"""A model's description differs between models, not between processes."""
 
+import itertools
 import subprocess
 import sys
 
@@ -7,11 +8,15 @@ import keras
 import pytest
 import tf_keras
 
-from tf_lamb import facts
+from tf_lamb import same_model
 
 KERAS = pytest.mark.parametrize(
     "keras", [keras, tf_keras], ids=["keras3", "tf_keras"]
 )
+
+
+# Another one for each model.
+_SEEDS = itertools.count()
 
 
 def _model(keras, order=(0, 0, 1), policy="float32", head="tanh", loss="mse"):
@@ -23,16 +28,12 @@ def _model(keras, order=(0, 0, 1), policy="float32", head="tanh", loss="mse"):
     ]
     for i in order:
         h = layers[i](h)
-    h = keras.layers.Dropout(0.1, seed=len(_model.seeds))(h)
-    _model.seeds.append(0)
+    h = keras.layers.Dropout(0.1, seed=next(_SEEDS))(h)
     # Named like its activation, as people do.
     outputs = keras.layers.Activation(head, name=head)(h)
     model = keras.Model(inputs, outputs)
     model.compile(keras.optimizers.SGD(0.1), loss)
     return model
-
-
-_model.seeds = []
 
 
 @KERAS
@@ -47,7 +48,8 @@ _model.seeds = []
 )
 def test_a_change_is_seen(keras, change, named):
     one, two = (
-        facts.describe(_model(keras, **arguments)) for arguments in ({}, change)
+        same_model.describe(_model(keras, **arguments))
+        for arguments in ({}, change)
     )
     different = [n for n in {**one, **two} if one.get(n) != two.get(n)]
     assert any(n.endswith(named) for n in different), different
@@ -56,7 +58,7 @@ def test_a_change_is_seen(keras, change, named):
 @KERAS
 def test_names_and_seeds_are_none(keras):
     """The second model's layers are `dense_2` and `dense_3`."""
-    one, two = (facts.describe(_model(keras)) for _ in range(2))
+    one, two = (same_model.describe(_model(keras)) for _ in range(2))
     for described in (one, two):
         for name in [n for n in described if n.startswith("variable")]:
             del described[name]
@@ -65,13 +67,13 @@ def test_names_and_seeds_are_none(keras):
 
 def test_no_address_of_a_process_is_in_them():
     code = (
-        "import json, keras; from tf_lamb import facts\n"
+        "import json, keras; from tf_lamb import same_model\n"
         "class Odd(keras.layers.Layer):\n"
         "    def get_config(self): return {'function': len, 'odd': object()}\n"
         "model = keras.Sequential([keras.Input((2,)), Odd(),\n"
         "    keras.layers.Lambda(lambda x: 2 * x)])\n"
         "model.compile('sgd', lambda a, b: a - b)\n"
-        "print(json.dumps(facts.describe(model)))\n"
+        "print(json.dumps(same_model.describe(model)))\n"
     )
     run = [sys.executable, "-c", code]
     one, two = (subprocess.check_output(run, text=True) for _ in range(2))
