@@ -1,21 +1,32 @@
 """LAMB and LARS for large-batch training, as Keras optimizers.
 
-Names are resolved on first use, so that `import tf_lamb` needs neither Keras
-nor a framework, and `tf_lamb.rules`, `tf_lamb.schedules` work without either.
+Names are resolved on first use: `import tf_lamb` needs neither Keras nor a
+framework, and `tf_lamb.rules` and `tf_lamb.schedules` work without both.
 
-`tf_lamb.LAMB` is the class for the Keras that `tf.keras` is: `tf_lamb.keras2`
-under `TF_USE_LEGACY_KERAS=1` and up to TensorFlow 2.15, else `tf_lamb.keras3`.
+`tf_lamb.LAMB` is the class that fits `tf.keras`: that of `tf_lamb.keras2` under
+`TF_USE_LEGACY_KERAS=1` and up to TensorFlow 2.15, else that of
+`tf_lamb.keras3`.
 """
+
+from __future__ import annotations
 
 import importlib
 import importlib.metadata
 import importlib.util
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tf_lamb.keras3 import LAMB as LAMB
+    from tf_lamb.keras3 import LARS as LARS
+    from tf_lamb.keras3 import Rewarmup as Rewarmup
+    from tf_lamb.keras3 import WarmupPolynomial as WarmupPolynomial
 
 __version__ = "0.1.0"
 
 _KERAS = ("LAMB", "LARS", "WarmupPolynomial", "Rewarmup")
 _MODULES = (
+    "arithmetic",
     "callbacks",
     "exclusion",
     "fused",
@@ -32,7 +43,7 @@ __all__ = ["__version__", *_KERAS, *_MODULES]  # noqa: PLE0604
 
 
 def _keras_module() -> str:
-    """The module that fits the environment's Keras."""
+    """Name of the module for the Keras that is installed."""
     # TensorFlow's own reading of the variable.
     if os.environ.get("TF_USE_LEGACY_KERAS") in ("true", "True", "1"):
         return "tf_lamb.keras2"
@@ -43,7 +54,7 @@ def _keras_module() -> str:
     return "tf_lamb.keras3" if keras_3 else "tf_lamb.keras2"
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _KERAS:
         return getattr(importlib.import_module(_keras_module()), name)
     if name in _MODULES:
@@ -51,5 +62,5 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'tf_lamb' has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

@@ -1,60 +1,164 @@
 """Dtypes, rounding and norms: the arithmetic that the rules are written in.
 
-Every function takes `ops` first, as those of `rules.py` do. Arithmetic is
-carried out in float32 for every narrower dtype, and in float64 for float64.
+Every function takes `ops` first, as those of `rules.py` do. The arithmetic is
+in float32 for every narrower dtype, and in float64 for float64.
 """
 
-import re
-from typing import Any, Optional
+from __future__ import annotations
 
+import re
+from typing import Any, Protocol
+
+# An array, tensor or variable of any framework, or a Python number where it is
+# combined with one. No type covers NumPy, TensorFlow, JAX and torch.
 Array = Any
 
 NORMS = ("l2", "l1", "linf")
-# Odd 32-bit numbers (as signed ones), to mix bits by: the golden ratio's, and
-# those of MurmurHash3.
+# Odd 32-bit constants (signed) that mix bits: the first comes from the golden
+# ratio, the other two from MurmurHash3.
 _MIX = (-1640531535, -2048144789, -1028477387)
 
 
+class Ops(Protocol):
+    """The array functions that the rules call, under NumPy's names.
+
+    `numpy`, `keras.ops` and `tf_lamb.fused.ops` have them.
+    """
+
+    def abs(self, x: Array, /) -> Array:
+        """Absolute value, by element."""
+
+    def array(self, x: Array, /, *, dtype: str) -> Array:
+        """`x` in another dtype."""
+
+    def expm1(self, x: Array, /) -> Array:
+        """`exp(x) - 1`, by element."""
+
+    def max(self, x: Array, /) -> Array:
+        """Largest element, a scalar."""
+
+    def maximum(self, x: Array, y: Array, /) -> Array:
+        """The larger one, by element."""
+
+    def minimum(self, x: Array, y: Array, /) -> Array:
+        """The smaller one, by element."""
+
+    def ones_like(self, x: Array, /) -> Array:
+        """Ones of the shape and dtype of `x`."""
+
+    def sqrt(self, x: Array, /) -> Array:
+        """Square root, by element."""
+
+    def square(self, x: Array, /) -> Array:
+        """Square, by element."""
+
+    def sum(self, x: Array, /) -> Array:
+        """Sum of all elements, a scalar."""
+
+    def where(self, condition: Array, x: Array, y: Array, /) -> Array:
+        """`x` where the condition holds, else `y`; by element."""
+
+
+class BitOps(Protocol):
+    """What `round_by_chance` calls: functions of the bits of int32 arrays.
+
+    `keras.ops` and `tf_lamb.fused.ops` have them; NumPy has no `view`.
+    """
+
+    def arange(self, stop: int, /, *, dtype: str) -> Array:
+        """`0, 1, ..., stop - 1`."""
+
+    def reshape(self, x: Array, shape: list[int], /) -> Array:
+        """`x` in another shape."""
+
+    def right_shift(self, x: Array, bits: int, /) -> Array:
+        """`x >> bits`, by element; the sign is kept."""
+
+    def view(self, x: Array, dtype: str, /) -> Array:
+        """The same bits, read as another dtype of the same width."""
+
+
 def dtype_name(x: Array) -> str:
-    """The dtype's NumPy name, whichever framework `x` belongs to."""
-    return re.search(r"[a-z]+\d*(?='|$)", str(x.dtype)).group()
+    """The dtype's NumPy name, whichever framework `x` belongs to.
+
+    Args:
+      x: array, tensor or variable.
+
+    Returns:
+      "float32", "bfloat16", ...
+    """
+    found = re.search(r"[a-z]+\d*(?='|$)", str(x.dtype))
+    assert found, f"{x.dtype!r}: no name of a dtype"
+    return found.group()
 
 
-def widen(ops, x: Array) -> Array:
-    """`x` in float32, or as it is if it is float32 or float64."""
+def widen(ops: Ops, x: Array) -> Array:
+    """`x` in the dtype of the arithmetic.
+
+    Args:
+      ops: array functions.
+      x: `[*shape]`, any floating dtype.
+
+    Returns:
+      `[*shape]`: `x` itself if it is float32 or float64, else a float32 copy.
+    """
     if dtype_name(x) in ("float32", "float64"):
         return x
     return ops.array(x, dtype="float32")
 
 
-def narrow(ops, value: Array, like: Array) -> Array:
-    """`value` in the dtype of `like`."""
+def narrow(ops: Ops, value: Array, like: Array) -> Array:
+    """`value` in the dtype of `like`.
+
+    Args:
+      ops: array functions.
+      value: `[*shape]`, a result of the arithmetic.
+      like: array or variable that it replaces.
+
+    Returns:
+      `[*shape]`, rounded to nearest where the dtype of `like` is narrower.
+    """
     name = dtype_name(like)
     return value if dtype_name(value) == name else ops.array(value, dtype=name)
 
 
-def unless_skipped(ops, proceed: Optional[Array], new: Array, old: Array):
-    """`new`, or `old` if the step is skipped."""
+def unless_skipped(
+    ops: Ops, proceed: Array | None, new: Array, old: Array
+) -> Array:
+    """`new`, or `old` if the step is skipped.
+
+    Args:
+      ops: array functions.
+      proceed: bool scalar, False for a skipped step; None if none is skipped.
+      new: `[*shape]`.
+      old: `[*shape]`, the dtype of `new`.
+
+    Returns:
+      `[*shape]`.
+    """
     if proceed is None or new is old:
         return new
     return ops.where(proceed, new, old)
 
 
-def _mix(ops, bits, shift, factor):
+def _mix(ops: BitOps, bits: Array, shift: int, factor: int) -> Array:
     return (bits ^ ops.right_shift(bits, shift)) * _MIX[factor]
 
 
-def round_by_chance(ops, x: Array, step: Array) -> Array:
-    r"""`x` rounded to 8 significant bits, up or down by chance; mean is `x`.
+def round_by_chance(ops: BitOps, x: Array, step: Array) -> Array:
+    r"""`x` rounded to 8 significant bits, up or down by chance.
 
-    A second moment that decays by a thousandth would stand still if it were
-    rounded to the nearest bfloat16, whose neighbours are 1/256 to 1/128 apart.
+    With the neighbours `a <= x < b` in bfloat16,
+
+    $$P(b) = \frac{x - a}{b - a},\qquad E[\text{result}] = x$$
+
+    Rounding to nearest would stop a second moment that decays by a thousandth
+    a step, because the neighbours of a bfloat16 are 1/256 to 1/128 apart.
     The chance is a hash of `step`, an element's place and its bits: a run
     repeats itself, and replicas agree.
 
     Args:
-      ops: array functions; `arange`, `reshape`, `right_shift` and `view` (the
-        same bits, another dtype) among them.
+      ops: functions of bits.
       x: float32, `[*shape]`.
       step: `t`, float32 scalar.
 
@@ -78,7 +182,7 @@ def round_by_chance(ops, x: Array, step: Array) -> Array:
     return ops.view((bits + chance) & ~0xFFFF, "float32")
 
 
-def norm(ops, x: Array, kind: str = "l2") -> Array:
+def norm(ops: Ops, x: Array, kind: str = "l2") -> Array:
     r"""Norm of a whole tensor, accumulated in float32 or wider.
 
     $$\|x\|_2 = \sqrt{\sum x_i^2},\quad \|x\|_1 = \sum |x_i|,\quad

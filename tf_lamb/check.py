@@ -1,10 +1,16 @@
-"""Checks of hyperparameters: one clear line for each that makes no sense."""
+"""Checks of hyperparameters; each raises one clear line."""
+
+from __future__ import annotations
 
 import math
-from typing import Optional, Sequence, Tuple
+from typing import Any, Callable, Sequence, TypeVar
+
+T = TypeVar("T")
 
 
-def _number(name: str, value, expected: str, holds) -> float:
+def _number(
+    name: str, value: Any, expected: str, holds: Callable[[float], bool]
+) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         try:
             value = float(value)
@@ -17,23 +23,56 @@ def _number(name: str, value, expected: str, holds) -> float:
     return float(value)
 
 
-def non_negative(name: str, value) -> float:
-    """`value` as a float >= 0, or ValueError."""
+def non_negative(name: str, value: Any) -> float:
+    """`value` as a float >= 0.
+
+    Args:
+      name: of the argument, for the message.
+      value: a number.
+
+    Raises:
+      ValueError: it is not a finite number, or is below 0.
+    """
     return _number(name, value, "a number >= 0", lambda x: x >= 0)
 
 
-def positive(name: str, value) -> float:
-    """`value` as a float > 0, or ValueError."""
+def positive(name: str, value: Any) -> float:
+    """`value` as a float > 0.
+
+    Args:
+      name: of the argument, for the message.
+      value: a number.
+
+    Raises:
+      ValueError: it is not a finite number, or is 0 or below.
+    """
     return _number(name, value, "a number > 0", lambda x: x > 0)
 
 
-def decay_rate(name: str, value) -> float:
-    """`value` as a float in [0, 1), or ValueError."""
+def decay_rate(name: str, value: Any) -> float:
+    """`value` as a float in [0, 1).
+
+    Args:
+      name: of the argument, for the message.
+      value: a number.
+
+    Raises:
+      ValueError: it is not a number in [0, 1).
+    """
     return _number(name, value, "a number in [0, 1)", lambda x: 0 <= x < 1)
 
 
-def count(name: str, value, minimum: int = 1) -> int:
-    """`value` as a whole number >= `minimum`, or ValueError."""
+def count(name: str, value: Any, minimum: int = 1) -> int:
+    """`value` as a whole number >= `minimum`.
+
+    Args:
+      name: of the argument, for the message.
+      value: a number.
+      minimum: the smallest that is accepted.
+
+    Raises:
+      ValueError: it is not a whole number, or is below `minimum`.
+    """
     number = _number(
         name,
         value,
@@ -43,16 +82,33 @@ def count(name: str, value, minimum: int = 1) -> int:
     return int(number)
 
 
-def one_of(name: str, value, choices: Sequence):
-    """`value` if it is among `choices`, or ValueError."""
+def one_of(name: str, value: T, choices: Sequence[T]) -> T:
+    """`value`, if it is among `choices`.
+
+    Args:
+      name: of the argument, for the message.
+      value: what was given.
+      choices: what is accepted.
+
+    Raises:
+      ValueError: it is not among them.
+    """
     if value not in choices:
         names = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name}: expected one of {names}, got {value!r}.")
     return value
 
 
-def bounds(name: str, value) -> Optional[Tuple[float, float]]:
-    """`value` as a pair `0 <= lower <= upper`, None as None, or ValueError."""
+def bounds(name: str, value: Any) -> tuple[float, float] | None:
+    """`value` as a pair `0 <= lower <= upper`; None as None.
+
+    Args:
+      name: of the argument, for the message.
+      value: two numbers, or None.
+
+    Raises:
+      ValueError: it is neither None nor such a pair.
+    """
     if value is None:
         return None
     try:

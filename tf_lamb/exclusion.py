@@ -1,17 +1,19 @@
 """Regexes on variable paths: which variables decay, which are layer-adapted.
 
 A pattern is searched (`re.search`) in the variable's full path without `:0`,
-such as `bert/encoder/layer_0/attention/output/LayerNorm/gamma`, on every
-backend and front end alike.
+such as `bert/encoder/layer_0/attention/output/LayerNorm/gamma`. This is the
+same on every backend and in every front end.
 """
+
+from __future__ import annotations
 
 import difflib
 import re
-from typing import Iterable, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterable, NamedTuple, Sequence
 
 
 class Treatment(NamedTuple):
-    """What an optimizer does to one variable.
+    """How an optimizer treats one variable.
 
     Attributes:
       decay: whether weight decay applies.
@@ -23,13 +25,17 @@ class Treatment(NamedTuple):
 
 
 def normalize_path(name: str) -> str:
-    """A variable's path without TensorFlow's output number (`:0`)."""
+    """A variable's path without TensorFlow's output number (`:0`).
+
+    Args:
+      name: `dense/kernel:0`, or a path that has no number.
+    """
     return re.sub(r":\d+$", "", name)
 
 
 def check_patterns(
-    argument: str, patterns: Optional[Sequence[str]]
-) -> Optional[Tuple[str, ...]]:
+    argument: str, patterns: Sequence[str] | None
+) -> tuple[str, ...] | None:
     """Patterns as a tuple, after a check that each of them compiles.
 
     Args:
@@ -51,26 +57,26 @@ def check_patterns(
             f"{patterns!r}; write [{patterns!r}]."
         )
     try:
-        patterns = tuple(patterns)
+        checked = tuple(patterns)
     except TypeError:
         raise ValueError(
             f"{argument}: expected a list of regexes or None, got {patterns!r}."
         ) from None
-    for pattern in patterns:
+    for pattern in checked:
         try:
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise ValueError(
                 f"{argument}: {pattern!r} is not a regular expression: {error}."
             ) from None
-    return patterns
+    return checked
 
 
 def _matches(
     argument: str, patterns: Iterable[str], paths: Sequence[str]
-) -> set:
+) -> set[str]:
     """Paths that a pattern matches; a pattern without any raises."""
-    matched = set()
+    matched: set[str] = set()
     for pattern in patterns:
         found = {path for path in paths if re.search(pattern, path)}
         if not found:
@@ -81,8 +87,8 @@ def _matches(
 
 def _unmatched(argument: str, pattern: str, paths: Sequence[str]) -> str:
     """The message for a pattern that matches nothing."""
-    # Paths are ranked by their likest component: a short pattern is far from
-    # every full path, whichever it was meant for.
+    # A path is ranked by its most similar component: a short pattern differs
+    # much from every full path, also from the one it was meant for.
     wanted = pattern.lower()
 
     def likeness(path: str) -> float:
@@ -102,9 +108,9 @@ def _unmatched(argument: str, pattern: str, paths: Sequence[str]) -> str:
 
 def resolve(
     paths: Sequence[str],
-    exclude_from_weight_decay: Optional[Sequence[str]],
-    exclude_from_layer_adaptation: Optional[Sequence[str]],
-) -> Tuple[Treatment, ...]:
+    exclude_from_weight_decay: Sequence[str] | None,
+    exclude_from_layer_adaptation: Sequence[str] | None,
+) -> tuple[Treatment, ...]:
     """How each variable is treated.
 
     Args:
@@ -119,8 +125,13 @@ def resolve(
       A `Treatment` for each path.
 
     Raises:
-      ValueError: a pattern is no regex, or matches no path; the message names
-        the pattern and the nearest paths.
+      ValueError: a pattern is not a regex, or matches no path; the message
+        names the pattern and the nearest paths.
+
+    Example:
+      >>> from tf_lamb import exclusion
+      >>> exclusion.resolve(["dense/kernel", "dense/bias"], ["bias"], None)
+      (Treatment(decay=True, adapt=True), Treatment(decay=False, adapt=False))
     """
     paths = [normalize_path(path) for path in paths]
     no_decay_patterns = check_patterns(
@@ -154,10 +165,10 @@ def describe(
     Args:
       paths: full variable paths.
       shapes: the variables' shapes.
-      treatments: what `resolve` gave.
+      treatments: what `resolve` returned.
 
     Returns:
-      Lines of text, one a variable, under a head line.
+      Text: a head line, then one line for each variable.
     """
     rows = [("variable", "shape", "decay", "adapt")]
     rows += [

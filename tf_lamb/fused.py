@@ -1,29 +1,33 @@
-"""The compiled update: TensorFlow kernels that the front ends share.
+"""The compiled update: TensorFlow kernels that all front ends share.
 
 One kernel serves all variables of one signature (shape, dtypes, adapted or not)
-and is called once for each of them, so that XLA compiles as often as there are
-signatures, not variables. It takes the handles of parameter and moments and
-updates them in place: what a step needs beside them is less than one variable.
-Rate, decay, step and clipping factor are tensors: nothing recompiles when they
-change.
+and is called once for each of them: XLA compiles once for each signature, not
+once for each variable. The kernel takes the handles of parameter and moments
+and updates them in place; beside them a step needs less memory than one
+variable. Learning rate, weight decay, step and clipping factor are tensors:
+nothing recompiles when they change.
 
-XLA's CPU compiler reads memory for a sum at a fifth of the speed of a loop over
-elements. So on CPUs a norm begins by adding blocks of rows to each other, which
-is such a loop, and sums up what is left (benchmarks/README.md has the figures).
+For a sum, XLA's CPU compiler reads memory at a fifth of the speed of a loop
+over elements. Therefore on CPUs a norm is computed in two parts: blocks of rows
+are added to each other, which is such a loop, and the remaining block is summed
+up (benchmarks/README.md has the figures).
 
 Inside a train step that is compiled as a whole, the kernels are inlined.
 """
 
+from __future__ import annotations
+
 import functools
 import threading
 import types
-from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Sequence
 
 import tensorflow as tf
 
-from tf_lamb import rules
+from tf_lamb import arithmetic, rules
 
-ops = types.SimpleNamespace(
+# TensorFlow's functions under NumPy's and Keras' names.
+ops: Any = types.SimpleNamespace(
     abs=tf.abs,
     arange=tf.range,
     array=lambda x, dtype: tf.cast(x, dtype),
@@ -59,9 +63,9 @@ class LambOptions(NamedTuple):
     beta_2: float
     epsilon: float
     bias_correction: bool
-    nesterov: Optional[str]
+    nesterov: str | None
     norm_kind: str
-    phi_bounds: Optional[Tuple[float, float]]
+    phi_bounds: tuple[float, float] | None
 
 
 class LarsOptions(NamedTuple):
@@ -73,11 +77,11 @@ class LarsOptions(NamedTuple):
     form: str
     nesterov: bool
     norm_kind: str
-    phi_bounds: Optional[Tuple[float, float]]
+    phi_bounds: tuple[float, float] | None
 
 
 class Scalars(NamedTuple):
-    """What changes from step to step, for one variable.
+    """The inputs of one variable's update that change from step to step.
 
     Attributes:
       learning_rate: float32 scalar.
@@ -94,52 +98,57 @@ class Scalars(NamedTuple):
     proceed: tf.Tensor
 
     def packed(self) -> tf.Tensor:
-        """All as one float32 vector: one input of a kernel in place of five."""
+        """All as one float32 vector `[5]`: one input of a kernel, not five."""
         return tf.stack([tf.cast(x, tf.float32) for x in self])
 
     @classmethod
-    def unpacked(cls, vector: tf.Tensor) -> "Scalars":
-        """What `packed` was made of."""
-        *floats, proceed = tf.unstack(vector)
-        return cls(*floats, proceed > 0)
+    def unpacked(cls, vector: tf.Tensor) -> Scalars:
+        """The scalars of a vector that `packed` made."""
+        rate, decay, step, scale, proceed = tf.unstack(vector)
+        return cls(rate, decay, step, scale, proceed > 0)
 
 
 _SCALARS = tf.TensorSpec((len(Scalars._fields),), tf.float32)
 _HANDLE = tf.TensorSpec((), tf.resource)
-_kernels = {}
+_kernels: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
 _kernels_lock = threading.Lock()
 
-# Blocks of rows that a norm adds up first, on CPUs: 16 where it reads one
-# array, 4 of a direction, which reads three.
+# How many blocks of rows a norm adds up first, on CPUs: 16 where it reads one
+# array, 4 for a direction, which reads three.
 _BLOCKS = 16
 _BLOCKS_OF_DIRECTION = 4
-_SMALL = 16384  # elements, below which it is not worth it
+_SMALL = 16384  # with fewer elements it does not pay
 
 
 def trace_count() -> int:
-    """How often this process has traced a kernel so far."""
+    """How many kernels this process has traced so far."""
     return len(_kernels)
 
 
 class _Norms:
-    """Norms of functions of arrays, in the way that suits the device.
+    """Norms of functions of arrays, computed as suits the device.
 
     Args:
-      kind: one of `rules.NORMS`.
+      kind: one of `arithmetic.NORMS`.
       in_blocks: whether to add up blocks of rows first.
     """
 
-    def __init__(self, kind: str, in_blocks: bool):
+    def __init__(self, kind: str, in_blocks: bool) -> None:
         self._kind = kind
         self._in_blocks = in_blocks
 
-    def __call__(self, blocks: int, function: Callable, *arrays) -> tf.Tensor:
-        """The norm of `function(*arrays)`, which works by elements."""
+    def __call__(
+        self,
+        blocks: int,
+        function: Callable[..., tf.Tensor],
+        *arrays: tf.Tensor,
+    ) -> tf.Tensor:
+        """The norm of `function(*arrays)`, which works by element."""
         n, size = len(arrays[0].shape), arrays[0].shape.num_elements()
         rows = [_as_rows(x) for x in arrays]
         height = rows[0].shape[0] // blocks if n else 0
         if not (self._in_blocks and n > 1 and size >= _SMALL and height):
-            return rules.norm(ops, function(*arrays), self._kind)
+            return arithmetic.norm(ops, function(*arrays), self._kind)
         # `tf.split`, because every slice would be four operations of the graph.
         heights = [height] * blocks + [rows[0].shape[0] - blocks * height]
         *parts, rest = (
@@ -148,13 +157,13 @@ class _Norms:
         )
         if self._kind == "linf":
             total = tf.reduce_max(functools.reduce(tf.maximum, parts))
-            # That of no rows is -inf.
+            # The maximum over no rows is -inf.
             return tf.maximum(total, tf.reduce_max(rest))
         total = tf.reduce_sum(tf.add_n(parts)) + tf.reduce_sum(rest)
         return tf.sqrt(total) if self._kind == "l2" else total
 
     def _terms(self, x: tf.Tensor) -> tf.Tensor:
-        x = rules.widen(ops, x)
+        x = arithmetic.widen(ops, x)
         return tf.square(x) if self._kind == "l2" else tf.abs(x)
 
 
@@ -163,18 +172,20 @@ def _as_rows(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(x, [-1, x.shape[-1]]) if len(x.shape) > 1 else x
 
 
-def _stored_dtype(variable) -> tf.DType:
+def _stored_dtype(variable: tf.Variable) -> tf.DType:
     # A mixed-precision variable of Keras 2 shows the dtype it is cast to.
     return getattr(variable, "true_dtype", variable.dtype)
 
 
-def _read(handle: tf.Tensor, shape, dtype) -> tf.Tensor:
+def _read(
+    handle: tf.Tensor, shape: tf.TensorShape, dtype: tf.DType
+) -> tf.Tensor:
     value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
     return tf.ensure_shape(value, shape)
 
 
 def _update_in_place(
-    rule: Callable,
+    rule: Callable[..., tuple[tf.Tensor, ...]],
     options: Any,
     adapt: bool,
     variables: Sequence[tf.Variable],
@@ -191,7 +202,7 @@ def _update_in_place(
       adapt: whether the trust ratio applies, a constant too.
       variables: parameter and slots, of one shape.
       grad: dense gradient, same shape.
-      scalars: what changes from step to step, `Scalars.packed`.
+      scalars: float32 `[5]`, `Scalars.packed`.
       jit_compile: False runs the same operations uncompiled.
     """
     shape = variables[0].shape
@@ -202,7 +213,7 @@ def _update_in_place(
     )
     norms = _Norms(options.norm_kind, jit_compile and on_cpu)
 
-    def kernel(*arguments):
+    def kernel(*arguments: tf.Tensor) -> tf.Tensor:
         *handles, grad, scalars = arguments
         old = [_read(h, shape, d) for h, d in zip(handles, dtypes)]
         now = Scalars.unpacked(scalars)
@@ -233,25 +244,45 @@ def _wide_dtype(x: tf.Tensor) -> tf.DType:
 
 
 def half_squared_norm(x: tf.Tensor) -> tf.Tensor:
-    """Half the sum of squares in float32 (float64 for float64), a scalar."""
-    return tf.nn.l2_loss(rules.widen(ops, x))
+    r"""Half the sum of squares.
+
+    $$\tfrac12 \sum x_i^2$$
+
+    Args:
+      x: tensor of any shape and floating dtype.
+
+    Returns:
+      A scalar, float32 (float64 for a float64 `x`).
+    """
+    return tf.nn.l2_loss(arithmetic.widen(ops, x))
 
 
 def _scaled(grad: tf.Tensor, scalars: Scalars, dtype: tf.DType) -> tf.Tensor:
     return tf.cast(grad, dtype) * tf.cast(scalars.scale, dtype)
 
 
-def _lamb(options: LambOptions, adapt, norms, x, m, v, grad, scalars):
+def _lamb(
+    options: LambOptions,
+    adapt: bool,
+    norms: _Norms,
+    x: tf.Tensor,
+    m: tf.Tensor,
+    v: tf.Tensor,
+    grad: tf.Tensor,
+    scalars: Scalars,
+) -> tuple[tf.Tensor, ...]:
     """`rules.lamb`, with norms of a direction that is never stored."""
     dtype = _wide_dtype(x)
     step = tf.cast(scalars.step, dtype)
     g = _scaled(grad, scalars, dtype)
-    betas = dict(beta_1=options.beta_1, beta_2=options.beta_2)
+    betas: dict[str, float] = dict(beta_1=options.beta_1, beta_2=options.beta_2)
     new_m, new_v = rules.lamb_moments(ops, g, m, v, step, **betas)
     new_m = tf.where(scalars.proceed, new_m, m)
     new_v = tf.where(scalars.proceed, new_v, v)
 
-    def update(x, g, m, v):
+    def update(
+        x: tf.Tensor, g: tf.Tensor, m: tf.Tensor, v: tf.Tensor
+    ) -> tf.Tensor:
         return rules.lamb_update(
             ops,
             x,
@@ -297,7 +328,7 @@ def lamb(
       grad: dense gradient, same shape.
       m: first moment.
       v: second moment.
-      scalars: what changes from step to step, `Scalars.packed`.
+      scalars: float32 `[5]`, what changes from step to step, `Scalars.packed`.
       adapt: whether the trust ratio applies.
       options: what does not change.
       jit_compile: False runs the same operations uncompiled.
@@ -310,17 +341,25 @@ def lamb(
     )
 
 
-def _lars(options: LarsOptions, adapt, norms, x, m, grad, scalars):
+def _lars(
+    options: LarsOptions,
+    adapt: bool,
+    norms: _Norms,
+    x: tf.Tensor,
+    m: tf.Tensor,
+    grad: tf.Tensor,
+    scalars: Scalars,
+) -> tuple[tf.Tensor, ...]:
     """`rules.lars`, with norms of a direction that is never stored."""
     dtype = _wide_dtype(x)
     decay = tf.cast(scalars.weight_decay, dtype)
     rate = tf.cast(scalars.learning_rate, dtype)
     g = _scaled(grad, scalars, dtype)
-    same = dict(momentum=options.momentum, form=options.form)
+    same: dict[str, Any] = dict(momentum=options.momentum, form=options.form)
     moment = rules.lars_moment(ops, x, g, m, weight_decay=decay, **same)
     moment = tf.where(scalars.proceed, moment, m)
 
-    def update(x, g, m):
+    def update(x: tf.Tensor, g: tf.Tensor, m: tf.Tensor) -> tf.Tensor:
         return rules.lars_update(
             ops,
             x,
@@ -348,7 +387,7 @@ def _lars(options: LarsOptions, adapt, norms, x, m, grad, scalars):
             phi_bounds=options.phi_bounds,
         )
     direction = update(x, g, moment)
-    last = dict(learning_rate=rate, **same)
+    last: dict[str, Any] = dict(learning_rate=rate, **same)
     new_m = rules.lars_late_moment(ops, direction, moment, ratio, **last)
     if new_m is not moment:
         # Selected before it is used: the next loop reads it where it is stored.
@@ -375,8 +414,8 @@ def lars(
       param: variable of any shape and floating dtype.
       grad: dense gradient, same shape.
       m: momentum buffer.
-      scalars: what changes from step to step, `Scalars.packed`; `step` is not
-        used.
+      scalars: float32 `[5]`, what changes from step to step, `Scalars.packed`;
+        `step` is not used.
       adapt: whether the local rate applies.
       options: what does not change.
       jit_compile: False runs the same operations uncompiled.
@@ -390,10 +429,21 @@ def lars(
 
 
 # Name -> (update in place, type of its options).
-RULES = {"lamb": (lamb, LambOptions), "lars": (lars, LarsOptions)}
+RULES: dict[str, tuple[Callable[..., tf.Tensor], type[Any]]] = {
+    "lamb": (lamb, LambOptions),
+    "lars": (lars, LarsOptions),
+}
 
 
-def dense(grad):
-    """`grad` as a dense tensor; rows of equal index are added up."""
+def dense(grad: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
+    """A gradient as a dense tensor.
+
+    Args:
+      grad: `[*shape]`, any floating dtype; of `tf.IndexedSlices`, rows of equal
+        index are added up.
+
+    Returns:
+      `[*shape]`, the same dtype.
+    """
     # LAMB's moments decay densely, so a sparse path would be a second rule.
     return tf.convert_to_tensor(grad)

@@ -1,23 +1,32 @@
 """LAMB and LARS for tf_keras, and for `tf.keras` up to TensorFlow 2.15.
 
-`optimizers.py` has their arguments; here is what Keras 2 asks of an optimizer.
-The arguments of Keras 3 that Keras 2 lacks work here too:
-`gradient_accumulation_steps`, `loss_scale_factor`; averages (EMA) begin with
+`optimizers.py` has their arguments; this module has the methods that Keras 2
+expects of an optimizer. Two arguments that only Keras 3 has work here too:
+`gradient_accumulation_steps` and `loss_scale_factor`. Averages (EMA) begin with
 the first updated weights, as in Keras 3.
 
-A run of `tfa.optimizers.LAMB` goes on: `LAMB.from_config(its config)`, and
-`tf.train.Checkpoint` or `load_weights` of its checkpoints, with the moments.
-The `.keras` format and checkpoints keep the optimizer's state; of a SavedModel
-folder, Keras 2 restores no optimizer's.
+A run of `tfa.optimizers.LAMB` can be resumed: `LAMB.from_config(its config)`
+takes its settings, and `tf.train.Checkpoint` or `load_weights` reads its
+checkpoints, moments included (`addons_checkpoints.py`). The `.keras` format and
+checkpoints keep the optimizer's state; from a SavedModel folder, Keras 2
+restores no optimizer's state.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from tf_lamb import check, fused, optimizers, schedule_classes
+from tf_lamb import check, fused, optimizers, schedules
+from tf_lamb.addons_checkpoints import AddonsCheckpoints
+from tf_lamb.layer_adaptive import Variable
 from tf_lamb.replicated import Replicated, accumulate_or_update
 
-if tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
+if TYPE_CHECKING:
+    keras: Any = None
+elif tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
     keras = tf.keras
 else:
     try:
@@ -32,23 +41,22 @@ else:
 __all__ = ["LAMB", "LARS", "Rewarmup", "WarmupPolynomial"]
 
 _register = keras.utils.register_keras_serializable(package="tf_lamb")
-_Schedule = keras.optimizers.schedules.LearningRateSchedule
-# What tfa's optimizer calls the variables that have another name here.
-_ADDONS_NAMES = {"iter": "_iterations", "learning_rate": "_learning_rate"}
+_Optimizer: Any = keras.optimizers.Optimizer
+_Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 
-class _Keras2Arguments(keras.optimizers.Optimizer):
-    """Keras 2's optimizer with the arguments that Keras 3 has more."""
+class _Keras2Arguments(_Optimizer):
+    """Keras 2's optimizer with the two arguments that only Keras 3 has."""
 
     def __init__(
         self,
-        learning_rate,
-        name=None,
-        weight_decay=None,
-        loss_scale_factor=None,
-        gradient_accumulation_steps=None,
-        **kwargs,
-    ):
+        learning_rate: Any,
+        name: str | None = None,
+        weight_decay: None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         if gradient_accumulation_steps is not None:
             gradient_accumulation_steps = check.count(
                 "gradient_accumulation_steps",
@@ -67,19 +75,25 @@ class _Keras2Arguments(keras.optimizers.Optimizer):
         if callable(learning_rate) and not isinstance(learning_rate, _Schedule):
             learning_rate = learning_rate()
         super().__init__(name=name, weight_decay=None, **kwargs)
-        # Moments of a checkpoint that was read before `build`.
+        # Moments of a checkpoint that was restored before `build`.
         self._waiting_slots = self._no_dependency([])
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.loss_scale_factor = loss_scale_factor
         self._learning_rate = self._build_learning_rate(learning_rate)
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The optimizer that `get_config` describes."""
         # The base class changes the dict that it is given.
         return super().from_config(dict(config), custom_objects)
 
-    def get_config(self):
-        config = super().get_config()
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, as `from_config` takes them."""
+        config: dict[str, Any] = super().get_config()
         config.update(
             learning_rate=self._serialize_hyperparameter(self._learning_rate),
             loss_scale_factor=self.loss_scale_factor,
@@ -88,8 +102,8 @@ class _Keras2Arguments(keras.optimizers.Optimizer):
         return config
 
 
-class _Keras2Optimizer(Replicated, _Keras2Arguments):
-    """Keras 2's side of `LayerAdaptive`."""
+class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
+    """The methods of `LayerAdaptive` that are Keras 2's own."""
 
     _ops = fused.ops
 
@@ -98,34 +112,45 @@ class _Keras2Optimizer(Replicated, _Keras2Arguments):
         """Whether the optimizer knows its variables."""
         return getattr(self, "_built", False)
 
-    def build(self, variables):
-        """Resolves the exclusions and makes the slots."""
+    def build(self, variables: Sequence[tf.Variable]) -> None:
+        """Resolves the exclusions and makes the slots.
+
+        Args:
+          variables: all that the optimizer will update.
+
+        Raises:
+          ValueError: a regex matches none of them.
+        """
         if self.built:
             return
         variables = list(variables)
         super().build(variables)
         self._averaged = self._no_dependency(variables)
-        # Updates made; below 0: as many as `iterations` says, which may come
-        # from a checkpoint of another optimizer.
+        # Updates that were made. Below 0: as many as `iterations` says, which
+        # may come from a checkpoint of another optimizer.
         self._updates = self._add_state("updates", (), "int64", -1)
         if self.gradient_accumulation_steps:
             self._micro_batches = self._add_state("micro_batches", (), "int64")
             self._sums = [self._add_sum(v) for v in variables]
         self._built = True
-        for slot, key, position in self._waiting_slots:
-            variable = self._slot_of(slot, key)
-            if variable is not None:
-                position.restore(variable)
-        self._waiting_slots.clear()
+        self._restore_waiting_slots()
 
-    def _add_variable(self, value, dtype, name, **kwargs):
+    def _add_variable(
+        self, value: tf.Tensor, dtype: Any, name: str, **kwargs: Any
+    ) -> tf.Variable:
         variable = tf.Variable(
             value, dtype=dtype, name=name, trainable=False, **kwargs
         )
         self._variables.append(variable)
         return variable
 
-    def _add_state(self, name, shape, dtype, initializer=0):
+    def _add_state(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        initializer: Any = 0,
+    ) -> tf.Variable:
         value = {"zeros": 0, "ones": 1}.get(initializer, initializer)
         return self._add_variable(
             tf.fill(shape, tf.cast(value, dtype)),
@@ -134,14 +159,14 @@ class _Keras2Optimizer(Replicated, _Keras2Arguments):
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
 
-    def _add_slot(self, variable, name):
+    def _add_slot(self, variable: tf.Variable, name: str) -> tf.Variable:
         dtype = tf.as_dtype(self._slot_dtype(_dtype(variable).name))
         if dtype == _dtype(variable):
             return self.add_variable_from_reference(variable, name)
         return self._add_like(variable, name, dtype)
 
-    def _add_sum(self, variable):
-        """Each replica's own sum of gradients; saved is the sum of all."""
+    def _add_sum(self, variable: tf.Variable) -> tf.Variable:
+        """Each replica's own sum of gradients; the sum of all is saved."""
         return self._add_like(
             variable,
             "gradient_accumulator",
@@ -150,7 +175,9 @@ class _Keras2Optimizer(Replicated, _Keras2Arguments):
             aggregation=tf.VariableAggregation.SUM,
         )
 
-    def _add_like(self, variable, name, dtype, **kwargs):
+    def _add_like(
+        self, variable: tf.Variable, name: str, dtype: tf.DType, **kwargs: Any
+    ) -> tf.Variable:
         strategy = tf.distribute.get_strategy()
         with strategy.extended.colocate_vars_with(variable):
             return self._add_variable(
@@ -160,7 +187,7 @@ class _Keras2Optimizer(Replicated, _Keras2Arguments):
                 **kwargs,
             )
 
-    def _index(self, variable):
+    def _index(self, variable: tf.Variable) -> int:
         key = self._var_key(variable)
         if key not in self._index_dict:
             raise ValueError(
@@ -170,41 +197,43 @@ class _Keras2Optimizer(Replicated, _Keras2Arguments):
             )
         return self._index_dict[key]
 
-    def _updates_due(self):
+    def _updates_due(self) -> tf.Tensor:
         return self._updates_made() + tf.cast(self._skipped_steps, tf.int64)
 
-    def _updates_made(self):
+    def _updates_made(self) -> tf.Tensor:
         updates = tf.convert_to_tensor(self._updates)
         iterations = tf.convert_to_tensor(self.iterations)
         k = self.gradient_accumulation_steps or 1
         return tf.where(updates < 0, iterations // k, updates)
 
-    def _averaged_variables(self):
-        return self._averaged
+    def _averaged_variables(self) -> Sequence[tf.Variable]:
+        variables: Sequence[tf.Variable] = self._averaged
+        return variables
 
     def apply_gradients(
         self,
-        grads_and_vars,
-        name=None,
-        skip_gradients_aggregation=False,
-        **kwargs,
-    ):
+        grads_and_vars: Iterable[tuple[Any, tf.Variable]],
+        name: str | None = None,
+        skip_gradients_aggregation: bool = False,
+        **kwargs: Any,
+    ) -> tf.Tensor:
         """Accumulates, or clips and applies; replaces the base class' own.
 
         Args:
           grads_and_vars: `(gradient, variable)` pairs; a gradient may be None
             or `tf.IndexedSlices`.
           name: name scope.
-          skip_gradients_aggregation: the gradients are summed over replicas
-            already.
-          **kwargs: `experimental_aggregate_gradients`, the old name of the
-            opposite.
+          skip_gradients_aggregation: True if the gradients are summed over
+            replicas already.
+          **kwargs: `experimental_aggregate_gradients`, an older argument that
+            means the opposite.
 
         Returns:
           `iterations`, the count of calls.
 
         Raises:
-          ValueError: no variable has a gradient, or one is not known.
+          ValueError: no variable has a gradient, or the optimizer was not
+            built with one of them.
           NotImplementedError: under DTensor.
         """
         if self._mesh or self._run_with_dtensor:
@@ -238,20 +267,25 @@ class _Keras2Optimizer(Replicated, _Keras2Arguments):
                     variable.assign(variable.constraint(variable))
             return self._count_call()
 
-    def _count_call(self):
+    def _count_call(self) -> tf.Tensor:
         return tf.__internal__.distribute.interim.maybe_merge_call(
             lambda distribution: self.iterations.assign_add(1),
             self._distribution_strategy,
         )
 
-    def _accumulate_or_apply(self, grads, variables, aggregate):
+    def _accumulate_or_apply(
+        self,
+        grads: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+        aggregate: bool,
+    ) -> None:
         k = self.gradient_accumulation_steps
         if not k:
             self._apply_once(grads, variables, aggregate)
             return
         sums = [self._sums[self._index(v)] for v in variables]
 
-        def update(*grads):
+        def update(*grads: tf.Tensor) -> None:
             means = [
                 (tf.convert_to_tensor(total) + g) / k
                 for total, g in zip(sums, grads)
@@ -264,49 +298,30 @@ class _Keras2Optimizer(Replicated, _Keras2Arguments):
         )
         self._micro_batches.assign_add(1)
 
-    def _apply_once(self, grads, variables, aggregate):
-        """One update by gradients that are averaged over micro-batches."""
+    def _apply_once(
+        self,
+        grads: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+        aggregate: bool,
+    ) -> None:
+        """One update, of gradients that are averaged over micro-batches."""
         before = self._updates_made()
         proceed = self._apply_sum_over_replicas(grads, variables, aggregate)
         self._updates.assign(before + tf.cast(proceed, tf.int64))
 
-    def load_own_variables(self, store):
-        """Loads the state from a `.keras` file."""
-        # A sum of which each replica has a part takes no HDF5 data set.
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Loads the state from a `.keras` file.
+
+        Args:
+          store: {name: HDF5 data set or array}.
+        """
+        # A sum of which each replica has a part cannot be set to a data set.
         super().load_own_variables(
             {name: np.asarray(value) for name, value in store.items()}
         )
 
-    # Checkpoints of tfa.optimizers.LAMB, a Keras optimizer of the older kind:
-    # moments are slots of the variables, the count is called `iter`.
 
-    def _slot_of(self, name, key):
-        i = self._index_dict.get(key)
-        if i is None or name not in self._SLOTS:
-            return None
-        return self._slots[self._SLOTS.index(name)][i]
-
-    def _create_or_restore_slot_variable(
-        self, slot_variable_position, slot_name, variable, **kwargs
-    ):
-        key = self._var_key(variable)
-        if self.built:
-            slot = self._slot_of(slot_name, key)
-            if slot is not None:
-                slot_variable_position.restore(slot)
-            return
-        self._waiting_slots.append((slot_name, key, slot_variable_position))
-
-    def _lookup_dependency(self, name, *args, **kwargs):
-        found = super()._lookup_dependency(name, *args, **kwargs)
-        if found is None and name in _ADDONS_NAMES:
-            found = getattr(self, _ADDONS_NAMES[name], None)
-            if not isinstance(found, tf.Variable):
-                return None
-        return found
-
-
-def _dtype(variable) -> tf.DType:
+def _dtype(variable: Variable) -> tf.DType:
     """The dtype that is stored, under a mixed-precision policy too."""
     return getattr(variable, "true_dtype", variable.dtype)
 
@@ -321,17 +336,15 @@ class LARS(optimizers.LARS, _Keras2Optimizer):
     __doc__ = optimizers.LARS.__doc__
 
 
-class _ScheduleSide(_Schedule):
+@_register
+class WarmupPolynomial(schedules.WarmupPolynomial, _Schedule):
+    __doc__ = schedules.WarmupPolynomial.__doc__
+    _ops = fused.ops
+
+
+@_register
+class Rewarmup(schedules.Rewarmup, _Schedule):
+    __doc__ = schedules.Rewarmup.__doc__
     _ops = fused.ops
     _serialize = staticmethod(keras.optimizers.schedules.serialize)
     _deserialize = staticmethod(keras.optimizers.schedules.deserialize)
-
-
-@_register
-class WarmupPolynomial(schedule_classes.WarmupPolynomial, _ScheduleSide):
-    __doc__ = schedule_classes.WarmupPolynomial.__doc__
-
-
-@_register
-class Rewarmup(schedule_classes.Rewarmup, _ScheduleSide):
-    __doc__ = schedule_classes.Rewarmup.__doc__

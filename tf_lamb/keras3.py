@@ -1,37 +1,47 @@
 """LAMB and LARS for Keras 3, on its TensorFlow, JAX and torch backends.
 
-`optimizers.py` has their arguments; here is what Keras 3 asks of an optimizer.
+`optimizers.py` has their arguments; this module has the methods that Keras 3
+expects of an optimizer.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import keras
 from keras import ops
 
-from tf_lamb import optimizers, rules, schedule_classes
-from tf_lamb.layer_adaptive import LayerAdaptive
+from tf_lamb import arithmetic, optimizers, schedules
+from tf_lamb.arithmetic import Array
+from tf_lamb.layer_adaptive import Variable
 
 BACKEND = keras.config.backend()
-if BACKEND == "tensorflow":
+if TYPE_CHECKING or BACKEND == "tensorflow":
     from tf_lamb import fused, loss_scaling
-    from tf_lamb.replicated import Replicated, accumulate_or_update
-
-    _Road = Replicated
+    from tf_lamb.replicated import Replicated as _Update
+    from tf_lamb.replicated import accumulate_or_update
 else:
-    _Road = LayerAdaptive
+    from tf_lamb.layer_adaptive import LayerAdaptive as _Update
 
 __all__ = ["LAMB", "LARS", "Rewarmup", "WarmupPolynomial"]
 
 _register = keras.saving.register_keras_serializable(package="tf_lamb")
 
 
-def _cond(predicate, true_fn, false_fn, variables):
+def _cond(
+    predicate: Array,
+    true_fn: Callable[[], None],
+    false_fn: Callable[[], None],
+    variables: Sequence[Variable],
+) -> None:
     """Runs one of two functions that assign to `variables`."""
     if BACKEND != "jax":
         ops.cond(predicate, true_fn, false_fn)
         return
 
-    # JAX traces both branches: what they assign has to be their output.
-    def branch(fn):
-        def run():
+    # JAX traces both branches: the values they assign have to be their output.
+    def branch(fn: Callable[[], None]) -> Callable[[], list[Array]]:
+        def run() -> list[Array]:
             state = [(v, v.value) for v in variables]
             with keras.StatelessScope(state_mapping=state) as scope:
                 fn()
@@ -44,31 +54,44 @@ def _cond(predicate, true_fn, false_fn, variables):
         variable.assign(value)
 
 
-class _Keras3Optimizer(_Road, keras.optimizers.Optimizer):
-    """Keras 3's side of `LayerAdaptive`."""
+class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
+    """The methods of `LayerAdaptive` that are Keras 3's own."""
 
     _ops = ops
 
-    def build(self, variables):
-        """Resolves the exclusions and makes the slots."""
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Resolves the exclusions and makes the slots.
+
+        Args:
+          variables: all that the optimizer will update.
+
+        Raises:
+          ValueError: a regex matches none of them.
+        """
         super().build(variables)
         if (
             BACKEND == "tensorflow"
             and self._distribution_strategy.num_replicas_in_sync > 1
         ):
-            # A loss scaler builds what it wraps before its first check.
+            # A loss scaler builds its inner optimizer before its first check.
             loss_scaling.share_overflows(of=_Keras3Optimizer)
 
-    def _add_state(self, name, shape, dtype, initializer="zeros"):
+    def _add_state(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        initializer: Any = "zeros",
+    ) -> Variable:
         return self.add_variable(
             shape, initializer, dtype, "only_first_replica", name=name
         )
 
-    def _add_slot(self, variable, name):
+    def _add_slot(self, variable: Variable, name: str) -> Variable:
         if self._overwrite_variable_with_gradient(variable):
             return None
-        dtype = self._slot_dtype(rules.dtype_name(variable))
-        if dtype == rules.dtype_name(variable):
+        dtype = self._slot_dtype(arithmetic.dtype_name(variable))
+        if dtype == arithmetic.dtype_name(variable):
             return self.add_variable_from_reference(variable, name)
         path = getattr(variable, "path", variable.name)
         return self.add_variable(
@@ -80,13 +103,29 @@ class _Keras3Optimizer(_Road, keras.optimizers.Optimizer):
         )
 
     def add_variable_from_reference(
-        self, reference_variable, name=None, initializer="zeros"
-    ):
+        self,
+        reference_variable: Variable,
+        name: str | None = None,
+        initializer: Any = "zeros",
+    ) -> Variable:
+        """Makes a variable like another one.
+
+        On TensorFlow an accumulator of gradients is a variable of which each
+        replica has its own value; the stock optimizer has one for all.
+
+        Args:
+          reference_variable: the variable whose shape and dtype it has.
+          name: name of the slot.
+          initializer: of Keras.
+
+        Returns:
+          A `keras.Variable`.
+        """
         if BACKEND != "tensorflow" or name != "gradient_accumulator":
             return super().add_variable_from_reference(
                 reference_variable, name, initializer
             )
-        # Each replica has its own sum; what is saved is the sum of them all.
+        # Each replica has its own sum; the sum of them all is saved.
         total = keras.Variable(
             initializer,
             shape=reference_variable.shape,
@@ -99,33 +138,42 @@ class _Keras3Optimizer(_Road, keras.optimizers.Optimizer):
         self._track_variable(total)
         return total
 
-    def _native(self, variable):
+    def _native(self, variable: Variable) -> Variable:
         # Custom loops may pass TensorFlow's own variables.
         is_keras = isinstance(variable, keras.Variable)
         return variable.value if is_keras else variable
 
-    def _index(self, variable):
-        return self._get_variable_index(variable)
+    def _index(self, variable: Variable) -> int:
+        index: int = self._get_variable_index(variable)
+        return index
 
-    def _updates_due(self):
+    def _updates_due(self) -> Array:
         return self.iterations
 
-    def _updates_made(self):
+    def _updates_made(self) -> Array:
         return self.iterations - self._skipped_steps
 
-    def _averaged_variables(self):
-        return self._trainable_variables
+    def _averaged_variables(self) -> Sequence[Variable]:
+        variables: Sequence[Variable] = self._trainable_variables
+        return variables
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Sets the weights to their averages at the end of training (EMA).
+
+        Args:
+          var_list: variables of the model.
+        """
         super().finalize_variable_values(var_list)
         if BACKEND == "jax" and self.use_ema:
-            # Weights and averages are one buffer now, which the next `fit`
+            # Weights and averages now share a buffer, which the next `fit`
             # could not donate twice (Keras 3.15's own optimizers fail there).
             for mean in self._model_variables_moving_average:
                 if mean is not None:
                     mean.assign(ops.copy(mean))
 
-    def _backend_apply_gradients(self, grads, trainable_variables):
+    def _backend_apply_gradients(
+        self, grads: Sequence[Array], trainable_variables: Sequence[Variable]
+    ) -> None:
         """Accumulates, or clips and applies; replaces the base class' own.
 
         The stock version clips before the all-reduce, decays outside the trust
@@ -140,7 +188,7 @@ class _Keras3Optimizer(_Road, keras.optimizers.Optimizer):
         indices = [self._get_variable_index(v) for v in trainable_variables]
         sums = [self._accumulated_gradients[i] for i in indices]
 
-        def update(*grads):
+        def update(*grads: Array) -> None:
             means = [(total + g) / k for total, g in zip(sums, grads)]
             self._apply_once(means, trainable_variables)
 
@@ -155,11 +203,11 @@ class _Keras3Optimizer(_Road, keras.optimizers.Optimizer):
             )
             return
 
-        def accumulate():
+        def accumulate() -> None:
             for total, g in zip(sums, grads):
                 total.assign(total + g)
 
-        def update_and_reset():
+        def update_and_reset() -> None:
             update(*grads)
             for total in sums:
                 total.assign(ops.zeros(total.shape, total.dtype))
@@ -167,8 +215,10 @@ class _Keras3Optimizer(_Road, keras.optimizers.Optimizer):
         state = [*trainable_variables, *self.variables]
         _cond(is_update_step, update_and_reset, accumulate, state)
 
-    def _apply_once(self, grads, variables):
-        """One update by gradients that are averaged over micro-batches."""
+    def _apply_once(
+        self, grads: Sequence[Array], variables: Sequence[Variable]
+    ) -> None:
+        """One update, of gradients that are averaged over micro-batches."""
         if BACKEND == "tensorflow":
             self._apply_sum_over_replicas(grads, variables)
         else:
@@ -185,17 +235,18 @@ class LARS(optimizers.LARS, _Keras3Optimizer):
     __doc__ = optimizers.LARS.__doc__
 
 
-class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
+_Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
+
+
+@_register
+class WarmupPolynomial(schedules.WarmupPolynomial, _Schedule):
+    __doc__ = schedules.WarmupPolynomial.__doc__
+    _ops = ops
+
+
+@_register
+class Rewarmup(schedules.Rewarmup, _Schedule):
+    __doc__ = schedules.Rewarmup.__doc__
     _ops = ops
     _serialize = staticmethod(keras.saving.serialize_keras_object)
     _deserialize = staticmethod(keras.saving.deserialize_keras_object)
-
-
-@_register
-class WarmupPolynomial(schedule_classes.WarmupPolynomial, _Schedule):
-    __doc__ = schedule_classes.WarmupPolynomial.__doc__
-
-
-@_register
-class Rewarmup(schedule_classes.Rewarmup, _Schedule):
-    __doc__ = schedule_classes.Rewarmup.__doc__

@@ -1,40 +1,65 @@
-"""What LAMB and LARS share in every Keras: the road from gradients to the rule.
+"""One update of LAMB or LARS in any Keras: everything but the rule itself.
 
-Which gradients, how they are clipped and skipped, what is read and kept, what a
-config holds. Here is no framework: array functions are `_ops`, and what Keras 3
-(`keras3.py`), tf_keras (`keras2.py`) and TensorFlow's strategies
-(`replicated.py`) do differently is a method of theirs.
+It clips the gradients, decides whether the step is skipped, applies the rule to
+each variable, keeps the trust ratios and averages the weights. No framework is
+imported: array functions are `_ops`. What differs in Keras 3 (`keras3.py`), in
+tf_keras (`keras2.py`) and under TensorFlow's strategies (`replicated.py`) is a
+method that they override.
 """
 
-from typing import Any, Dict, Optional, Sequence, Tuple
+from __future__ import annotations
 
-from tf_lamb import check, exclusion, rules
+from typing import Any, Callable, ClassVar, Hashable, Sequence
+
+from tf_lamb import arithmetic, check, exclusion, rules
+from tf_lamb.arithmetic import Array
+
+# A variable of any Keras, or TensorFlow's own.
+Variable = Any
 
 
 class LayerAdaptive:
-    """What LAMB and LARS share: everything but the rule. Mixed into a Keras.
+    """LAMB and LARS but for their rule; mixed into a Keras optimizer.
 
-    The Keras' side provides `built`, `learning_rate`, `iterations`, `_var_key`
-    and the methods that raise NotImplementedError here.
+    That optimizer provides the attributes that are declared here without a
+    value, and the methods that raise NotImplementedError here.
     """
 
+    # Of Keras' own optimizer.
+    built: Any
+    learning_rate: Any
+    clipnorm: float | None
+    global_clipnorm: float | None
+    clipvalue: float | None
+    use_ema: bool
+    ema_momentum: float
+    ema_overwrite_frequency: int | None
+    _model_variables_moving_average: Sequence[Variable]
+    _var_key: Callable[[Variable], Hashable]
+
+    # Made by `build`: one row for each of `_SLOTS`.
+    _slots: Sequence[Sequence[Variable]]
+
+    # Of LAMB and LARS: the new arrays and the trust ratio, of the old arrays.
+    _rule: Callable[..., rules.Step]
+
     _ops: Any = None
-    _SLOTS: Tuple[str, ...] = ()
+    _SLOTS: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
-        learning_rate,
+        learning_rate: float | Callable[..., Any],
         *,
-        weight_decay,
-        exclude_from_weight_decay,
-        exclude_from_layer_adaptation,
-        norm,
-        phi_bounds,
-        skip_nonfinite,
-        moment_dtype,
-        jit_compile,
-        **kwargs,
-    ):
+        weight_decay: float | None,
+        exclude_from_weight_decay: Sequence[str] | None,
+        exclude_from_layer_adaptation: Sequence[str] | None,
+        norm: str,
+        phi_bounds: Sequence[float] | None,
+        skip_nonfinite: bool,
+        moment_dtype: str | None,
+        jit_compile: bool,
+        **kwargs: Any,
+    ) -> None:
         if isinstance(learning_rate, (int, float)):
             learning_rate = check.non_negative("learning_rate", learning_rate)
         for name in ("clipnorm", "clipvalue", "global_clipnorm"):
@@ -42,11 +67,13 @@ class LayerAdaptive:
                 kwargs[name] = check.positive(name, kwargs[name])
         if kwargs.get("gradient_accumulation_steps") == 1:
             kwargs["gradient_accumulation_steps"] = None
-        super().__init__(learning_rate, weight_decay=None, **kwargs)
+        # Of the Keras optimizer: its own decay is outside the trust ratio.
+        base: Any = super()
+        base.__init__(learning_rate, weight_decay=None, **kwargs)
         self.weight_decay = check.non_negative(
             "weight_decay", 0.0 if weight_decay is None else weight_decay
         )
-        self.norm = check.one_of("norm", norm, rules.NORMS)
+        self.norm = check.one_of("norm", norm, arithmetic.NORMS)
         self.phi_bounds = check.bounds("phi_bounds", phi_bounds)
         self.skip_nonfinite = bool(skip_nonfinite)
         self.moment_dtype = check.one_of(
@@ -60,14 +87,22 @@ class LayerAdaptive:
         self._no_adapt = exclusion.check_patterns(
             "exclude_from_layer_adaptation", exclude_from_layer_adaptation
         )
-        self._no_decay_keys = frozenset()
+        self._no_decay_keys: frozenset[Hashable] = frozenset()
 
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+    def exclude_from_weight_decay(
+        self,
+        var_list: Sequence[Variable] | None = None,
+        var_names: Sequence[str] | None = None,
+    ) -> None:
         """Excludes more variables from weight decay, before `build`.
 
         Args:
           var_list: variables to exclude.
           var_names: regexes, added to those of the constructor.
+
+        Raises:
+          ValueError: the optimizer is built already, or a regex does not
+            compile.
         """
         if self.built:
             raise ValueError(
@@ -76,18 +111,27 @@ class LayerAdaptive:
             )
         self._no_decay_keys |= {self._var_key(v) for v in var_list or ()}
         if var_names:
-            self._no_decay = (self._no_decay or ()) + exclusion.check_patterns(
+            more = exclusion.check_patterns(
                 "exclude_from_weight_decay", var_names
             )
+            self._no_decay = (self._no_decay or ()) + (more or ())
 
-    def build(self, variables):
-        """Resolves the exclusions and makes the slots."""
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Resolves the exclusions and makes the slots.
+
+        Args:
+          variables: all that the optimizer will update.
+
+        Raises:
+          ValueError: a regex matches none of them.
+        """
         if self.built:
             return
         variables = list(variables)
         paths = [getattr(v, "path", v.name) for v in variables]
         treatments = exclusion.resolve(paths, self._no_decay, self._no_adapt)
-        super().build(variables)
+        base: Any = super()
+        base.build(variables)
         self._paths = tuple(map(exclusion.normalize_path, paths))
         self._shapes = tuple(tuple(v.shape) for v in variables)
         self._treatments = tuple(
@@ -104,11 +148,17 @@ class LayerAdaptive:
             [self._add_slot(v, name) for v in variables] for name in self._SLOTS
         ]
 
-    def _add_state(self, name, shape, dtype, initializer="zeros"):
+    def _add_state(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        initializer: Any = "zeros",
+    ) -> Variable:
         """A variable that is the same on every replica."""
         raise NotImplementedError
 
-    def _add_slot(self, variable, name):
+    def _add_slot(self, variable: Variable, name: str) -> Variable:
         """A moment, zeros of the variable's shape, `_slot_dtype`."""
         raise NotImplementedError
 
@@ -119,7 +169,7 @@ class LayerAdaptive:
         return self.moment_dtype or "float32"
 
     @property
-    def trust_ratios(self) -> Dict[str, float]:
+    def trust_ratios(self) -> dict[str, float]:
         """{variable path: trust ratio of its last update}; 1 if not adapted."""
         if not self.built:
             return {}
@@ -134,12 +184,16 @@ class LayerAdaptive:
         return int(self._ops.convert_to_numpy(self._skipped_steps))
 
     @property
-    def treatments(self) -> Dict[str, exclusion.Treatment]:
+    def treatments(self) -> dict[str, exclusion.Treatment]:
         """{variable path: Treatment(decay, adapt)}, once built."""
         return dict(zip(self._paths, self._treatments)) if self.built else {}
 
     def describe(self) -> str:
-        """A table of all variables: path, shape, weight decay, adaptation."""
+        """A table of all variables: path, shape, weight decay, adaptation.
+
+        Raises:
+          ValueError: the optimizer is not built.
+        """
         if not self.built:
             raise ValueError(
                 "describe: the optimizer knows no variables yet; call "
@@ -147,8 +201,13 @@ class LayerAdaptive:
             )
         return exclusion.describe(self._paths, self._shapes, self._treatments)
 
-    def _apply_update(self, grads, variables):
-        """One update by gradients that are summed over everything."""
+    def _apply_update(
+        self, grads: Sequence[Array], variables: Sequence[Variable]
+    ) -> Array:
+        """One update, of dense gradients that are summed over replicas.
+
+        Returns a bool scalar: False if the step was skipped.
+        """
         ops = self._ops
         grads, scales, proceed = self._clip(grads)
         # t counts updates that were made; in float32, exact up to 2^24.
@@ -165,15 +224,20 @@ class LayerAdaptive:
             self._update_averages(proceed, step)
         return proceed
 
-    def _updates_made(self):
+    def _updates_made(self) -> Array:
         """Updates before this one, without those that were skipped."""
         raise NotImplementedError
 
-    def _index(self, variable) -> int:
+    def _index(self, variable: Variable) -> int:
         """Position among the variables that the optimizer was built with."""
         raise NotImplementedError
 
-    def _ratio_vector(self, old, variables, ratios):
+    def _ratio_vector(
+        self,
+        old: Array,
+        variables: Sequence[Variable],
+        ratios: Sequence[Array],
+    ) -> Array:
         """The ratios in the order of all variables, old ones in the gaps."""
         ops = self._ops
         ratios = [ops.cast(ratio, "float32") for ratio in ratios]
@@ -185,8 +249,23 @@ class LayerAdaptive:
             [updated.get(i, old[i]) for i in range(len(self._paths))]
         )
 
-    def _clip(self, grads):
-        """Gradients, a factor for each, and whether to update at all."""
+    def _clip(
+        self, grads: Sequence[Array]
+    ) -> tuple[Sequence[Array], Sequence[Array], Array]:
+        r"""How gradients are clipped, and whether the step is made.
+
+        The factor of gradient `i` is
+
+        $$s_i = \frac{c}{\max(\|g_i\|, c)}\ \text{(clipnorm)}\quad
+          \text{or}\quad s = \frac{c}{\max(\sqrt{\sum_j \|g_j\|^2}, c)}\
+          \text{(global\_clipnorm)}$$
+
+        and 1 for `clipvalue`, which changes the gradients themselves.
+
+        Returns:
+          The gradients; their factors, float32 scalars; a bool scalar, False if
+          the step has to be skipped because the sum of squares is not finite.
+        """
         ops = self._ops
         one = ops.ones((), "float32")
         proceed = ops.convert_to_tensor(True)
@@ -208,20 +287,32 @@ class LayerAdaptive:
             grads = [ops.clip(g, -limit, limit) for g in grads]
         return grads, scales, proceed
 
-    def _squared_norms(self, grads):
+    def _squared_norms(self, grads: Sequence[Array]) -> Array:
         """Sums of squares, float32 `[len(grads)]`."""
         ops = self._ops
-        sums = [ops.sum(ops.square(rules.widen(ops, g))) for g in grads]
+        sums = [ops.sum(ops.square(arithmetic.widen(ops, g))) for g in grads]
         return ops.stack([ops.cast(x, "float32") for x in sums])
 
-    def _update_all(self, grads, variables, scales, proceed, step, rate):
-        """Applies the rule to each variable; returns the trust ratios."""
+    def _update_all(
+        self,
+        grads: Sequence[Array],
+        variables: Sequence[Variable],
+        scales: Sequence[Array],
+        proceed: Array,
+        step: Array,
+        rate: Array,
+    ) -> Sequence[Array]:
+        """Applies the rule to each variable; returns the trust ratios.
+
+        All but `grads` and `variables` are scalars: `scales`, one a gradient,
+        multiply it; `step` is `t`; `proceed` is False for a skipped step.
+        """
         ratios = []
         for variable, grad, scale in zip(variables, grads, scales):
             i = self._index(variable)
             ratio = self._update_one(
                 variable,
-                rules.widen(self._ops, grad) * scale,
+                arithmetic.widen(self._ops, grad) * scale,
                 [slot[i] for slot in self._slots],
                 self._treatments[i],
                 proceed,
@@ -232,20 +323,34 @@ class LayerAdaptive:
         return ratios
 
     def _update_one(
-        self, variable, grad, slots, treatment, proceed, step, rate
-    ):
-        """The rule on one variable; returns the ratio."""
+        self,
+        variable: Variable,
+        grad: Array,
+        slots: Sequence[Variable],
+        treatment: exclusion.Treatment,
+        proceed: Array,
+        step: Array,
+        rate: Array,
+    ) -> Array:
+        """Applies the rule to one variable; returns its trust ratio."""
         ops = self._ops
         old = [variable.value, *(slot.value for slot in slots)]
-        if rules.dtype_name(variable) == "float64":
+        if arithmetic.dtype_name(variable) == "float64":
             step, rate = ops.cast(step, "float64"), ops.cast(rate, "float64")
         new = self._rule(*old, grad, treatment, proceed, step, rate)
         for target, value in zip((variable, *slots), new):
             target.assign(value)
         return new.trust_ratio
 
-    def _update_averages(self, proceed, step):
-        """EMA of the weights, after an update; then the periodic overwrite."""
+    def _update_averages(self, proceed: Array, step: Array) -> None:
+        r"""Averages the weights (EMA) after an update.
+
+        $$a_1 = x_1,\qquad a_t = d\, a_{t-1} + (1 - d)\, x_t$$
+
+        with `d` the `ema_momentum` and `t` the `step`. Every
+        `ema_overwrite_frequency` updates the weights are set to their average.
+        A skipped step (`proceed` is False) changes neither.
+        """
         ops = self._ops
         first = ops.equal(step, 1.0)
         momentum = ops.where(first, 0.0, self.ema_momentum)
@@ -254,7 +359,13 @@ class LayerAdaptive:
             due = (self._updates_due() + 1) % self.ema_overwrite_frequency == 0
             overwrite = ops.logical_and(due, proceed)
 
-        def average(variable, mean, momentum, proceed, overwrite):
+        def average(
+            variable: Variable,
+            mean: Variable,
+            momentum: Array,
+            proceed: Array,
+            overwrite: Array,
+        ) -> Array:
             momentum = ops.cast(momentum, variable.dtype)
             value = ops.convert_to_tensor(variable)
             old = ops.convert_to_tensor(mean)
@@ -277,21 +388,28 @@ class LayerAdaptive:
             average, pairs, [[momentum] * n, [proceed] * n, [overwrite] * n]
         )
 
-    def _updates_due(self):
+    def _updates_due(self) -> Array:
         """Updates before this one, skipped ones among them."""
         raise NotImplementedError
 
-    def _averaged_variables(self) -> Sequence:
+    def _averaged_variables(self) -> Sequence[Variable]:
         """All variables, in the order of the slots."""
         raise NotImplementedError
 
-    def _each(self, update, rows, replica_columns):
-        """`update(*row, *scalars)` for each row of variables."""
+    def _each(
+        self,
+        update: Callable[..., Any],
+        rows: Sequence[Sequence[Variable]],
+        replica_columns: Sequence[Sequence[Array]],
+    ) -> None:
+        """Calls `update(*row, *scalars)` for each row of variables."""
         for row, *scalars in zip(rows, *replica_columns):
             update(*row, *scalars)
 
-    def get_config(self):
-        config = super().get_config()
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, as `from_config` takes them."""
+        base: Any = super()
+        config: dict[str, Any] = base.get_config()
         config.update(
             weight_decay=self.weight_decay,
             exclude_from_weight_decay=_as_list(self._no_decay),
@@ -305,5 +423,5 @@ class LayerAdaptive:
         return config
 
 
-def _as_list(patterns: Optional[Sequence[str]]):
+def _as_list(patterns: Sequence[str] | None) -> list[str] | None:
     return None if patterns is None else list(patterns)

@@ -1,20 +1,24 @@
 """LAMB and LARS: their arguments, and the call of their rule.
 
-`rules.py` has the equations, `layer_adaptive.py` the road from gradients to
-them. `keras3.py` and `keras2.py` make optimizers of these classes, each for its
-Keras: same arguments, same numbers.
+`rules.py` has the equations; `layer_adaptive.py` has the steps between Keras'
+gradients and these equations. `keras3.py` and `keras2.py` derive the optimizers
+of each Keras from these classes: same arguments, same numbers.
 """
 
+from __future__ import annotations
+
 import warnings
-from typing import Optional, Sequence, Tuple
+from typing import Any, Callable, ClassVar, Sequence
 
 from tf_lamb import check, rules
+from tf_lamb.arithmetic import Array
+from tf_lamb.exclusion import Treatment
 from tf_lamb.layer_adaptive import LayerAdaptive
 
 _BASE_ARGUMENTS = """
       exclude_from_weight_decay: regexes of variables without weight decay,
-        searched in the full path (`dense/bias`); each has to match. None and
-        `[]`: all variables decay.
+        searched in the full path (`dense/bias`); each has to match a variable.
+        None and `[]`: all variables decay.
       exclude_from_layer_adaptation: regexes of variables whose trust ratio is
         1. None: the same as `exclude_from_weight_decay`; `[]`: all are adapted.
       name: name of the optimizer and of its variables' scope.
@@ -23,12 +27,12 @@ _BASE_ARGUMENTS = """
         gamma_u)`; None for `phi(z) = z`.
       skip_nonfinite: a step whose gradients' sum of squares is not finite in
         float32 (a NaN, an infinity, a norm above 1.8e19) changes no weight, no
-        moment and no average, and is counted in `skipped_steps`; the count `t`
-        of the bias correction passes it over. The schedule does not.
+        moment and no average, and is counted in `skipped_steps`. The count `t`
+        of the bias correction does not include it; the schedule's step does.
       moment_dtype: how moments are stored: None or "float32", or "bfloat16",
         which halves their memory and traffic (arithmetic stays float32; the
-        second moment is rounded by chance, else it could not decay). Moments
-        of float64 variables are float64.
+        second moment is rounded by chance, because it could not decay if it
+        were rounded to nearest). Moments of float64 variables are float64.
       jit_compile: on TensorFlow, compile the update by XLA, one kernel for each
         distinct shape. False runs the same operations uncompiled.
       **kwargs: the arguments of `keras.optimizers.Optimizer`: `clipnorm`,
@@ -49,8 +53,8 @@ class LAMB(LayerAdaptive):
     $$x_{t+1} = x_t - \eta_t \frac{\phi(\|x_t\|)}{\|u_t\|} u_t,\qquad
       u_t = \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon} + \lambda x_t$$
 
-    `tf_lamb.rules.lamb` has the whole of it. The arguments up to `name` are
-    those of `tfa.optimizers.LAMB`, in its order and with its defaults.
+    `tf_lamb.rules.lamb` has all equations. The arguments up to `name` are those
+    of `tfa.optimizers.LAMB`, in its order and with its defaults.
 
     Args:
       learning_rate: float >= 0, schedule or callable. A LAMB rate is a relative
@@ -59,39 +63,56 @@ class LAMB(LayerAdaptive):
       beta_2: decay of the second moment, in [0, 1).
       epsilon: > 0, added to the root of the second moment.
       weight_decay: `lambda` >= 0, inside the trust ratio. The paper's runs use
-        .01; the default 0 is that of tfa and optax.
+        0.01; the default 0 is that of tfa and optax.
       bias_correction: False drops the bias correction, as ALBERT's code does.
       nesterov: None, "nadam" or "nadam_both": look-ahead of the first moment,
         or of both (`tf_lamb.rules.lamb`).
     {base_arguments}
+
+    Example:
+      >>> import keras, numpy as np, tf_lamb
+      >>> model = keras.Sequential(
+      ...     [keras.Input((3,)), keras.layers.Dense(2, name="head")],
+      ...     name="net",
+      ... )
+      >>> optimizer = tf_lamb.LAMB(
+      ...     0.01, weight_decay=0.01, exclude_from_weight_decay=["bias"]
+      ... )
+      >>> model.compile(optimizer, "mse")
+      >>> history = model.fit(np.ones((8, 3)), np.ones((8, 2)), verbose=0)
+      >>> print(optimizer.describe())
+      variable         shape  decay  adapt
+      net/head/kernel  3x2    yes    yes
+      net/head/bias    2      no     no
+
     References:
       You et al. 2020, "Large Batch Optimization for Deep Learning: Training
       BERT in 76 minutes" (arXiv:1904.00962), Algorithm 2.
     """
 
-    _SLOTS = ("m", "v")
-    _RULE_NAME = "lamb"
+    _SLOTS: ClassVar[tuple[str, ...]] = ("m", "v")
+    _RULE_NAME: ClassVar[str] = "lamb"
 
     def __init__(
         self,
-        learning_rate=0.001,
+        learning_rate: float | Callable[..., Any] = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-6,
-        weight_decay: Optional[float] = 0.0,
-        exclude_from_weight_decay: Optional[Sequence[str]] = None,
-        exclude_from_layer_adaptation: Optional[Sequence[str]] = None,
+        weight_decay: float | None = 0.0,
+        exclude_from_weight_decay: Sequence[str] | None = None,
+        exclude_from_layer_adaptation: Sequence[str] | None = None,
         name: str = "LAMB",
         *,
         bias_correction: bool = True,
-        nesterov: Optional[str] = None,
+        nesterov: str | None = None,
         norm: str = "l2",
-        phi_bounds: Optional[Tuple[float, float]] = None,
+        phi_bounds: Sequence[float] | None = None,
         skip_nonfinite: bool = True,
-        moment_dtype: Optional[str] = None,
+        moment_dtype: str | None = None,
         jit_compile: bool = True,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         if "weight_decay_rate" in kwargs:
             warnings.warn(
                 "weight_decay_rate is an old name; use weight_decay.",
@@ -118,7 +139,17 @@ class LAMB(LayerAdaptive):
         self.bias_correction = bool(bias_correction)
         self.nesterov = check.one_of("nesterov", nesterov, rules.NESTEROV_FORMS)
 
-    def _rule(self, param, m, v, grad, treatment, proceed, step, rate):
+    def _rule(
+        self,
+        param: Array,
+        m: Array,
+        v: Array,
+        grad: Array,
+        treatment: Treatment,
+        proceed: Array,
+        step: Array,
+        rate: Array,
+    ) -> rules.Step:
         return rules.lamb(
             self._ops,
             param,
@@ -139,7 +170,7 @@ class LAMB(LayerAdaptive):
             proceed=proceed,
         )
 
-    def _options(self):
+    def _options(self) -> tuple[Any, ...]:
         """The arguments of `fused.LambOptions`."""
         return (
             self.beta_1,
@@ -151,7 +182,8 @@ class LAMB(LayerAdaptive):
             self.phi_bounds,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, as `from_config` takes them."""
         config = super().get_config()
         config.update(
             beta_1=self.beta_1,
@@ -170,7 +202,7 @@ class LARS(LayerAdaptive):
       \frac{c \|x_t\|}{\|g_t\| + \lambda \|x_t\| + \epsilon}
       (g_t + \lambda x_t)$$
 
-    is the form of the 2017 paper; `tf_lamb.rules.lars` has all five.
+    is the form of the 2017 paper; `tf_lamb.rules.lars` has all five in a table.
 
     Args:
       learning_rate: float >= 0, schedule or callable.
@@ -178,30 +210,46 @@ class LARS(LayerAdaptive):
       weight_decay: `lambda` >= 0; leave L2 out of the loss then.
       trust_coefficient: `c` > 0.
       epsilon: >= 0, added to the denominator.
-      form: "you2017" (the 2017 paper, TF contrib, MLPerf), "optax", "timm",
-        "model_garden" (`classic_momentum=False`) or "you2020" (Algorithm 1 of
-        the LAMB paper; no trust coefficient). "you2017" and "timm" differ only
-        where the rate changes, "model_garden" and "you2020" only by the trust
-        coefficient and on variables that are not adapted; a rate that suits
-        one of the others need not suit the next.
+      form: "you2017" (the 2017 paper, TF contrib, MLPerf), "optax" (also Model
+        Garden's default, `classic_momentum=True`), "timm", "model_garden"
+        (Model Garden with `classic_momentum=False`) or "you2020" (Algorithm 1
+        of the LAMB paper; no trust coefficient). "you2017" and "timm" differ
+        only where the learning rate changes; "model_garden" and "you2020"
+        differ only by the trust coefficient and on variables that are not
+        adapted. Between other pairs, a learning rate that suits one form need
+        not suit the other.
       nesterov: Nesterov momentum; not defined for "you2020".
     {base_arguments}
+
+    Example:
+      >>> import keras, numpy as np, tf_lamb
+      >>> weight = keras.Variable(np.ones(4), dtype="float32", name="weight")
+      >>> optimizer = tf_lamb.LARS(learning_rate=1.0, trust_coefficient=0.001)
+      >>> optimizer.apply([keras.ops.ones(4) / 2], [weight])
+
+      The norms are `|x| = 2` and `|g| = 1`, so the local rate is 0.001 * 2 / 1:
+
+      >>> {path: round(r, 6) for path, r in optimizer.trust_ratios.items()}
+      {'weight': 0.002}
+      >>> [round(float(x), 6) for x in keras.ops.convert_to_numpy(weight)]
+      [0.999, 0.999, 0.999, 0.999]
+
     References:
       You, Gitman, Ginsburg 2017, "Large Batch Training of Convolutional
       Networks" (arXiv:1708.03888), Algorithm 1; You et al. 2020
       (arXiv:1904.00962), Algorithm 1.
     """
 
-    _SLOTS = ("momentum",)
-    _RULE_NAME = "lars"
+    _SLOTS: ClassVar[tuple[str, ...]] = ("momentum",)
+    _RULE_NAME: ClassVar[str] = "lars"
 
     def __init__(
         self,
-        learning_rate=0.01,
+        learning_rate: float | Callable[..., Any] = 0.01,
         momentum: float = 0.9,
-        weight_decay: Optional[float] = 0.0,
-        exclude_from_weight_decay: Optional[Sequence[str]] = None,
-        exclude_from_layer_adaptation: Optional[Sequence[str]] = None,
+        weight_decay: float | None = 0.0,
+        exclude_from_weight_decay: Sequence[str] | None = None,
+        exclude_from_layer_adaptation: Sequence[str] | None = None,
         name: str = "LARS",
         *,
         trust_coefficient: float = 0.001,
@@ -209,12 +257,12 @@ class LARS(LayerAdaptive):
         form: str = "you2017",
         nesterov: bool = False,
         norm: str = "l2",
-        phi_bounds: Optional[Tuple[float, float]] = None,
+        phi_bounds: Sequence[float] | None = None,
         skip_nonfinite: bool = True,
-        moment_dtype: Optional[str] = None,
+        moment_dtype: str | None = None,
         jit_compile: bool = True,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
@@ -241,7 +289,16 @@ class LARS(LayerAdaptive):
                 "another form."
             )
 
-    def _rule(self, param, m, grad, treatment, proceed, step, rate):
+    def _rule(
+        self,
+        param: Array,
+        m: Array,
+        grad: Array,
+        treatment: Treatment,
+        proceed: Array,
+        step: Array,
+        rate: Array,
+    ) -> rules.Step:
         return rules.lars(
             self._ops,
             param,
@@ -260,7 +317,7 @@ class LARS(LayerAdaptive):
             proceed=proceed,
         )
 
-    def _options(self):
+    def _options(self) -> tuple[Any, ...]:
         """The arguments of `fused.LarsOptions`."""
         return (
             self.momentum,
@@ -272,7 +329,8 @@ class LARS(LayerAdaptive):
             self.phi_bounds,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, as `from_config` takes them."""
         config = super().get_config()
         config.update(
             momentum=self.momentum,

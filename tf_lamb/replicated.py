@@ -1,17 +1,20 @@
-"""TensorFlow's part of the road: replicas, their gradients and variables.
+"""The update under TensorFlow's distribution strategies.
 
-Under a distribution strategy a variable has a component on each device and a
-gradient a value in each replica. Gradients are summed over replicas before
-anything is computed of them; the compiled update (`fused.py`) is called with
-each device's own components.
+Under a strategy a variable has a component on each device, and a gradient has a
+value in each replica. Gradients are summed over replicas before anything is
+computed from them; the compiled update (`fused.py`) is called with each
+device's own components.
 """
 
-from typing import Callable, List, Sequence
+from __future__ import annotations
+
+from typing import Any, Callable, Hashable, Sequence
 
 import tensorflow as tf
 
 from tf_lamb import fused
-from tf_lamb.layer_adaptive import LayerAdaptive
+from tf_lamb.exclusion import Treatment
+from tf_lamb.layer_adaptive import LayerAdaptive, Variable
 
 _TPU_STRATEGIES = (
     tf.distribute.TPUStrategy,
@@ -22,37 +25,61 @@ _TPU_STRATEGIES = (
 class Replicated(LayerAdaptive):
     """LAMB and LARS on TensorFlow, under any strategy.
 
-    The Keras' side provides `_distribution_strategy` and `_native`.
+    The Keras optimizer into which this is mixed provides
+    `_distribution_strategy`; `optimizers.py` provides the rule's name and its
+    constants.
     """
 
-    def _native(self, variable) -> tf.Variable:
+    _distribution_strategy: tf.distribute.Strategy
+    _RULE_NAME: str
+    _options: Callable[[], tuple[Any, ...]]
+
+    def _native(self, variable: Variable) -> tf.Variable:
         """TensorFlow's own variable."""
         return variable
 
-    def _apply_sum_over_replicas(self, grads, variables, aggregate=True):
-        """All-reduces the gradients, then updates; returns `proceed`."""
+    def _apply_sum_over_replicas(
+        self,
+        grads: Sequence[tf.Tensor],
+        variables: Sequence[Variable],
+        aggregate: bool = True,
+    ) -> tf.Tensor:
+        """All-reduces the gradients, then updates; False if it was skipped."""
         if aggregate:
             replica = tf.distribute.get_replica_context()
-            # For one replica it would add an operation a gradient.
+            # With one replica it would add an operation for each gradient.
             if replica.num_replicas_in_sync > 1:
                 grads = replica.all_reduce(
                     tf.distribute.ReduceOp.SUM, list(grads)
                 )
         return self._apply_update(grads, variables)
 
-    def _squared_norms(self, grads):
+    def _squared_norms(self, grads: Sequence[tf.Tensor]) -> tf.Tensor:
         halves = [fused.half_squared_norm(g) for g in grads]
         return 2 * tf.stack([tf.cast(half, tf.float32) for half in halves])
 
-    def _update_all(self, grads, variables, scales, proceed, step, rate):
+    def _update_all(
+        self,
+        grads: Sequence[tf.Tensor],
+        variables: Sequence[Variable],
+        scales: Sequence[tf.Tensor],
+        proceed: tf.Tensor,
+        step: tf.Tensor,
+        rate: tf.Tensor,
+    ) -> Sequence[tf.Tensor]:
+        """The compiled rule on each variable, on every device that holds it.
+
+        What changes from step to step is packed once for all variables that
+        share it, not once for each variable.
+        """
         indices = [self._index(v) for v in variables]
         treatments = [self._treatments[i] for i in indices]
         slots = [
             [self._native(slot[i]) for i in indices] for slot in self._slots
         ]
-        packed = {}
+        packed: dict[Hashable, tf.Tensor] = {}
 
-        def scalars(treatment, scale):
+        def scalars(treatment: Treatment, scale: tf.Tensor) -> tf.Tensor:
             key = treatment.decay, id(scale)
             if key not in packed:
                 decay = self.weight_decay if treatment.decay else 0.0
@@ -68,7 +95,9 @@ class Replicated(LayerAdaptive):
             [grads, list(map(scalars, treatments, scales))],
         )
 
-    def _fused_update(self, variable, treatment, *rest):
+    def _fused_update(
+        self, variable: tf.Variable, treatment: Treatment, *rest: Any
+    ) -> tf.Tensor:
         """The compiled rule on one device's component of a variable."""
         *slots, grad, scalars = rest
         rule, options = fused.RULES[self._RULE_NAME]
@@ -82,7 +111,12 @@ class Replicated(LayerAdaptive):
             jit_compile=self.jit_compile,
         )
 
-    def _each(self, update, rows, replica_columns):
+    def _each(
+        self,
+        update: Callable[..., Any],
+        rows: Sequence[Sequence[Variable]],
+        replica_columns: Sequence[Sequence[tf.Tensor]],
+    ) -> None:
         variables, *columns = (
             list(map(self._native, column)) for column in zip(*rows)
         )
@@ -97,28 +131,32 @@ class Replicated(LayerAdaptive):
 
 def update_each(
     strategy: tf.distribute.Strategy,
-    update: Callable,
+    update: Callable[..., Any],
     variables: Sequence[tf.Variable],
-    columns: Sequence[Sequence],
-    replica_columns: Sequence[Sequence] = (),
-) -> List:
+    columns: Sequence[Sequence[Any]],
+    replica_columns: Sequence[Sequence[tf.Tensor]] = (),
+) -> list[Any]:
     """Calls `update(variable, *row)` on every device that holds the variable.
 
     Args:
       strategy: the strategy under which the variables were made.
       update: called with the device's own component of every variable.
-      variables: one a row.
-      columns: what does not differ between replicas (variables, constants).
-      replica_columns: tensors that each replica computed for itself.
+      variables: the first argument, one for each row.
+      columns: further arguments that do not differ between replicas (variables,
+        constants); each column has one value a row.
+      replica_columns: the last arguments, tensors that each replica has
+        computed for itself.
 
     Returns:
-      What the first device's calls returned, one a row.
+      The results on the first device, one for each row.
     """
 
     # Otherwise `extended.update` has AutoGraph convert its every call.
     update = tf.autograph.experimental.do_not_convert(update)
 
-    def across_replicas(distribution, *replica_columns):
+    def across_replicas(
+        distribution: tf.distribute.Strategy, *replica_columns: Any
+    ) -> list[Any]:
         results = []
         for variable, *row in zip(variables, *columns, *replica_columns):
             result = distribution.extended.update(
@@ -145,16 +183,16 @@ def _conditions_below_replicas(strategy: tf.distribute.Strategy) -> bool:
 def accumulate_or_update(
     strategy: tf.distribute.Strategy,
     is_update_step: tf.Tensor,
-    update: Callable,
+    update: Callable[..., Any],
     sums: Sequence[tf.Variable],
     grads: Sequence[tf.Tensor],
 ) -> None:
     """Adds each replica's gradients to its own sums, or calls `update()`.
 
     A condition whose branch synchronises replicas is not allowed inside a
-    replica that is a thread, so there it is taken above them and `update` runs
-    in each below it. A step that accumulates reads and writes the sums and
-    reads the gradients; no replica waits for another.
+    replica that is a thread. There the condition is evaluated outside the
+    replicas, and `update` runs in each of them. A step that accumulates reads
+    the gradients and reads and writes the sums; no replica waits for another.
 
     Args:
       strategy: the strategy under which the variables were made.
@@ -164,19 +202,19 @@ def accumulate_or_update(
       grads: this replica's gradients.
     """
 
-    def add(total, grad):
+    def add(total: tf.Variable, grad: tf.Tensor) -> None:
         total.assign_add(tf.cast(grad, total.dtype))
 
-    def reset(total):
+    def reset(total: tf.Variable) -> None:
         total.assign(tf.zeros_like(total))
 
     if _conditions_below_replicas(strategy):
 
-        def accumulate_here():
+        def accumulate_here() -> None:
             for total, grad in zip(sums, grads):
                 add(total, grad)
 
-        def update_here():
+        def update_here() -> None:
             update(*grads)
             for total in sums:
                 reset(total)
@@ -184,15 +222,19 @@ def accumulate_or_update(
         tf.cond(is_update_step, update_here, accumulate_here)
         return
 
-    def across_replicas(distribution, is_update_step, *grads):
+    def across_replicas(
+        distribution: tf.distribute.Strategy,
+        is_update_step: tf.Tensor,
+        *grads: tf.Tensor,
+    ) -> None:
         flag = distribution.experimental_local_results(is_update_step)[0]
         extended = distribution.extended
 
-        def accumulate():
+        def accumulate() -> None:
             for total, grad in zip(sums, grads):
                 extended.update(total, add, args=(grad,), group=False)
 
-        def run_update():
+        def run_update() -> None:
             extended.call_for_each_replica(update, args=grads)
             for total in sums:
                 extended.update(total, reset, group=False)

@@ -1,29 +1,31 @@
 """LAMB and LARS: the papers' equations as pure functions of arrays.
 
-Every function takes `ops` first: any module with NumPy's names (`abs`, `array`,
-`expm1`, `max`, `maximum`, `minimum`, `sqrt`, `square`, `sum`, `where`), such as
-`numpy`, `keras.ops` or `tensorflow.experimental.numpy`. Nothing here knows a
-variable, its name, or a framework: a variable that is excluded from weight
-decay arrives with `weight_decay=0.`, one that is excluded from layer adaptation
-with `adapt=False`.
+Every function takes `ops` first: a module with NumPy's names (`arithmetic.Ops`
+lists those that are called), such as `numpy`, `keras.ops` or
+`tensorflow.experimental.numpy`. Nothing here knows a variable, its name, or a
+framework: for a variable that is excluded from weight decay, `weight_decay` is
+0; for one that is excluded from layer adaptation, `adapt` is False.
 
-Arithmetic and norms are carried out in float32 for every narrower dtype (and in
-float64 for float64); results return in the dtype of the array they replace, and
-a direction is made of the moments as they are stored. A second moment in
-bfloat16 is rounded by chance (`round_by_chance`).
+Arithmetic and norms are in float32 for every narrower dtype (and in float64 for
+float64). Results have the dtype of the array that they replace. The direction
+is computed from the moments as they are stored. A second moment in bfloat16 is
+rounded by chance (`arithmetic.round_by_chance`).
 
-Letters, as in the papers: `x` (`param`) the parameter of one layer, `g`
-(`grad`) its gradient, `m` and `v` the moments, `u` (`update`) the direction,
-`lambda` the weight decay, `phi` the scaling function, `t` (`step`) the 1-based
-count of updates.
+Letters, as in the papers: `x` (`param`) is the parameter of one layer, `g`
+(`grad`) its gradient, `m` and `v` are the moments, `u` (`update`) is the
+direction, `lambda` the weight decay, `phi` the scaling function, and `t`
+(`step`) the count of updates, 1 at the first one.
 """
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, cast
 
 from tf_lamb.arithmetic import (
-    NORMS,
     Array,
+    BitOps,
+    Ops,
     dtype_name,
     narrow,
     norm,
@@ -32,29 +34,16 @@ from tf_lamb.arithmetic import (
     widen,
 )
 
+# The parts of both rules, for other compositions of them (`fused.py`), are not
+# listed.
 __all__ = [
     "LARS_FORMS",
     "MOMENT_DTYPES",
     "NESTEROV_FORMS",
-    "NORMS",
-    "Array",
     "Step",
-    "dtype_name",
-    "norm",
-    "round_by_chance",
-    "widen",
-    "trust_ratio",
-    "descend",
     "lamb",
-    "lamb_moments",
-    "lamb_update",
     "lars",
-    "lars_moment",
-    "lars_update",
-    "lars_measures_grad",
-    "lars_ratio",
-    "lars_late_moment",
-    "lars_param",
+    "trust_ratio",
 ]
 
 NESTEROV_FORMS = (None, "nadam", "nadam_both")
@@ -73,7 +62,7 @@ _RATE_INSIDE_MOMENTUM = ("you2017", "optax")
 
 
 class Step(NamedTuple):
-    """What one update of one parameter gives.
+    """The result of one update of one parameter.
 
     Attributes:
       param: new parameter, `[*shape]`, dtype of the old one.
@@ -85,18 +74,18 @@ class Step(NamedTuple):
 
     param: Array
     m: Array
-    v: Optional[Array]
+    v: Array | None
     trust_ratio: Array
 
 
 def trust_ratio(
-    ops,
+    ops: Ops,
     param_norm: Array,
     update_norm: Array,
     *,
-    phi_bounds: Optional[Tuple[float, float]] = None,
+    phi_bounds: tuple[float, float] | None = None,
     coefficient: float = 1.0,
-    divisor: Optional[Array] = None,
+    divisor: Array | None = None,
 ) -> Array:
     r"""Ratio of a layer's norm to that of its update.
 
@@ -130,16 +119,22 @@ def trust_ratio(
     return ops.where(applies, coefficient * numerator / safe, one)
 
 
-def _one_minus_power(ops, beta: float, exponent: Array) -> Array:
-    """`1 - beta ** exponent`; the plain form loses 5 digits at beta = .999."""
+def _one_minus_power(ops: Ops, beta: float, exponent: Array) -> Array:
+    """`1 - beta ** exponent`; the plain form loses 5 digits at beta 0.999."""
     if beta == 0:
         return 1.0
     return -ops.expm1(exponent * math.log(beta))
 
 
 def _moment_estimate(
-    ops, moment, sample, beta, step, bias_correction, lookahead
-):
+    ops: Ops,
+    moment: Array,
+    sample: Array,
+    beta: float,
+    step: Array,
+    bias_correction: bool,
+    lookahead: bool,
+) -> Array:
     """`moment` without its bias towards 0, or Nesterov's look-ahead of it."""
     if not lookahead:
         if not bias_correction:
@@ -154,19 +149,35 @@ def _moment_estimate(
 
 
 def lamb_moments(
-    ops, grad: Array, m: Array, v: Array, step: Array, *, beta_1, beta_2
-) -> Tuple[Array, Array]:
-    """LAMB's new moments, as they are stored: in the dtypes of `m` and `v`."""
+    ops: Ops,
+    grad: Array,
+    m: Array,
+    v: Array,
+    step: Array,
+    *,
+    beta_1: float,
+    beta_2: float,
+) -> tuple[Array, Array]:
+    r"""LAMB's new moments, as they are stored.
+
+    $$m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t,\qquad
+      v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2$$
+
+    The arguments are those of `lamb`.
+
+    Returns:
+      `m_t` and `v_t`, `[*shape]`, in the dtypes of `m` and `v`.
+    """
     g = widen(ops, grad)
     new_m = beta_1 * widen(ops, m) + (1 - beta_1) * g
     new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(g)
     if dtype_name(v) == "bfloat16":
-        new_v = round_by_chance(ops, new_v, step)
+        new_v = round_by_chance(cast(BitOps, ops), new_v, step)
     return narrow(ops, new_m, m), narrow(ops, new_v, v)
 
 
 def lamb_update(
-    ops,
+    ops: Ops,
     param: Array,
     grad: Array,
     m: Array,
@@ -178,11 +189,17 @@ def lamb_update(
     epsilon: float,
     weight_decay: Array,
     bias_correction: bool = True,
-    nesterov: Optional[str] = None,
+    nesterov: str | None = None,
 ) -> Array:
-    """LAMB's unscaled direction `u` of new moments; `lamb` has the equations.
+    r"""LAMB's direction, before the trust ratio, from the new moments.
 
-    Elementwise: a part of the arrays gives that part of `u`.
+    $$u_t = \frac{\hat m_t}{\sqrt{\hat v_t}+\epsilon} + \lambda x_t$$
+
+    It works by element: parts of the arrays give that part of `u`. The
+    arguments are those of `lamb`, but `m` and `v` are the new moments.
+
+    Returns:
+      `u_t`, `[*shape]`, float32 (float64 for a float64 `x`).
     """
     x, g = widen(ops, param), widen(ops, grad)
     m_hat = _moment_estimate(
@@ -200,13 +217,13 @@ def lamb_update(
     return m_hat / (ops.sqrt(v_hat) + epsilon) + weight_decay * x
 
 
-def descend(ops, param: Array, update: Array, rate: Array) -> Array:
-    """`x - rate * u`, in the dtype of `x`."""
+def descend(ops: Ops, param: Array, update: Array, rate: Array) -> Array:
+    """`x - rate * u`, `[*shape]`, in the dtype of `x` (`param`)."""
     return narrow(ops, widen(ops, param) - rate * update, param)
 
 
 def lamb(
-    ops,
+    ops: Ops,
     param: Array,
     grad: Array,
     m: Array,
@@ -220,10 +237,10 @@ def lamb(
     weight_decay: Array = 0.0,
     adapt: bool = True,
     bias_correction: bool = True,
-    nesterov: Optional[str] = None,
+    nesterov: str | None = None,
     norm_kind: str = "l2",
-    phi_bounds: Optional[Tuple[float, float]] = None,
-    proceed: Optional[Array] = None,
+    phi_bounds: tuple[float, float] | None = None,
+    proceed: Array | None = None,
 ) -> Step:
     r"""One LAMB update of one layer.
 
@@ -253,7 +270,7 @@ def lamb(
       nesterov: None; "nadam": Dozat's look-ahead of the first moment,
         `beta_1 m_t / (1-beta_1^(t+1)) + (1-beta_1) g_t / (1-beta_1^t)`;
         "nadam_both": the same for the second moment, with `g_t^2`, as well.
-      norm_kind: one of `NORMS`, for `|x|` and `|u|` alike.
+      norm_kind: one of `arithmetic.NORMS`, for `|x|` and `|u|` alike.
       phi_bounds: `(gamma_l, gamma_u)` of phi, or None for `phi(z) = z`.
       proceed: bool scalar; False skips the step: parameter and moments stay.
         None: it is never skipped.
@@ -300,7 +317,7 @@ def lamb(
 
 
 def lars_moment(
-    ops,
+    ops: Ops,
     param: Array,
     grad: Array,
     m: Array,
@@ -309,7 +326,13 @@ def lars_moment(
     weight_decay: Array,
     form: str,
 ) -> Array:
-    """The new momentum as it is stored, if the form normalises it; else `m`."""
+    r"""The new momentum, in the forms that divide by its norm; else `m`.
+
+    $$m_t = \mu m_{t-1} + s\,(g_t + \lambda x_t)$$
+
+    with `s = 1` ("model_garden") or `s = 1 - mu` ("you2020"), `[*shape]`, in
+    the dtype of `m`. The arguments are those of `lars`.
+    """
     if _DENOMINATOR[form] != "momentum":
         return m
     share = 1 - momentum if form == "you2020" else 1.0
@@ -318,7 +341,7 @@ def lars_moment(
 
 
 def lars_update(
-    ops,
+    ops: Ops,
     param: Array,
     grad: Array,
     m: Array,
@@ -328,9 +351,14 @@ def lars_update(
     form: str,
     nesterov: bool = False,
 ) -> Array:
-    """The vector whose norm `lars` may need, of what `lars_moment` gave.
+    r"""The direction that the local rate scales.
 
-    Elementwise: a part of the arrays gives that part of the vector.
+    $$d = g + \lambda x$$
+
+    or, in the forms that divide by the momentum's norm, `m`, and with Nesterov
+    momentum `d + mu m`: `[*shape]`, float32 (float64 for a float64 `x`). It
+    works by element: parts of the arrays give that part of the direction. The
+    arguments are those of `lars`, but `m` is what `lars_moment` returned.
     """
     normalised = _DENOMINATOR[form] == "momentum"
     if normalised and not nesterov:
@@ -345,7 +373,7 @@ def lars_measures_grad(form: str) -> bool:
 
 
 def lars_ratio(
-    ops,
+    ops: Ops,
     param_norm: Array,
     measured_norm: Array,
     *,
@@ -353,9 +381,16 @@ def lars_ratio(
     trust_coefficient: float,
     epsilon: float,
     form: str,
-    phi_bounds: Optional[Tuple[float, float]] = None,
+    phi_bounds: tuple[float, float] | None = None,
 ) -> Array:
-    """The local rate of `lars`; `measured_norm` is `|g|`, `|d|` or `|m|`."""
+    r"""The local rate, a scalar.
+
+    $$\frac{c\,\phi(\|x\|)}{\|z\| + \epsilon}\quad\text{or}\quad
+      \frac{c\,\phi(\|x\|)}{\|g\| + \lambda \|x\| + \epsilon}$$
+
+    with `z` the direction; the second one where `lars_measures_grad(form)`. It
+    is 1 where `|x|` or the measured norm, `|z|` or `|g|`, is 0.
+    """
     divisor = measured_norm + epsilon
     if lars_measures_grad(form):
         divisor = divisor + weight_decay * param_norm
@@ -370,7 +405,7 @@ def lars_ratio(
 
 
 def lars_late_moment(
-    ops,
+    ops: Ops,
     update: Array,
     m: Array,
     ratio: Array,
@@ -379,20 +414,28 @@ def lars_late_moment(
     momentum: float,
     form: str,
 ) -> Array:
-    """The new momentum of the forms that scale what it takes in; else `m`."""
+    r"""The new momentum, in the forms that scale what is added; else `m`.
+
+    $$m_t = \mu m_{t-1} + a\, d_t$$
+
+    with `a` the local rate (`ratio`), times the learning rate in "you2017" and
+    "optax", and `d` the direction (`update`): `[*shape]`, the dtype of `m`.
+    """
     if _DENOMINATOR[form] == "momentum":
         return m
     scaled = _scaled(update, ratio, learning_rate, form)
     return narrow(ops, momentum * widen(ops, m) + scaled, m)
 
 
-def _scaled(update, ratio, learning_rate, form):
+def _scaled(
+    update: Array, ratio: Array, learning_rate: Array, form: str
+) -> Array:
     inside = form in _RATE_INSIDE_MOMENTUM
     return (learning_rate * ratio if inside else ratio) * update
 
 
 def lars_param(
-    ops,
+    ops: Ops,
     param: Array,
     update: Array,
     m: Array,
@@ -403,7 +446,10 @@ def lars_param(
     form: str,
     nesterov: bool = False,
 ) -> Array:
-    """The new parameter, by the new momentum `m`."""
+    """The new parameter: the column "step" of the table in `lars`.
+
+    `update` is the direction, `m` the new momentum, `ratio` the local rate.
+    """
     if _DENOMINATOR[form] == "momentum":
         return descend(ops, param, update, learning_rate * ratio)
     step = widen(ops, m)
@@ -415,7 +461,7 @@ def lars_param(
 
 
 def lars(
-    ops,
+    ops: Ops,
     param: Array,
     grad: Array,
     m: Array,
@@ -429,8 +475,8 @@ def lars(
     form: str = "you2017",
     nesterov: bool = False,
     norm_kind: str = "l2",
-    phi_bounds: Optional[Tuple[float, float]] = None,
-    proceed: Optional[Array] = None,
+    phi_bounds: tuple[float, float] | None = None,
+    proceed: Array | None = None,
 ) -> Step:
     r"""One LARS update of one layer, in one of the five forms in use.
 
@@ -444,8 +490,8 @@ def lars(
     | `model_garden` | `c |x| / (|m| + eps)` | `m = mu m + d` | `x -= lr local m` |
     | `you2020` | `phi(|x|) / (|m| + eps)` | `m = mu m + (1-mu) d` | `x -= lr local m` |
 
-    Nesterov's form takes `mu m + (what m just took in)` in place of `m` in the
-    step. The local rate is 1 where a norm of its fraction is 0.
+    With Nesterov momentum the step has `mu m + (what was just added to m)` in
+    place of `m`. The local rate is 1 where a norm of its fraction is 0.
 
     Args:
       ops: array functions.
@@ -462,7 +508,7 @@ def lars(
         (and Model Garden with `classic_momentum=True`); timm; Model Garden with
         `classic_momentum=False`; Algorithm 1 of the LAMB paper.
       nesterov: not defined for `you2020`.
-      norm_kind: one of `NORMS`.
+      norm_kind: one of `arithmetic.NORMS`.
       phi_bounds: bounds of phi on `|x|`, or None for `phi(z) = z`.
       proceed: bool scalar; False skips the step: parameter and momentum stay.
         None: it is never skipped.
@@ -474,7 +520,9 @@ def lars(
       You, Gitman, Ginsburg 2017 (arXiv:1708.03888), Algorithm 1; You et al.
       2020 (arXiv:1904.00962), Algorithm 1.
     """  # noqa: E501
-    same = dict(momentum=momentum, weight_decay=weight_decay, form=form)
+    same: dict[str, Any] = dict(
+        momentum=momentum, weight_decay=weight_decay, form=form
+    )
     old_m = m
     m = lars_moment(ops, param, grad, old_m, **same)
     # The direction is made of what is stored: a compiler need not keep it.
@@ -493,7 +541,9 @@ def lars(
             form=form,
             phi_bounds=phi_bounds,
         )
-    last = dict(learning_rate=learning_rate, momentum=momentum, form=form)
+    last: dict[str, Any] = dict(
+        learning_rate=learning_rate, momentum=momentum, form=form
+    )
     new_m = lars_late_moment(ops, update, m, ratio, **last)
     new_m = unless_skipped(ops, proceed, new_m, m)
     new = lars_param(

@@ -1,21 +1,32 @@
 """Learning rates for large batches: warmup, decay, batch scaling, re-warmup.
 
-Pure functions; like the rules they take array functions first (`ops`:
+Functions first; like the rules they take array functions first (`ops`:
 `maximum`, `minimum`, `where`), so that one formula serves NumPy, Keras and
-TensorFlow.
+TensorFlow. Then the two schedules as classes. These compute with NumPy;
+`keras3.py` and `keras2.py` derive the learning-rate schedules of each Keras
+from them.
 """
 
-from typing import Any, NamedTuple, Sequence
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
+
+import numpy as np
 
 from tf_lamb import check
+from tf_lamb.arithmetic import Array, Ops
 
 DECAY_FROM = ("warmup_end", "start")
 SCALING_RULES = ("sqrt", "linear")
 
+# A schedule: the rate as a function of the step.
+Schedule = Callable[[Array], Array]
+
 
 def warmup_polynomial(
-    ops,
-    step: Any,
+    ops: Ops,
+    step: Array,
     *,
     learning_rate: float,
     total_steps: int,
@@ -23,7 +34,7 @@ def warmup_polynomial(
     end_learning_rate: float = 0.0,
     power: float = 1.0,
     decay_from: str = "warmup_end",
-):
+) -> Array:
     r"""Linear warmup, then polynomial decay.
 
     $$\eta(s) = \begin{cases}
@@ -38,7 +49,8 @@ def warmup_polynomial(
     `learning_rate`. `"start"` is what the published BERT and ALBERT code does:
     its decay runs from step 0, so that at the end of the warmup the rate falls
     at once by the share `warmup_steps / total_steps` (power 1), 20% at the
-    untuned rule's ratio 1/5. It is there to continue or compare with such runs.
+    untuned rule's ratio 1/5. Use it to resume such runs or to compare with
+    them.
 
     Args:
       ops: array functions.
@@ -77,7 +89,12 @@ def check_warmup_polynomial(
     power: float,
     decay_from: str,
 ) -> None:
-    """Raises ValueError, in one line, for arguments that make no sense."""
+    """Checks the arguments of `warmup_polynomial`.
+
+    Raises:
+      ValueError: an argument outside its range, or `warmup_steps` above
+        `total_steps`.
+    """
     check.non_negative("learning_rate", learning_rate)
     check.non_negative("end_learning_rate", end_learning_rate)
     check.positive("power", power)
@@ -91,20 +108,29 @@ def check_warmup_polynomial(
         )
 
 
-def rewarmup(ops, step: Any, phases: Sequence, phase_steps: Sequence[int]):
-    """Schedules one after the other, each started from its own step 0.
+def rewarmup(
+    ops: Ops,
+    step: Array,
+    phases: Sequence[Schedule],
+    phase_steps: Sequence[int],
+) -> Array:
+    r"""Schedules one after the other, each started from its own step 0.
 
-    Mixed-batch training: the second phase has another batch and sequence
-    length, and warms up again from zero.
+    $$\eta(s) = \eta_i(s - b_i),\qquad b_i = n_1 + \dots + n_{i-1},\quad
+      b_i \le s < b_{i+1}$$
+
+    with `n_i` the length of phase `i`. In mixed-batch training the second phase
+    has another batch and sequence length, and warms up again from 0.
 
     Args:
       ops: array functions.
       step: 0-based step over all phases, floating scalar.
       phases: functions of a phase's own step.
-      phase_steps: length of each phase; the last one goes on beyond its length.
+      phase_steps: length of each phase; the last one continues beyond its
+        length.
 
     Returns:
-      The rate.
+      The rate, of the shape of `step`.
 
     References:
       You et al. 2020 (arXiv:1904.00962), section 4, mixed-batch training.
@@ -124,19 +150,24 @@ def scale_learning_rate(
     global_batch_size: int,
     rule: str = "sqrt",
 ) -> float:
-    """The rate at another batch size: times `ratio ** .5`, or times `ratio`.
+    r"""The rate at another batch size.
+
+    $$\eta' = \eta \sqrt{B'/B}\ \text{("sqrt")}\quad\text{or}\quad
+      \eta' = \eta\, B'/B\ \text{("linear")}$$
 
     Args:
-      learning_rate: rate that suits `base_batch_size`.
-      base_batch_size: examples a step for which the rate was chosen.
-      global_batch_size: examples a step, over all replicas and accumulation.
+      learning_rate: `eta`, the rate that suits `base_batch_size`, >= 0.
+      base_batch_size: `B`, examples a step for which the rate was chosen.
+      global_batch_size: `B'`, examples a step, over all replicas and
+        accumulated micro-batches.
       rule: "sqrt" (the LAMB paper) or "linear" (Goyal et al. 2017).
 
     Returns:
       The scaled rate.
 
     Raises:
-      ValueError: a size is not a positive whole number; an unknown rule.
+      ValueError: a rate below 0, a size that is not a positive whole number,
+        or an unknown rule.
 
     References:
       You et al. 2020 (arXiv:1904.00962), section 4; Goyal et al. 2017
@@ -153,21 +184,24 @@ def scale_learning_rate(
 def scale_warmup(
     warmup: float, *, base_batch_size: int, global_batch_size: int
 ) -> float:
-    """Warmup, in epochs or as a share of the run, grows with the batch size.
+    r"""Warmup at another batch size, in epochs or as a share of the run.
 
-    Linear-epoch warmup: twice the batch, twice the epochs of warmup, and so
-    the same number of warmup steps.
+    $$w' = w\, B'/B$$
+
+    This is linear-epoch warmup: twice the batch, twice the epochs of warmup,
+    and so the same number of warmup steps.
 
     Args:
-      warmup: epochs, or share of all steps, that suit `base_batch_size`.
-      base_batch_size: examples a step for which the warmup was chosen.
-      global_batch_size: examples a step.
+      warmup: `w`, epochs or share of all steps that suit `base_batch_size`.
+      base_batch_size: `B`, examples a step for which the warmup was chosen.
+      global_batch_size: `B'`, examples a step.
 
     Returns:
       The scaled warmup.
 
     Raises:
-      ValueError: a size is not a positive whole number.
+      ValueError: a warmup below 0, or a size that is not a positive whole
+        number.
 
     References:
       You et al. 2020 (arXiv:1904.00962), section 4.
@@ -179,7 +213,7 @@ def scale_warmup(
 
 
 class Untuned(NamedTuple):
-    """What the untuned rule gives for one batch size.
+    """The untuned rule's values for one batch size.
 
     Attributes:
       learning_rate: peak rate.
@@ -190,14 +224,22 @@ class Untuned(NamedTuple):
     warmup: float
 
 
-def untuned_bert(global_batch_size: int) -> Untuned:
-    """LAMB's rate and warmup share for BERT pretraining at any batch size.
+def _from_batch_32768(rate: float, warmup: float, size: int) -> Untuned:
+    sizes: dict[str, Any] = dict(base_batch_size=32768, global_batch_size=size)
+    return Untuned(
+        scale_learning_rate(rate, **sizes), scale_warmup(warmup, **sizes)
+    )
 
-    `5e-3 * sqrt(batch / 32768)` and `batch / 163840`: 1/320 of all steps at
-    512, 1/5 at 32,768.
+
+def untuned_bert(global_batch_size: int) -> Untuned:
+    r"""LAMB's rate and warmup share for BERT pretraining at any batch size.
+
+    $$\eta = 5 \cdot 10^{-3} \sqrt{B / 32768},\qquad w = B / 163840$$
+
+    that is, a warmup of 1/320 of all steps at 512, of 1/5 at 32,768.
 
     Args:
-      global_batch_size: sequences a step.
+      global_batch_size: `B`, sequences a step.
 
     Returns:
       Peak rate, and warmup as a share of all steps (at most 1).
@@ -205,19 +247,17 @@ def untuned_bert(global_batch_size: int) -> Untuned:
     References:
       You et al. 2020 (arXiv:1904.00962), appendix, untuned LAMB for BERT.
     """
-    sizes = dict(base_batch_size=32768, global_batch_size=global_batch_size)
-    return Untuned(
-        scale_learning_rate(5e-3, **sizes), min(scale_warmup(1 / 5, **sizes), 1)
-    )
+    rate, share = _from_batch_32768(5e-3, 1 / 5, global_batch_size)
+    return Untuned(rate, min(share, 1))
 
 
 def untuned_imagenet(global_batch_size: int) -> Untuned:
-    """LAMB's rate and warmup epochs for ResNet-50 at any batch size.
+    r"""LAMB's rate and warmup epochs for ResNet-50 at any batch size.
 
-    `.04 * sqrt(batch / 32768)` and `20 * batch / 32768` epochs.
+    $$\eta = 0.04 \sqrt{B / 32768},\qquad w = 20\, B / 32768$$
 
     Args:
-      global_batch_size: images a step.
+      global_batch_size: `B`, images a step.
 
     Returns:
       Peak rate, and warmup in epochs (of the paper's 90).
@@ -225,7 +265,146 @@ def untuned_imagenet(global_batch_size: int) -> Untuned:
     References:
       You et al. 2020 (arXiv:1904.00962), appendix, untuned LAMB for ImageNet.
     """
-    sizes = dict(base_batch_size=32768, global_batch_size=global_batch_size)
-    return Untuned(
-        scale_learning_rate(0.04, **sizes), scale_warmup(20.0, **sizes)
-    )
+    return _from_batch_32768(0.04, 20.0, global_batch_size)
+
+
+_NUMPY = SimpleNamespace(
+    cast=np.asarray,
+    maximum=np.maximum,
+    minimum=np.minimum,
+    where=np.where,
+)
+
+
+class WarmupPolynomial:
+    r"""Linear warmup, then polynomial decay.
+
+    $$\eta(s) = \begin{cases}
+      \eta\, s / w & s < w \\
+      (\eta - \eta_{end}) (1 - p(s))^{power} + \eta_{end} & s \ge w
+    \end{cases}$$
+
+    `schedules.warmup_polynomial` defines `p`. `tf_lamb.WarmupPolynomial` is a
+    learning-rate schedule of the installed Keras;
+    `tf_lamb.schedules.WarmupPolynomial` computes the same with NumPy.
+
+    Args:
+      learning_rate: peak rate `eta`, >= 0.
+      total_steps: step at which the decay ends.
+      warmup_steps: `w`, length of the warmup, at most `total_steps`.
+      end_learning_rate: `eta_end`, rate from then on, >= 0.
+      power: exponent of the decay, > 0.
+      decay_from: "warmup_end" (continuous; the default) or "start" (as the
+        published BERT and ALBERT code, with its drop at the warmup's end).
+      name: name of the schedule.
+
+    Raises:
+      ValueError: an argument outside its range.
+
+    Example:
+      >>> import tf_lamb
+      >>> rate = tf_lamb.WarmupPolynomial(
+      ...     0.01, total_steps=100, warmup_steps=10
+      ... )
+      >>> [round(float(rate(step)), 6) for step in (0, 5, 10, 55, 100)]
+      [0.0, 0.005, 0.01, 0.005, 0.0]
+    """
+
+    _ops: Any = _NUMPY
+
+    def __init__(
+        self,
+        learning_rate: float,
+        total_steps: int,
+        warmup_steps: int = 0,
+        end_learning_rate: float = 0.0,
+        power: float = 1.0,
+        decay_from: str = "warmup_end",
+        name: str = "WarmupPolynomial",
+    ) -> None:
+        super().__init__()
+        self._arguments: dict[str, Any] = dict(
+            learning_rate=learning_rate,
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            end_learning_rate=end_learning_rate,
+            power=power,
+            decay_from=decay_from,
+        )
+        check_warmup_polynomial(**self._arguments)
+        self.name = name
+
+    def __call__(self, step: Array) -> Array:
+        """The rate at `step` (0-based scalar), float32."""
+        step = self._ops.cast(step, "float32")
+        return warmup_polynomial(self._ops, step, **self._arguments)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor."""
+        return dict(self._arguments, name=self.name)
+
+
+def _as_it_is(phase: Any) -> Any:
+    return phase
+
+
+class Rewarmup:
+    r"""Schedules one after the other, each from its own step 0.
+
+    $$\eta(s) = \eta_i(s - b_i),\qquad b_i = n_1 + \dots + n_{i-1},\quad
+      b_i \le s < b_{i+1}$$
+
+    `tf_lamb.Rewarmup` is a learning-rate schedule of the installed Keras;
+    `tf_lamb.schedules.Rewarmup` computes the same with NumPy, and its config
+    holds the phases themselves.
+
+    Args:
+      phases: `WarmupPolynomial` (or other) schedules `eta_i`.
+      phase_steps: length `n_i` of each phase, whole numbers > 0.
+      name: name of the schedule.
+
+    Raises:
+      ValueError: no phase, or not one length for each phase.
+
+    References:
+      You et al. 2020 (arXiv:1904.00962), section 4, mixed-batch training.
+    """
+
+    _ops: Any = _NUMPY
+    _serialize: Callable[[Any], Any] = staticmethod(_as_it_is)
+    _deserialize: Callable[[Any], Any] = staticmethod(_as_it_is)
+
+    def __init__(
+        self,
+        phases: Sequence[Schedule],
+        phase_steps: Sequence[int],
+        name: str = "Rewarmup",
+    ) -> None:
+        super().__init__()
+        if not phases or len(phases) != len(phase_steps):
+            raise ValueError(
+                "phase_steps: expected one length for each phase and at least "
+                f"one phase, got {len(phases)} phases and {phase_steps!r}."
+            )
+        self.phases = list(phases)
+        self.phase_steps = [check.count("phase_steps", n) for n in phase_steps]
+        self.name = name
+
+    def __call__(self, step: Array) -> Array:
+        """The rate at `step` (0-based scalar), float32."""
+        step = self._ops.cast(step, "float32")
+        return rewarmup(self._ops, step, self.phases, self.phase_steps)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, phases serialised."""
+        return dict(
+            phases=[self._serialize(p) for p in self.phases],
+            phase_steps=self.phase_steps,
+            name=self.name,
+        )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Rewarmup:
+        """The schedule that `get_config` describes."""
+        phases = [cls._deserialize(p) for p in config["phases"]]
+        return cls(**{**config, "phases": phases})

@@ -1,11 +1,16 @@
 """LAMB and LARS as `tf.compat.v1.train.Optimizer`, for Estimator and its like.
 
-Graph mode (`Session`, `MonitoredTrainingSession`, an Estimator's `model_fn`),
-`tf.function`, and inside `CrossShardOptimizer` or a loss-scaling wrapper, on
-the compiled update of `fused.py`. Nothing here imports Keras.
+They work in graph mode (`Session`, `MonitoredTrainingSession`, an Estimator's
+`model_fn`), in `tf.function`, and inside `CrossShardOptimizer` or a wrapper
+that scales the loss. They use the compiled update of `fused.py`. Nothing here
+imports Keras.
 """
 
-from typing import Optional, Sequence, Tuple
+from __future__ import annotations
+
+from typing import ClassVar, Sequence
+
+import tensorflow as tf
 
 from tf_lamb import check, fused, rules
 from tf_lamb.v1_base import LayerAdaptiveOptimizer, Rate
@@ -14,21 +19,22 @@ __all__ = ["LAMBOptimizer", "LARSOptimizer"]
 
 _COMMON = """
       exclude_from_weight_decay: regexes of variables without weight decay,
-        searched in the full name without `:0`; each has to match one of the
-        variables of the first `apply_gradients`. None and `[]`: all decay.
+        searched in the full name without `:0`; each has to match a variable of
+        the first `apply_gradients`. None and `[]`: all variables decay.
       exclude_from_layer_adaptation: regexes of variables whose trust ratio is
         1. None: the same as `exclude_from_weight_decay`; `[]`: all are adapted.
       norm: "l2", "l1" or "linf".
       phi_bounds: bounds of phi, or None for `phi(z) = z`.
       skip_nonfinite: a step whose gradients' sum of squares is not finite in
         float32 changes nothing but `global_step`, and is counted.
-      moment_dtype: None or "float32", or "bfloat16" (`tf_lamb.LAMB` has what
-        that means; published checkpoints have float32).
-      jit_compile: compile the update by XLA, one kernel a signature.
+      moment_dtype: None or "float32", or "bfloat16" (`tf_lamb.LAMB` explains
+        it; published checkpoints have float32).
+      jit_compile: compile the update by XLA, one kernel for each distinct
+        shape.
       use_locking: for the base class; updates are ordered anyway.
       name: name of the optimizer.
 
-    Clipping is the caller's, by `tf.clip_by_global_norm`.
+    Gradients are not clipped here; use `tf.clip_by_global_norm` before.
 
     Raises:
       ValueError: a hyperparameter outside its range, or a regex that matches no
@@ -39,12 +45,13 @@ _COMMON = """
 class LAMBOptimizer(LayerAdaptiveOptimizer):
     r"""LAMB, Algorithm 2: `tf_lamb.rules.lamb` has the equations.
 
-    The count `t` of the bias correction is the optimizer's own, of updates that
-    were made; `global_step` is only incremented.
+    The count `t` of the bias correction is the optimizer's own count of updates
+    that were made; `global_step` is incremented but not read.
 
-    With `bias_correction=False` it is the LAMB of ALBERT's code; with
-    `exclude_from_layer_adaptation=[""]` (every name) on top, the AdamW of
-    BERT's. Moments are named as there, so that such a run can be continued.
+    With `bias_correction=False` it is the LAMB of ALBERT's code; if also
+    `exclude_from_layer_adaptation=[""]` (every name), it is the AdamW of BERT's
+    code. Moments have the names that they have there, so that such a run can be
+    resumed.
 
     Args:
       learning_rate: >= 0, a tensor, or a function of no arguments.
@@ -55,12 +62,13 @@ class LAMBOptimizer(LayerAdaptiveOptimizer):
       bias_correction: False drops it, as ALBERT's and BERT's code do.
       nesterov: None, "nadam" or "nadam_both" (`tf_lamb.rules.lamb`).
     {common}
+
     References:
       You et al. 2020 (arXiv:1904.00962), Algorithm 2; google-research/albert
       `lamb_optimizer.py`; google-research/bert `optimization.py`.
     """
 
-    _SLOTS = {"m": "adam_m", "v": "adam_v"}
+    _SLOTS: ClassVar[dict[str, str | None]] = {"m": "adam_m", "v": "adam_v"}
 
     def __init__(
         self,
@@ -69,19 +77,19 @@ class LAMBOptimizer(LayerAdaptiveOptimizer):
         beta_2: float = 0.999,
         epsilon: float = 1e-6,
         weight_decay: float = 0.0,
-        exclude_from_weight_decay: Optional[Sequence[str]] = None,
-        exclude_from_layer_adaptation: Optional[Sequence[str]] = None,
+        exclude_from_weight_decay: Sequence[str] | None = None,
+        exclude_from_layer_adaptation: Sequence[str] | None = None,
         name: str = "LAMBOptimizer",
         *,
         bias_correction: bool = True,
-        nesterov: Optional[str] = None,
+        nesterov: str | None = None,
         norm: str = "l2",
-        phi_bounds: Optional[Tuple[float, float]] = None,
+        phi_bounds: Sequence[float] | None = None,
         skip_nonfinite: bool = True,
-        moment_dtype: Optional[str] = None,
+        moment_dtype: str | None = None,
         jit_compile: bool = True,
         use_locking: bool = False,
-    ):
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
@@ -105,7 +113,15 @@ class LAMBOptimizer(LayerAdaptiveOptimizer):
             self._phi_bounds,
         )
 
-    def _rule(self, variable, grad, m, v, scalars, adapt):
+    def _rule(
+        self,
+        variable: tf.Variable,
+        grad: tf.Tensor,
+        slots: Sequence[tf.Variable],
+        scalars: tf.Tensor,
+        adapt: bool,
+    ) -> tf.Tensor:
+        m, v = slots
         return fused.lamb(
             variable,
             grad,
@@ -119,7 +135,7 @@ class LAMBOptimizer(LayerAdaptiveOptimizer):
 
 
 class LARSOptimizer(LayerAdaptiveOptimizer):
-    r"""LARS, in any of the forms in use: `tf_lamb.rules.lars` has them.
+    r"""LARS, in any of the forms in use: `tf_lamb.rules.lars` lists them.
 
     Args:
       learning_rate: >= 0, a tensor, or a function of no arguments.
@@ -130,19 +146,20 @@ class LARSOptimizer(LayerAdaptiveOptimizer):
       form: one of `tf_lamb.rules.LARS_FORMS`.
       nesterov: Nesterov momentum; not defined for "you2020".
     {common}
+
     References:
       You, Gitman, Ginsburg 2017 (arXiv:1708.03888), Algorithm 1.
     """
 
-    _SLOTS = {"momentum": None}
+    _SLOTS: ClassVar[dict[str, str | None]] = {"momentum": None}
 
     def __init__(
         self,
         learning_rate: Rate = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        exclude_from_weight_decay: Optional[Sequence[str]] = None,
-        exclude_from_layer_adaptation: Optional[Sequence[str]] = None,
+        exclude_from_weight_decay: Sequence[str] | None = None,
+        exclude_from_layer_adaptation: Sequence[str] | None = None,
         name: str = "LARSOptimizer",
         *,
         trust_coefficient: float = 0.001,
@@ -150,12 +167,12 @@ class LARSOptimizer(LayerAdaptiveOptimizer):
         form: str = "you2017",
         nesterov: bool = False,
         norm: str = "l2",
-        phi_bounds: Optional[Tuple[float, float]] = None,
+        phi_bounds: Sequence[float] | None = None,
         skip_nonfinite: bool = True,
-        moment_dtype: Optional[str] = None,
+        moment_dtype: str | None = None,
         jit_compile: bool = True,
         use_locking: bool = False,
-    ):
+    ) -> None:
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
@@ -184,7 +201,15 @@ class LARSOptimizer(LayerAdaptiveOptimizer):
             self._phi_bounds,
         )
 
-    def _rule(self, variable, grad, m, scalars, adapt):
+    def _rule(
+        self,
+        variable: tf.Variable,
+        grad: tf.Tensor,
+        slots: Sequence[tf.Variable],
+        scalars: tf.Tensor,
+        adapt: bool,
+    ) -> tf.Tensor:
+        (m,) = slots
         return fused.lars(
             variable,
             grad,

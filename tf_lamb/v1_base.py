@@ -1,38 +1,49 @@
-"""What the `tf.compat.v1` LAMB and LARS share: everything but the rule.
+"""The `tf.compat.v1` LAMB and LARS but for their rule.
 
-Slots and their names, replicas, skipped steps, what is read of an optimizer.
+It holds the slots and their names, the update in every replica, skipped steps,
+and the public properties.
 """
 
-from typing import Callable, Dict, Optional, Sequence, Tuple, Union
+from __future__ import annotations
+
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    ContextManager,
+    Iterable,
+    Sequence,
+    Union,
+)
 
 import tensorflow as tf
 
-from tf_lamb import check, exclusion, fused, rules
+from tf_lamb import arithmetic, check, exclusion, fused, rules
 
-Rate = Union[float, tf.Tensor, Callable]
+Rate = Union[float, tf.Tensor, Callable[[], Any]]
 
 
 class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
     """LAMB and LARS but for `_SLOTS` and `_rule`."""
 
-    # slot name -> name of the variable beside the model's variable
-    _SLOTS: Dict[str, Optional[str]] = {}
+    # slot name -> last part of the slot variable's name; None: the optimizer's
+    _SLOTS: ClassVar[dict[str, str | None]] = {}
 
     def __init__(
         self,
         learning_rate: Rate,
         *,
         weight_decay: float,
-        exclude_from_weight_decay: Optional[Sequence[str]],
-        exclude_from_layer_adaptation: Optional[Sequence[str]],
+        exclude_from_weight_decay: Sequence[str] | None,
+        exclude_from_layer_adaptation: Sequence[str] | None,
         norm: str,
-        phi_bounds: Optional[Tuple[float, float]],
+        phi_bounds: Sequence[float] | None,
         skip_nonfinite: bool,
-        moment_dtype: Optional[str],
+        moment_dtype: str | None,
         jit_compile: bool,
         use_locking: bool,
         name: str,
-    ):
+    ) -> None:
         super().__init__(use_locking, name)
         if isinstance(learning_rate, (int, float)):
             check.non_negative("learning_rate", learning_rate)
@@ -44,34 +55,39 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
         self._no_adapt = exclusion.check_patterns(
             "exclude_from_layer_adaptation", exclude_from_layer_adaptation
         )
-        self._norm = check.one_of("norm", norm, rules.NORMS)
+        self._norm = check.one_of("norm", norm, arithmetic.NORMS)
         self._phi_bounds = check.bounds("phi_bounds", phi_bounds)
         self._skip_nonfinite = bool(skip_nonfinite)
         self._moment_dtype = check.one_of(
             "moment_dtype", moment_dtype, rules.MOMENT_DTYPES
         )
         self._jit_compile = bool(jit_compile)
-        self._treatments: Dict[str, exclusion.Treatment] = {}
-        self._shapes: Dict[str, tuple] = {}
-        self._counters = []
-        self._trust_ratios: Dict[str, tf.Tensor] = {}
+        self._treatments: dict[str, exclusion.Treatment] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._counters: Sequence[tf.Variable] = []
+        self._trust_ratios: dict[str, tf.Tensor] = {}
 
     @property
-    def trust_ratios(self) -> Dict[str, tf.Tensor]:
+    def trust_ratios(self) -> dict[str, tf.Tensor]:
         """{variable name: trust ratio} of the last apply, of adapted variables.
 
-        Scalars of the graph that `apply_gradients` was called in; LARS's are
-        its local rates. Of a step that was skipped they mean nothing.
+        They are scalars of the graph in which `apply_gradients` was called; for
+        LARS they are the local rates. After a skipped step they have no
+        meaning.
         """
         return dict(self._trust_ratios)
 
     @property
-    def treatments(self) -> Dict[str, exclusion.Treatment]:
+    def treatments(self) -> dict[str, exclusion.Treatment]:
         """{variable name: Treatment(decay, adapt)}, after the first apply."""
         return dict(self._treatments)
 
     def describe(self) -> str:
-        """A table of all variables: name, shape, weight decay, adaptation."""
+        """A table of all variables: name, shape, weight decay, adaptation.
+
+        Raises:
+          ValueError: nothing was applied yet.
+        """
         if not self._treatments:
             raise ValueError(
                 "describe: the optimizer knows no variables yet; call "
@@ -84,16 +100,21 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
         )
 
     @property
-    def updates(self) -> Optional[tf.Variable]:
+    def updates(self) -> tf.Variable | None:
         """How many updates were made, int32; None before the first apply."""
         return self._counters[0] if self._counters else None
 
     @property
-    def skipped_steps(self) -> Optional[tf.Variable]:
+    def skipped_steps(self) -> tf.Variable | None:
         """How many were skipped for a non-finite gradient, int32."""
         return self._counters[1] if self._counters else None
 
-    def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+    def apply_gradients(
+        self,
+        grads_and_vars: Iterable[tuple[Any, tf.Variable]],
+        global_step: tf.Variable | None = None,
+        name: str | None = None,
+    ) -> tf.Operation | None:
         """Applies gradients, summed over replicas, in one update.
 
         Args:
@@ -106,8 +127,9 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
           The training operation (in graph mode).
 
         Raises:
-          ValueError: no variable has a gradient; a variable is none of
-            resource kind; a regex matches no variable.
+          ValueError: no variable has a gradient; a variable is not a resource
+            variable; a regex matches no variable.
+          RuntimeError: it was not called in a replica.
         """
         pairs = list(grads_and_vars)
         variables = [v for _, v in pairs]
@@ -135,7 +157,8 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
             kwargs={"name": name},
         )
 
-    def _resolve(self, variables):
+    def _resolve(self, variables: Sequence[tf.Variable]) -> None:
+        """Resolves the exclusions when a variable is new."""
         paths = [exclusion.normalize_path(v.name) for v in variables]
         if set(paths) <= set(self._treatments):
             return
@@ -145,10 +168,12 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
             (p, tuple(v.shape)) for p, v in zip(paths, variables)
         )
 
-    def _create_slots(self, var_list):
+    def _create_slots(self, var_list: Sequence[tf.Variable]) -> None:
         self._make_slots(var_list)
 
-    def _make_slots(self, variables):
+    def _make_slots(
+        self, variables: Sequence[tf.Variable]
+    ) -> list[list[tf.Variable]]:
         """The moments of each variable, made if they are not there yet."""
         rows = []
         for variable in variables:
@@ -175,8 +200,17 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
         return rows
 
     def _across_replicas(
-        self, distribution, grads, variables, global_step, name=None
-    ):
+        self,
+        distribution: tf.distribute.Strategy,
+        grads: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+        global_step: tf.Variable | None,
+        name: str | None = None,
+    ) -> tf.Operation | None:
+        """Sums the gradients, updates all variables, counts the update.
+
+        The counters, then `global_step`, change after the last variable has.
+        """
         with tf.init_scope():
             # Inside a function a variable has another key: look up here only.
             slots = self._make_slots(variables)
@@ -225,7 +259,10 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
                     ]
             return self._train_op(updates)
 
-    def _remember(self, variables, updates):
+    def _remember(
+        self, variables: Sequence[tf.Variable], updates: Sequence[Any]
+    ) -> None:
+        """Keeps the trust ratios that the updates returned."""
         paths = [exclusion.normalize_path(v.name) for v in variables]
         self._trust_ratios = {
             path: tf.nest.flatten(ratio)[0]
@@ -233,7 +270,8 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
             if self._treatments[path].adapt
         }
 
-    def _train_op(self, updates):
+    def _train_op(self, updates: Sequence[Any]) -> tf.Operation | None:
+        """The operation that runs all updates, in the collection TRAIN_OP."""
         if tf.executing_eagerly():
             return None
         with _after(updates):
@@ -246,7 +284,10 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
                 collection.append(operation)
         return operation
 
-    def _all_finite(self, distribution, grads):
+    def _all_finite(
+        self, distribution: tf.distribute.Strategy, grads: Sequence[Any]
+    ) -> tf.Tensor:
+        """Whether the sum of squares of the summed gradients is finite."""
         if not self._skip_nonfinite:
             return tf.constant(True)
         halves = [
@@ -257,32 +298,45 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
         ]
         return tf.math.is_finite(tf.add_n(halves))
 
-    def _update(self, variable, grad, *rest):
-        """One device's component; all side effects hang on what it returns."""
+    def _update(
+        self, variable: tf.Variable, grad: tf.Tensor, *rest: Any
+    ) -> tf.Tensor:
+        """Updates one device's component of a variable.
+
+        Returns the trust ratio, which depends on all side effects.
+        """
         *slots, step, rate, proceed, treatment = rest
         decay = self._weight_decay if treatment.decay else 0.0
 
-        def update(grad, step, rate, proceed):
+        def update(
+            grad: tf.Tensor,
+            step: tf.Tensor,
+            rate: tf.Tensor,
+            proceed: tf.Tensor,
+        ) -> tf.Tensor:
             scalars = fused.Scalars(
                 rate, tf.constant(decay), step, tf.constant(1.0), proceed
             )
             return self._rule(
-                variable, grad, *slots, scalars.packed(), treatment.adapt
+                variable, grad, slots, scalars.packed(), treatment.adapt
             )
 
         if not tf.compat.v1.executing_eagerly_outside_functions():
-            # A session's graph orders nothing by itself; a function does (and
-            # a compiled kernel right in a condition's branch does not run).
+            # A session's graph does not order side effects by itself; a
+            # function does. (And a compiled kernel that is placed directly in
+            # the branch of a condition does not run.)
             update = tf.function(update, autograph=False)
         return update(grad, step, rate, proceed)
 
-    def checkpoint_names(self, var_list=None) -> Dict[str, tf.Variable]:
-        """{name in a checkpoint: variable}, of variables and their moments.
+    def checkpoint_names(
+        self, var_list: Sequence[tf.Variable] | None = None
+    ) -> dict[str, tf.Variable]:
+        """Variables and their moments, as {name in a checkpoint: variable}.
 
         For `tf.compat.v1.train.Saver(var_list=...)` and `init_from_checkpoint`.
-        LAMB's names are those of the published BERT and ALBERT checkpoints with
-        optimizer state, `<variable>/adam_m` and `<variable>/adam_v`; the
-        counters of this class are not among them.
+        The names of LAMB's moments are those of the published BERT and ALBERT
+        checkpoints with optimizer state, `<variable>/adam_m` and
+        `<variable>/adam_v`. The counters of this class are not among them.
 
         Args:
           var_list: variables; all trainable ones of the graph by default.
@@ -299,11 +353,19 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
                     found[f"{name}/{suffix or self._name}"] = moment
         return found
 
-    def _rule(self, variable, grad, *rest):
+    def _rule(
+        self,
+        variable: tf.Variable,
+        grad: tf.Tensor,
+        slots: Sequence[tf.Variable],
+        scalars: tf.Tensor,
+        adapt: bool,
+    ) -> tf.Tensor:
+        """Updates the variable and its slots; returns the trust ratio."""
         raise NotImplementedError
 
 
-def _check_resource(variable) -> None:
+def _check_resource(variable: tf.Variable) -> None:
     handle = getattr(variable, "handle", None)
     if handle is None and not hasattr(variable, "values"):
         raise ValueError(
@@ -313,17 +375,17 @@ def _check_resource(variable) -> None:
         )
 
 
-def _first(distribution, value):
+def _first(distribution: tf.distribute.Strategy, value: Any) -> tf.Tensor:
     """The first device's part of a value."""
     value = distribution.experimental_local_results(value)[0]
     return tf.convert_to_tensor(value)
 
 
-def _add(variable, amount):
+def _add(variable: tf.Variable, amount: tf.Tensor) -> tf.Tensor:
     return variable.assign_add(tf.cast(amount, variable.dtype))
 
 
-def _after(updates):
+def _after(updates: Sequence[Any]) -> ContextManager[Any]:
     """Control dependencies on all that `extended.update` returned."""
     if tf.executing_eagerly():
         return tf.control_dependencies([])

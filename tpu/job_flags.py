@@ -3,7 +3,7 @@
 from absl import flags
 
 from official_models.common.errors import InputError
-from tf_lamb import rules, schedules
+from tf_lamb import arithmetic, rules, schedules
 
 FLAGS = flags.FLAGS
 OPTIMIZERS = ("lamb", "lars", "adamw", "momentum")
@@ -124,7 +124,7 @@ def _define_rule_flags() -> None:
     flags.DEFINE_boolean("nesterov", False, "Of LARS and momentum.")
     flags.DEFINE_float("trust_coefficient", 0.001, "Of LARS.")
     flags.DEFINE_enum("form", "you2017", list(rules.LARS_FORMS), "Of LARS.")
-    flags.DEFINE_enum("norm", "l2", list(rules.NORMS), "Of LAMB and LARS.")
+    flags.DEFINE_enum("norm", "l2", list(arithmetic.NORMS), "Of LAMB and LARS.")
     flags.DEFINE_enum(
         "moment_dtype", "float32", list(rules.MOMENT_DTYPES[1:]), "Of them."
     )

@@ -3,7 +3,7 @@
 from keras import ops
 
 import tf_lamb
-from tf_lamb import rules
+from tf_lamb import arithmetic, rules
 from tf_lamb.layer_adaptive import LayerAdaptive
 
 
@@ -58,4 +58,4 @@ class LambByFilter(tf_lamb.LAMB):
 def _norms(x):
     """2-norms of the slices of the last axis; of a vector, the whole one's."""
     axes = tuple(range(max(1, len(x.shape) - 1)))
-    return ops.sqrt(ops.sum(ops.square(rules.widen(ops, x)), axis=axes))
+    return ops.sqrt(ops.sum(ops.square(arithmetic.widen(ops, x)), axis=axes))

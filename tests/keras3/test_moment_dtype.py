@@ -7,7 +7,7 @@ import pytest
 
 import tf_lamb
 from tests.keras3 import problems
-from tf_lamb import rules
+from tf_lamb import arithmetic
 
 ARGUMENTS = dict(weight_decay=0.05, exclude_from_weight_decay=["bias"])
 
@@ -21,7 +21,7 @@ def test_stays_near_float32_moments_and_stores_half(name):
         )
         ends.append(problems.values_of(problems.run(optimizer, 30)))
         moments = [s for slots in optimizer._slots for s in slots]
-        assert {rules.dtype_name(s) for s in moments} == {dtype}
+        assert {arithmetic.dtype_name(s) for s in moments} == {dtype}
     start = problems.initial_values()
     moved = max(np.abs(ends[0][k] - start[k]).max() for k in start)
     apart = max(np.abs(ends[0][k] - ends[1][k]).max() for k in start)
@@ -33,7 +33,7 @@ def test_rounding_by_chance_keeps_the_mean_and_can_decay():
     x = np.random.default_rng(0).uniform(1, 1 + 1 / 128, 200_000)
     x = x.astype("float32")
     rounded = keras.ops.convert_to_numpy(
-        rules.round_by_chance(
+        arithmetic.round_by_chance(
             # Keras 3.10 has no `view`; on TensorFlow ours are used anyway.
             keras.ops if hasattr(keras.ops, "view") else tf_lamb.fused.ops,
             keras.ops.convert_to_tensor(x),
@@ -77,6 +77,6 @@ def test_float64_variables_keep_float64_moments():
     variable = keras.Variable(np.ones(3), dtype="float64", name="w")
     optimizer = tf_lamb.LAMB(moment_dtype="bfloat16")
     optimizer.build([variable])
-    wide = rules.dtype_name(variable)  # JAX has float32 only, by default
-    stored = {rules.dtype_name(s[0]) for s in optimizer._slots}
+    wide = arithmetic.dtype_name(variable)  # JAX has float32 only, by default
+    stored = {arithmetic.dtype_name(s[0]) for s in optimizer._slots}
     assert stored == {"float64" if wide == "float64" else "bfloat16"}
