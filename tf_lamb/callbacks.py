@@ -1,30 +1,32 @@
 """Trust ratios over time: to a CSV table, to TensorBoard, to a plot."""
 
+from __future__ import annotations
+
 import csv
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Collection, Mapping, Sequence, Union
 
 import keras
 
-PathLike = Union[str, os.PathLike]
+PathLike = Union[str, "os.PathLike[str]"]
 
 
 class StepTable:
-    """A CSV table, one row a step, that an interrupted run can continue.
+    """A CSV table, one row a step, that a resumed run continues.
 
-    Rows after the step from which a run goes on, and a last row that was cut
-    off, are dropped when the table is opened.
+    When the table is opened, rows after `first_step` are dropped, and so is a
+    last row that was cut off.
 
     Args:
-      path: the file; made with its head line if it is not there.
+      path: the file; it is made with its head line if it does not exist.
       columns: names of the values, without `step`.
-      first_step: the run goes on after this step.
+      first_step: the last step before those of this run.
     """
 
     def __init__(
-        self, path: PathLike, columns: Sequence[str], first_step: int = 0
-    ):
+        self, path: PathLike, columns: Collection[str], first_step: int = 0
+    ) -> None:
         self.path = Path(path)
         self.columns = ["step", *columns]
         rows = []
@@ -37,14 +39,19 @@ class StepTable:
             csv.writer(file).writerows([self.columns, *rows])
         os.replace(temporary, self.path)
 
-    def write(self, step: int, values: Dict[str, float]) -> None:
-        """Appends one row; columns without a value stay empty."""
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Appends one row.
+
+        Args:
+          step: the step, first column.
+          values: {column: value}; columns without a value stay empty.
+        """
         row = [step, *(values.get(name, "") for name in self.columns[1:])]
         with open(self.path, "a", newline="") as file:
             csv.writer(file).writerow(row)
 
 
-def _read_rows(path: Path) -> List[List[str]]:
+def _read_rows(path: Path) -> list[list[str]]:
     with open(path, newline="") as file:
         return list(csv.reader(file)) or [[]]
 
@@ -54,8 +61,12 @@ def _step(row: Sequence[str], head: Sequence[str]) -> float:
     return int(row[0]) if whole else float("inf")
 
 
-def read_table(path: PathLike) -> Dict[str, List[Tuple[int, float]]]:
-    """The columns of a `StepTable` as {name: [(step, value), ...]}."""
+def read_table(path: PathLike) -> dict[str, list[tuple[int, float]]]:
+    """The columns of a `StepTable` as {name: [(step, value), ...]}.
+
+    Args:
+      path: the file; a last row that was cut off is left out.
+    """
     head, *body = _read_rows(Path(path))
     return {
         name: [
@@ -74,47 +85,70 @@ class TrustRatioLogger(keras.callbacks.Callback):
     A step is an update: with gradient accumulation, several batches.
 
     Args:
-      csv_path: table with one column a variable, one row each `every` steps.
+      csv_path: table with one column for each variable and one row every
+        `every` steps.
       log_dir: folder for TensorBoard (needs TensorFlow); None for none.
       every: steps between rows, >= 1.
-      first_step: the run goes on after this step; later rows are dropped.
+      first_step: the last step before those of this run; later rows of the
+        table are dropped.
+
+    Example:
+      >>> import keras, numpy as np, os, tempfile, tf_lamb
+      >>> from tf_lamb.callbacks import TrustRatioLogger, read_table
+      >>> model = keras.Sequential(
+      ...     [keras.Input((3,)), keras.layers.Dense(2, name="head")],
+      ...     name="net",
+      ... )
+      >>> model.compile(tf_lamb.LAMB(0.01), "mse")
+      >>> path = os.path.join(tempfile.mkdtemp(), "trust_ratios.csv")
+      >>> history = model.fit(
+      ...     np.ones((8, 3)), np.ones((8, 2)), batch_size=2, verbose=0,
+      ...     callbacks=[TrustRatioLogger(path, every=2)],
+      ... )
+      >>> {name: [step for step, _ in points]
+      ...  for name, points in read_table(path).items()}
+      {'net/head/kernel': [2, 4], 'net/head/bias': [2, 4]}
     """
 
     def __init__(
         self,
         csv_path: PathLike,
-        log_dir: Optional[PathLike] = None,
+        log_dir: PathLike | None = None,
         every: int = 10,
         first_step: int = 0,
-    ):
+    ) -> None:
         super().__init__()
         self.csv_path = csv_path
         self.log_dir = log_dir
         self.every = every
         self._first_step = first_step
         self._batches = self._batches_before = 0
-        self._table = self._writer = None
+        self._table: StepTable | None = None
+        self._writer: Any = None
 
     @property
     def _step(self) -> int:
         k = self.model.optimizer.gradient_accumulation_steps or 1
         return self._first_step + self._batches // k
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Called by Keras: batches are counted from the epoch's start."""
         self._batches_before = self._batches
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Called by Keras: writes a row when it is time."""
         # `batch` advances by more than one under steps_per_execution.
         before, self._batches = self._step, self._batches_before + batch + 1
         if self._step // self.every > before // self.every:
             self._write()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
+        """Called by Keras: closes the files of TensorBoard."""
         if self._writer is not None:
             self._writer.close()
 
-    def _write(self):
-        # Under JAX, fit keeps the optimizer's state to itself between epochs.
+    def _write(self) -> None:
+        # On JAX, `fit` updates the optimizer's variables after each epoch only.
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
         ratios = self.model.optimizer.trust_ratios
@@ -141,7 +175,7 @@ def plot_trust_ratios(csv_path: PathLike, png_path: PathLike) -> None:
 
     Args:
       csv_path: the table.
-      png_path: the picture; written under a temporary name first.
+      png_path: the picture; it is written under a temporary name first.
     """
     import matplotlib
 

@@ -2,13 +2,16 @@
 
 `keras.optimizers.LossScaleOptimizer` (seen in 3.10 to 3.15) asks each replica
 whether its own gradients are finite, before they are summed. Under
-MirroredStrategy the first replica's answer decides, so that an overflow on
-another one never lowers the scale and every step is skipped; in several workers
-each follows its own answer, and those that go on wait for the others forever.
+MirroredStrategy the first replica's answer decides: an overflow on another
+replica never lowers the scale, and every step is skipped. In several workers
+each one follows its own answer, and those that update wait forever for those
+that skip the step.
 """
 
+from __future__ import annotations
+
 import functools
-from typing import Callable
+from typing import Any, Callable, Sequence
 
 import tensorflow as tf
 
@@ -16,11 +19,11 @@ import tensorflow as tf
 def share_overflows(of: type = object) -> None:
     """Makes replicas agree on whether gradients are finite.
 
-    Replaces `LossScaleOptimizer.check_finite`. Nothing changes with one
-    replica, nor for scalers of other optimizers.
+    It replaces `LossScaleOptimizer.check_finite`. Nothing changes with one
+    replica, nor for loss scalers of other optimizers.
 
     Args:
-      of: class of the optimizers whose loss scalers are meant.
+      of: class of the optimizers whose loss scalers shall agree.
 
     Raises:
       AttributeError: this Keras' loss scaler has no `check_finite`.
@@ -33,22 +36,24 @@ def share_overflows(of: type = object) -> None:
     scaler.check_finite.optimizers.add(of)
 
 
-def _agreed(original: Callable) -> Callable:
+def _agreed(original: Callable[..., Any]) -> Any:
+    """`check_finite` with an all-reduce; `optimizers` are those it serves."""
+    optimizers: set[type] = set()
+
     @functools.wraps(original)
-    def check_finite(scaler, grads):
+    def check_finite(scaler: Any, grads: Sequence[tf.Tensor]) -> tf.Tensor:
         finite = original(scaler, grads)
         context = tf.distribute.get_replica_context()
         if (
             context is None
             or context.num_replicas_in_sync == 1
-            or not isinstance(
-                scaler.inner_optimizer, tuple(check_finite.optimizers)
-            )
+            or not isinstance(scaler.inner_optimizer, tuple(optimizers))
         ):
             return finite
         overflows = tf.cast(tf.logical_not(finite), tf.float32)
         overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
         return tf.equal(overflows, 0.0)
 
-    check_finite.optimizers = set()
-    return check_finite
+    agreed: Any = check_finite
+    agreed.optimizers = optimizers
+    return agreed

@@ -1,4 +1,4 @@
-"""What training in several processes needs beside an optimizer.
+"""Training in several processes: `fit`, equal models, checkpoints, saving.
 
 For `tf.distribute.MultiWorkerMirroredStrategy`, with Keras 3 or tf_keras:
 
@@ -9,9 +9,11 @@ For `tf.distribute.MultiWorkerMirroredStrategy`, with Keras 3 or tf_keras:
     model.fit(dataset.skip(done), callbacks=[steps], ...)
     multi_worker.save(model, "model.keras")
 
-Every worker makes the same calls: reading a variable of which each worker has
-a part is a collective operation.
+Every worker has to make the same calls: to read a variable of which each worker
+has a part is a collective operation.
 """
+
+from __future__ import annotations
 
 import functools
 import json
@@ -19,13 +21,13 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Union
+from typing import Any, Callable, Iterator, Mapping, Sequence, Union
 
 import tensorflow as tf
 
 from tf_lamb import loss_scaling, same_model
 
-PathLike = Union[str, os.PathLike]
+PathLike = Union[str, "os.PathLike[str]"]
 _HINT = "start every worker with the same script, flags and versions"
 
 
@@ -44,7 +46,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver.task_type == "worker" and resolver.task_id == 0
 
 
-def _in_multi_worker_mode(strategy) -> bool:
+def _in_multi_worker_mode(strategy: tf.distribute.Strategy) -> bool:
     return (
         isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         and strategy.extended._in_multi_worker_mode()
@@ -54,14 +56,14 @@ def _in_multi_worker_mode(strategy) -> bool:
 def enable_fit() -> None:
     """Makes Keras 3's `fit`, `evaluate` and `predict` work in several workers.
 
-    Two functions of Keras 3 (seen in 3.15.1) stop them under
-    MultiWorkerMirroredStrategy, and a third lets a loss scaler decide by each
-    worker's own gradients, so that a worker with an overflow waits for the
-    others forever. This replaces the three; elsewhere they do what they did.
-    Keras 2 needs none of it, and nothing is done there.
+    Under MultiWorkerMirroredStrategy two functions of Keras 3 (seen in 3.15.1)
+    raise, and a third lets a loss scaler decide by each worker's own gradients,
+    so that a worker with an overflow waits for the others forever. This call
+    replaces the three; under other strategies they work as before. Keras 2 does
+    not need it: there the call does nothing.
 
     Raises:
-      RuntimeError: Keras has other internals than those that are replaced.
+      RuntimeError: this Keras has not the internals that are replaced.
     """
     import keras
 
@@ -84,11 +86,15 @@ def enable_fit() -> None:
         trainer.reduce_per_replica = _scalar_reduce(reduce)
 
 
-def _local_build(original: Callable) -> Callable:
-    """Cures: a batch (a tuple) is reduced over the workers to learn shapes."""
+def _local_build(original: Callable[..., Any]) -> Any:
+    """Mends that Keras reduces a batch, a tuple, over workers to see shapes."""
 
     @functools.wraps(original)
-    def build(model, iterator=None, data_batch=None):
+    def build(
+        model: Any,
+        iterator: Iterator[Any] | None = None,
+        data_batch: Any = None,
+    ) -> Any:
         strategy = model._distribute_strategy
         if iterator is None or not _in_multi_worker_mode(strategy):
             return original(model, iterator, data_batch)
@@ -109,15 +115,18 @@ def _local_build(original: Callable) -> Callable:
         with strategy.scope():
             return model._symbolic_build(data_batch=batch)
 
-    build._tf_lamb = True
-    return build
+    marked: Any = build
+    marked._tf_lamb = True
+    return marked
 
 
-def _scalar_reduce(original: Callable) -> Callable:
-    """Cures: the mean of metrics, which are scalars, is taken along axis 0."""
+def _scalar_reduce(original: Callable[..., Any]) -> Any:
+    """Mends that Keras averages metrics, which are scalars, along axis 0."""
 
     @functools.wraps(original)
-    def reduce(values, strategy, reduction):
+    def reduce(
+        values: Any, strategy: tf.distribute.Strategy, reduction: str
+    ) -> Any:
         if reduction not in ("auto", "mean") or not _in_multi_worker_mode(
             strategy
         ):
@@ -131,14 +140,15 @@ def _scalar_reduce(original: Callable) -> Callable:
 
 
 def save(model: Any, path: PathLike) -> None:
-    """`model.save(path)` on all workers; only the chief's file stays.
+    """Calls `model.save(path)` on all workers; only the chief's file is kept.
 
-    The others have to take part, because variables of which each worker has a
-    part are summed up when they are read.
+    The other workers have to take part, because variables of which each worker
+    has a part are summed up when they are read.
 
     Args:
       model: a Keras model made under the strategy.
-      path: ends in `.keras` or `.h5`; its folder is made if need be.
+      path: a file that ends in `.keras` or `.h5`; its folder is made if it does
+        not exist.
     """
     path = Path(path)
     strategy = model.distribute_strategy
@@ -155,29 +165,29 @@ def save(model: Any, path: PathLike) -> None:
 def build_same(
     strategy: tf.distribute.Strategy, make_model: Callable[[], Any]
 ) -> Any:
-    """Makes the model under `strategy`, after all workers' have been compared.
+    """Makes the model under `strategy`, after a comparison of all workers.
 
-    Workers whose models, optimizers or pattern lists differ hang, or fail far
-    from the cause, because making a variable is a collective operation already;
-    where only an activation or a loss differs, nothing would show at all. So
-    the model is made once outside the strategy, described, compared and
-    dropped.
+    If models, optimizers or pattern lists differ between workers, the workers
+    hang, or they fail far from the cause, because making a variable is already
+    a collective operation. If only an activation or a loss differs, nothing
+    shows it at all. Therefore the model is first made outside the strategy,
+    described (`same_model.describe`), compared and dropped.
 
     Args:
       strategy: the strategy, the same kind on every worker.
-      make_model: makes and compiles the model; called twice. The optimizer has
-        to be made in it.
+      make_model: makes and compiles the model, and in it the optimizer; it is
+        called twice.
 
     Returns:
       The model, made in `strategy.scope()`.
 
     Raises:
-      ValueError: on every worker, if two differ; names the workers, what they
-        differ in, and their values.
+      ValueError: on every worker, if two differ; the message has the workers,
+        the name of what differs, and both values.
     """
     model = make_model()
     described = same_model.describe(model)
-    # The second model shall be `dense` again, not `dense_1`.
+    # So that layers of the second model are `dense` again, not `dense_1`.
     _reset_names(same_model.keras_of(model))
     del model
     _compare(strategy, described)
@@ -185,7 +195,7 @@ def build_same(
         return make_model()
 
 
-def _reset_names(keras) -> None:
+def _reset_names(keras: Any) -> None:
     if hasattr(keras.backend, "reset_uids"):
         keras.backend.reset_uids()
         return
@@ -194,22 +204,24 @@ def _reset_names(keras) -> None:
     naming.reset_uids()
 
 
-def _gather(strategy, codes: List[int]):
+def _gather(strategy: tf.distribute.Strategy, codes: Sequence[int]) -> Any:
     """Each replica's vector of whole numbers, int32 `[replicas, length]`."""
     values = strategy.experimental_distribute_values_from_function(
-        lambda _: tf.constant([codes], tf.int32)
+        lambda _: tf.constant([list(codes)], tf.int32)
     )
     return strategy.gather(values, axis=0).numpy()
 
 
-def _compare(strategy, described: Dict[str, Any]) -> None:
-    """Raises ValueError on every worker if two workers' facts differ."""
+def _compare(
+    strategy: tf.distribute.Strategy, described: Mapping[str, Any]
+) -> None:
+    """Raises ValueError on every worker if two workers' descriptions differ."""
     text = json.dumps(described).encode("utf-8")
     longest = int(_gather(strategy, [len(text)]).max())
     rows = _gather(strategy, list(text.ljust(longest)))
-    all_facts = [json.loads(bytes(row.tolist()).decode()) for row in rows]
-    first = all_facts[0]
-    for i, other in enumerate(all_facts):
+    workers = [json.loads(bytes(row.tolist()).decode()) for row in rows]
+    first = workers[0]
+    for i, other in enumerate(workers):
         for name in [*first, *(n for n in other if n not in first)]:
             a, b = (x.get(name, "none") for x in (first, other))
             if a != b:
@@ -220,47 +232,73 @@ def _compare(strategy, described: Dict[str, Any]) -> None:
 
 
 class _Callback:
-    """What both Keras ask of a callback, without importing either."""
+    """A callback of both Kerases, which imports neither of them.
 
-    params = None
-    model = None
+    It has each hook that they call, and no other: a misspelt one is an
+    AttributeError.
+    """
+
+    params: Any = None
+    model: Any = None
     _supports_tf_logs = True
     _chief_worker_only = None
 
-    def set_params(self, params):
+    def set_params(self, params: Any) -> None:
+        """Called by Keras: the arguments of `fit`."""
         self.params = params
 
-    def set_model(self, model):
+    def set_model(self, model: Any) -> None:
+        """Called by Keras: the model that is trained."""
         self.model = model
         self._model = model
 
-    def _implements_train_batch_hooks(self):
-        return True  # asked by tf_keras
+    # tf_keras asks these three.
 
-    def __getattr__(self, name):
-        if name.startswith("on_"):
-            return lambda *args, **kwargs: None
-        if name.startswith("_implements_"):
-            return lambda: False
-        raise AttributeError(name)
+    def _implements_train_batch_hooks(self) -> bool:
+        return True
+
+    def _implements_test_batch_hooks(self) -> bool:
+        return False
+
+    def _implements_predict_batch_hooks(self) -> bool:
+        return False
+
+    def _on_begin_or_end(self, logs: Any = None) -> None:
+        """The hooks of a phase; they do nothing."""
+
+    def _on_item(self, batch: int, logs: Any = None) -> None:
+        """The hooks of an epoch or a batch; they do nothing."""
+
+    on_train_begin = on_train_end = _on_begin_or_end
+    on_test_begin = on_test_end = _on_begin_or_end
+    on_predict_begin = on_predict_end = _on_begin_or_end
+    on_epoch_begin = on_epoch_end = _on_item
+    on_batch_begin = on_batch_end = _on_item
+    on_train_batch_begin = on_train_batch_end = _on_item
+    on_test_batch_begin = on_test_batch_end = _on_item
+    on_predict_batch_begin = on_predict_batch_end = _on_item
 
 
 class Checkpoint(_Callback):
-    """Checkpoints every `every` steps, from which all workers go on.
+    """Saves a checkpoint every `every` steps, from which all workers resume.
 
-    Weights, optimizer (with the sums of an unfinished accumulation) and the
-    count of steps; the chief's files stay, the others' are dropped. A worker
-    that dies takes the job with it (collectives cannot go on without it): start
-    all workers again, and they continue from the last checkpoint, on the same
-    batches if the data come in the same order.
+    A checkpoint has the weights, the optimizer (with the sums of an unfinished
+    accumulation) and the count of steps. The chief's files are kept, those of
+    the other workers are dropped. If a worker dies, the job ends, because the
+    others cannot finish a collective operation without it. Start all workers
+    again: they resume from the last checkpoint, on the same batches if the data
+    come in the same order.
 
     Args:
       folder: where the checkpoints are; all workers must see it.
       every: steps between checkpoints, >= 1.
-      keep: how many checkpoints stay.
+      keep: how many checkpoints are kept.
+
+    Raises:
+      ValueError: `every` is not a whole number >= 1.
     """
 
-    def __init__(self, folder: PathLike, every: int, keep: int = 2):
+    def __init__(self, folder: PathLike, every: int, keep: int = 2) -> None:
         if every != int(every) or every < 1:
             raise ValueError(
                 f"every: expected a whole number >= 1, got {every!r}."
@@ -269,16 +307,16 @@ class Checkpoint(_Callback):
         self.every = int(every)
         self.keep = keep
         self.step = 0
-        self._manager = None
+        self._manager: Any = None
 
     def restore(self, model: Any) -> int:
-        """Loads the last checkpoint, if there is one.
+        """Restores the last checkpoint, if there is one.
 
         Args:
           model: compiled, made under the strategy.
 
         Returns:
-          The count of steps that are done: batches to skip.
+          How many steps are done: as many batches have to be skipped.
         """
         strategy = model.distribute_strategy
         with strategy.scope():
@@ -287,8 +325,8 @@ class Checkpoint(_Callback):
         checkpoint = tf.train.Checkpoint(
             model=model, optimizer=model.optimizer, step=self._step
         )
-        self._scratch = None
-        folder = self.folder
+        self._scratch: str | None = None
+        folder: PathLike = self.folder
         if not is_chief(strategy):
             self._scratch = folder = tempfile.mkdtemp()
         self._manager = tf.train.CheckpointManager(
@@ -300,7 +338,12 @@ class Checkpoint(_Callback):
         self.step = int(self._step.numpy())
         return self.step
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Called by Keras: counts the step, and saves when it is time.
+
+        Raises:
+          ValueError: `restore` was not called.
+        """
         if self._manager is None:
             raise ValueError(
                 "multi_worker.Checkpoint: call restore(model) before fit, and "
@@ -311,6 +354,7 @@ class Checkpoint(_Callback):
             self._step.assign(self.step)
             self._manager.save(checkpoint_number=self.step)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
+        """Called by Keras: removes the files of workers but the chief's."""
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)

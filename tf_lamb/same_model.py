@@ -1,30 +1,37 @@
-"""What has to be the same of a model on every worker, as JSON.
+"""Describes a model as JSON, to compare the models of several workers.
 
-`multi_worker.build_same` compares it. Names that Keras makes up, seeds and
-addresses in memory, which differ between processes that run the same script,
-are left out.
+`multi_worker.build_same` compares the descriptions. They leave out what differs
+between processes that run the same script: names that Keras makes up, seeds and
+addresses in memory.
 """
 
-from typing import Any, Dict, Mapping, Optional
+from __future__ import annotations
+
+from typing import Any, Mapping
 
 import tensorflow as tf
 
 # In configs: names of layers, seeds, Python's ids of objects.
 _MAY_DIFFER = ("name", "seed", "shared_object_id")
-# In a model's config: how its layers are wired, by their names.
+# In a model's config: how its layers are connected, by their names.
 _WIRED = ("layers", "input_layers", "output_layers")
 
 
-def describe(model: Any) -> Dict[str, Any]:
-    """What has to be the same on every worker, as {name: JSON value}.
+def describe(model: Any) -> dict[str, Any]:
+    """Everything that has to be the same on every worker.
 
     Versions; variables; class and config of each layer (activations, dtype
     policies, connections); loss; class and config of the optimizer.
 
     Args:
-      model: a compiled model.
+      model: a compiled model, of Keras 3 or tf_keras.
+
+    Returns:
+      {name: JSON value}.
     """
-    facts = {f"version of {p}": v for p, v in _versions(model).items()}
+    described: dict[str, Any] = {
+        f"version of {p}": v for p, v in _versions(model).items()
+    }
     variables = [
         [
             getattr(v, "path", v.name),
@@ -33,26 +40,26 @@ def describe(model: Any) -> Dict[str, Any]:
         ]
         for v in model.weights
     ]
-    facts["number of variables"] = len(variables)
-    facts.update(
+    described["number of variables"] = len(variables)
+    described.update(
         {f"variable {i}": variable for i, variable in enumerate(variables)}
     )
-    facts.update(_describe_layers(model))
-    facts["loss"] = plain(getattr(model, "loss", None))
+    described.update(_describe_layers(model))
+    described["loss"] = plain(getattr(model, "loss", None))
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None:
-        facts["optimizer"] = type(optimizer).__name__
-        facts.update(_arguments("the optimizer", optimizer.get_config()))
-    return facts
+        described["optimizer"] = type(optimizer).__name__
+        described.update(_arguments("the optimizer", optimizer.get_config()))
+    return described
 
 
-def _describe_layers(model: Any) -> Dict[str, Any]:
+def _describe_layers(model: Any) -> dict[str, Any]:
     """Class and config of each layer; the model itself is layer 0."""
     layers = list(model._flatten_layers(include_self=True, recursive=True))
     aliases = {layer.name: f"layer {i}" for i, layer in enumerate(layers)}
-    facts = {"number of layers": len(layers)}
+    described: dict[str, Any] = {"number of layers": len(layers)}
     for i, layer in enumerate(layers):
-        facts[f"layer {i}"] = type(layer).__name__
+        described[f"layer {i}"] = type(layer).__name__
         try:
             config = layer.get_config()
         except Exception:  # whatever it is: a layer need not have a config
@@ -62,12 +69,14 @@ def _describe_layers(model: Any) -> Dict[str, Any]:
                 wires = config.pop(name)
                 if name == "layers":  # their own configs follow
                     wires = [x.get("inbound_nodes") for x in wires]
-                facts[f"layer {i}'s wiring ({name})"] = plain(wires, aliases)
-        facts.update(_arguments(f"layer {i}", config))
-    return facts
+                described[f"layer {i}'s wiring ({name})"] = plain(
+                    wires, aliases
+                )
+        described.update(_arguments(f"layer {i}", config))
+    return described
 
 
-def _arguments(owner: str, config: Mapping[str, Any]) -> Dict[str, Any]:
+def _arguments(owner: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         f"{owner}'s {name}": plain(value)
         for name, value in config.items()
@@ -75,18 +84,18 @@ def _arguments(owner: str, config: Mapping[str, Any]) -> Dict[str, Any]:
     }
 
 
-def plain(value: Any, aliases: Optional[Mapping[str, str]] = None) -> Any:
-    """`value` as JSON has it, without what differs between processes.
+def plain(value: Any, aliases: Mapping[str, str] | None = None) -> Any:
+    """`value` as a JSON value, without what differs between processes.
 
     Args:
-      value: a config, or what is found in one.
-      aliases: {text: what stands for it}.
+      value: a config, or a value in a config.
+      aliases: {string: its replacement}.
     """
     if isinstance(value, dict):
         if value.get("class_name") == "__lambda__":
             return "lambda"  # its code holds the path of its file
         if set(value) == {"name"}:
-            return value["name"]  # of a dtype policy, all that it has
+            return value["name"]  # a dtype policy, which has nothing else
         return {
             str(name): plain(x, aliases)
             for name, x in value.items()
@@ -98,7 +107,7 @@ def plain(value: Any, aliases: Optional[Mapping[str, str]] = None) -> Any:
         return value
     if isinstance(value, str):
         return (aliases or {}).get(value, value)
-    if hasattr(value, "tolist"):  # NumPy's
+    if hasattr(value, "tolist"):  # a NumPy array
         return value.tolist()
     if hasattr(value, "get_config"):
         return [type(value).__name__, plain(value.get_config(), aliases)]
@@ -106,7 +115,7 @@ def plain(value: Any, aliases: Optional[Mapping[str, str]] = None) -> Any:
     return getattr(value, "__name__", type(value).__name__)
 
 
-def _versions(model: Any) -> Dict[str, str]:
+def _versions(model: Any) -> dict[str, str]:
     import tf_lamb
 
     keras = keras_of(model)
@@ -118,7 +127,11 @@ def _versions(model: Any) -> Dict[str, str]:
 
 
 def keras_of(model: Any) -> Any:
-    """The Keras that a model belongs to."""
+    """The Keras module, Keras 3 or tf_keras, that a model belongs to.
+
+    Args:
+      model: a Keras model.
+    """
     names = {base.__module__.split(".")[0] for base in type(model).__mro__}
     if "tf_keras" in names:
         import tf_keras
