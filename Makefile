@@ -12,9 +12,9 @@ PYTEST = -m pytest --durations=5
 # make run STEPS=20: the same, shorter. ARGS adds any flag of the script.
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
-.PHONY: help run test test-models test-tensorflow test-jax test-tf215 test-torch \
-	test-oldest test-plan evidence bench bench-update-step bench-first-step \
-	bench-memory bench-scaling bench-tpu bench-batch-scaling bench-image-pipeline \
+.PHONY: help run test test-models test-tensorflow test-docstrings test-jax \
+	test-tf215 test-torch test-oldest test-plan evidence bench \
+	bench-update-step bench-first-step bench-memory bench-scaling bench-tpu bench-batch-scaling bench-image-pipeline \
 	run-resnet plan-pod lint format check package fixture clean
 .DEFAULT_GOAL := help
 
@@ -32,7 +32,7 @@ help:
 	@echo "make bench-image-pipeline  images/s of the ImageNet pipeline"
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
 	@echo "                  TASK=cifar10 ARGS='--data_dir DIR --hours 3'"
-	@echo "make check        ruff, then make test: what has to pass before a merge"
+	@echo "make check        ruff, mypy, then make test: before each merge"
 	@echo "make format       ruff format"
 	@echo "make package      wheel and source distribution under dist/"
 	@echo "make fixture      write the BERT fixture anew from transformers"
@@ -76,7 +76,7 @@ run: .venv/ready
 run-resnet: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.vision.resnet.train $(ARGS)
 
-test: test-models test-tensorflow test-jax test-tf215 test-plan
+test: test-models test-tensorflow test-docstrings test-jax test-tf215 test-plan
 
 # In two parts, so that `make --jobs=2` has something to share.
 test-models: .venv/ready
@@ -85,6 +85,10 @@ test-models: .venv/ready
 test-tensorflow: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/hugging_face \
 		--ignore tests/tpu --ignore tests/official_models
+
+# The examples in the docstrings of the package.
+test-docstrings: .venv/ready
+	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --doctest-modules tf_lamb
 
 # What models share with every Keras there is.
 EVERY_KERAS = tests/official_models/vision/resnet/test_forward.py \
@@ -153,6 +157,7 @@ bench-image-pipeline: .venv/ready
 lint: .venv/ready
 	$(PY) -m ruff format --check
 	$(PY) -m ruff check
+	$(PY) -m mypy
 
 check: lint test
 
