@@ -126,3 +126,17 @@ def test_bad_arguments(change, message):
         schedules.check_warmup_polynomial(**{**arguments, **change})
     with pytest.raises(ValueError, match="global_batch_size"):
         schedules.untuned_bert(0)
+
+
+def test_classes_compute_with_numpy_and_survive_their_config():
+    """The front ends derive their schedules; these need no framework."""
+    warmup = schedules.WarmupPolynomial(0.5, 1000, warmup_steps=200)
+    curve = _curve(warmup_steps=200)
+    values = [warmup(step) for step in range(1001)]
+    np.testing.assert_allclose(values, curve, atol=1e-6)
+    both = schedules.Rewarmup([warmup, warmup], [1000, 1000])
+    again = schedules.Rewarmup.from_config(both.get_config())
+    for schedule in (both, again):
+        assert [float(schedule(s)) for s in (100, 1100, 1200)] == pytest.approx(
+            [0.25, 0.25, 0.5]
+        )

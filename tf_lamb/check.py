@@ -87,8 +87,8 @@ def one_of(name: str, value: T, choices: Sequence[T]) -> T:
 
     Args:
       name: of the argument, for the message.
-      value: what was given.
-      choices: what is accepted.
+      value: the argument.
+      choices: the accepted values.
 
     Raises:
       ValueError: it is not among them.

@@ -165,7 +165,7 @@ def describe(
     Args:
       paths: full variable paths.
       shapes: the variables' shapes.
-      treatments: what `resolve` returned.
+      treatments: the result of `resolve`.
 
     Returns:
       Text: a head line, then one line for each variable.

@@ -330,7 +330,7 @@ def lamb(
       v: second moment.
       scalars: float32 `[5]`, what changes from step to step, `Scalars.packed`.
       adapt: whether the trust ratio applies.
-      options: what does not change.
+      options: constants of the run.
       jit_compile: False runs the same operations uncompiled.
 
     Returns:
@@ -417,7 +417,7 @@ def lars(
       scalars: float32 `[5]`, what changes from step to step, `Scalars.packed`;
         `step` is not used.
       adapt: whether the local rate applies.
-      options: what does not change.
+      options: constants of the run.
       jit_compile: False runs the same operations uncompiled.
 
     Returns:

@@ -100,7 +100,7 @@ def trust_ratio(
       update_norm: `|u|`, scalar >= 0.
       phi_bounds: `(gamma_l, gamma_u)`, or None for `phi(z) = z`.
       coefficient: `c`, LARS' trust coefficient; 1 for LAMB.
-      divisor: what divides in place of `|u|` (LARS adds terms to it).
+      divisor: replaces `|u|` as the divisor (LARS adds terms to it).
 
     Returns:
       A scalar.
@@ -286,7 +286,8 @@ def lamb(
     new_m, new_v = lamb_moments(
         ops, grad, m, v, step, beta_1=beta_1, beta_2=beta_2
     )
-    # The direction is made of what is stored: a compiler need not keep it.
+    # The direction is computed from the moments as stored: so a compiler can
+    # compute it twice instead of keeping it.
     new_m = unless_skipped(ops, proceed, new_m, m)
     new_v = unless_skipped(ops, proceed, new_v, v)
     update = lamb_update(
@@ -525,7 +526,8 @@ def lars(
     )
     old_m = m
     m = lars_moment(ops, param, grad, old_m, **same)
-    # The direction is made of what is stored: a compiler need not keep it.
+    # The direction is computed from the moments as stored: so a compiler can
+    # compute it twice instead of keeping it.
     m = unless_skipped(ops, proceed, m, old_m)
     update = lars_update(ops, param, grad, m, nesterov=nesterov, **same)
     ratio = ops.ones_like(ops.sum(update))

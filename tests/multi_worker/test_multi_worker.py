@@ -117,6 +117,21 @@ def test_killed_workers_resume_to_the_same_weights(tmp_path):
     assert -9 in fault["exit_codes"]
 
 
+@pytest.mark.parametrize("name", ["keras", "tf_keras"])
+def test_checkpoint_has_the_hooks_of_keras_and_no_other(name):
+    from tf_lamb import multi_worker
+
+    keras = pytest.importorskip(name)
+    checkpoint = multi_worker.Checkpoint("x", every=1)
+    theirs = [n for n in dir(keras.callbacks.Callback) if n.startswith("on_")]
+    assert len(theirs) == 16
+    for hook in theirs:
+        assert callable(getattr(checkpoint, hook))
+    for misspelt in ("on_train_batch_ends", "on_epochs_begin"):
+        with pytest.raises(AttributeError, match=misspelt):
+            getattr(checkpoint, misspelt)
+
+
 def test_checkpoint_wants_a_whole_number_and_a_restore():
     from tf_lamb import multi_worker
 
