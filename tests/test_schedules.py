@@ -30,7 +30,7 @@ def test_untuned_tables(i):
 
 
 def test_albert_is_the_column_of_4096():
-    """ALBERT's published defaults: .00176 and 3125 of 125000 steps."""
+    """ALBERT's published defaults: 0.00176 and 3125 of 125000 steps."""
     rule = schedules.untuned_bert(4096)
     assert rule.learning_rate == pytest.approx(0.00176, rel=5e-3)
     assert rule.warmup * 125_000 == pytest.approx(3125)
