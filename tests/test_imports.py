@@ -156,7 +156,7 @@ ROOMS = {
         ("tensorflow",),
         (
             r"official_models\..+",
-            r"tf_lamb\.(v1|schedules|rules)",
+            r"tf_lamb\.(v1|schedules|rules|arithmetic)",
             r"tpu\.\w+",
         ),
     ),

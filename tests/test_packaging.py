@@ -66,7 +66,7 @@ def test_wheel_holds_the_package_alone(source, python, tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     modules = {path.name for path in (ROOT / "tf_lamb").glob("*.py")}
     packed = {n.split("/")[1] for n in names if n.startswith("tf_lamb/")}
-    assert packed == modules
+    assert packed == modules | {"py.typed"}
     assert not any(n.startswith(("tests", "official_models")) for n in names)
 
 
