@@ -15,7 +15,7 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 .PHONY: help run test test-models test-tensorflow test-docstrings test-jax \
 	test-tf215 test-torch test-oldest test-plan evidence bench \
 	bench-update-step bench-first-step bench-memory bench-scaling bench-tpu bench-batch-scaling bench-image-pipeline \
-	run-resnet plan-pod lint format check package fixture clean
+	run-resnet plan-pod notebooks lint format check package fixture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make bench-image-pipeline  images/s of the ImageNet pipeline"
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
 	@echo "                  TASK=cifar10 ARGS='--data_dir DIR --hours 3'"
+	@echo "make notebooks    executes the notebooks of docs/notebooks in place"
 	@echo "make check        ruff, mypy, then make test: before each merge"
 	@echo "make format       ruff format"
 	@echo "make package      wheel and source distribution under dist/"
@@ -153,6 +154,10 @@ bench-batch-scaling: .venv/ready
 
 bench-image-pipeline: .venv/ready
 	$(call BENCH,image_pipeline)
+
+# NOTEBOOKS="docs/notebooks/trust_ratios.ipynb" for one.
+notebooks: .venv/ready
+	$(PY) docs/notebooks/execute.py $(NOTEBOOKS)
 
 lint: .venv/ready
 	$(PY) -m ruff format --check
