@@ -46,6 +46,12 @@ def code_cells(notebook: dict) -> list:
     return [c for c in notebook["cells"] if c["cell_type"] == "code"]
 
 
+def is_log(output: dict) -> bool:
+    """Whether an output is a library's log."""
+    text = "".join(output.get("text", ""))
+    return output.get("name") == "stderr" or text.startswith("WARNING:")
+
+
 def smaller(png: str) -> str:
     """A plot in 256 colours, a fraction of the size.
 
@@ -77,7 +83,7 @@ def execute(path: Path) -> None:
     )
     client.execute(env={**os.environ, **ENVIRONMENT})
     for cell in code_cells(notebook):
-        cell.outputs = [x for x in cell.outputs if x.get("name") != "stderr"]
+        cell.outputs = [x for x in cell.outputs if not is_log(x)]
         for output in cell.outputs:
             data = output.get("data", {})
             if "image/png" in data:
