@@ -1,0 +1,107 @@
+"""Every public name is in the API reference, and every script in its list."""
+
+import ast
+import re
+from pathlib import Path
+
+import tf_lamb
+
+ROOT = Path(__file__).parents[2]
+API = ROOT / "docs" / "api"
+# Described as a module only: the optimizers are built on them.
+INTERNAL = {
+    "tf_lamb.fused",
+    "tf_lamb.hyperparameters",
+    "tf_lamb.layer_adaptive",
+    "tf_lamb.optimizers",
+    "tf_lamb.replicated",
+    "tf_lamb.v1_base",
+}
+_DIRECTIVE = re.compile(
+    r"^[ *-]*\.\. (?:py:|auto)(?:module|class|function|data):: ([\w.]+)", re.M
+)
+
+
+def declared_names(folder: Path) -> set:
+    """What the pages of the reference describe."""
+    pages = [p.read_text(encoding="utf-8") for p in folder.glob("*.rst")]
+    return {name for page in pages for name in _DIRECTIVE.findall(page)}
+
+
+def public_names(source: str) -> set:
+    """Names that a module makes public.
+
+    Args:
+      source: of the module.
+
+    Returns:
+      The names in `__all__`; without one, classes, functions and values whose
+      names do not begin with an underscore, imported names left out.
+    """
+    defined, listed = set(), None
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            defined.add(node.name)
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        for target in targets:
+            if isinstance(target, ast.Name):
+                defined.add(target.id)
+                if target.id == "__all__":
+                    listed = set(ast.literal_eval(node.value))
+    if listed is not None:
+        return listed
+    return {name for name in defined if not name.startswith("_")}
+
+
+def public_api() -> set:
+    """All public names of tf_lamb with their modules, and the modules."""
+    names = {"tf_lamb"} | {f"tf_lamb.{name}" for name in tf_lamb.__all__}
+    for path in (ROOT / "tf_lamb").rglob("[!_]*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        names.add(module)
+        if module not in INTERNAL:
+            source = path.read_text(encoding="utf-8")
+            names |= {f"{module}.{name}" for name in public_names(source)}
+    return names
+
+
+def test_every_public_name_is_described():
+    missing = sorted(public_api() - declared_names(API))
+    assert not missing, f"docs/api has no directive for {', '.join(missing)}"
+
+
+def test_what_is_described_exists():
+    unknown = sorted(declared_names(API) - public_api())
+    assert not unknown, f"docs/api describes {', '.join(unknown)}: not public"
+
+
+def test_internal_modules_exist():
+    for module in INTERNAL:
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+
+
+def test_public_names_of_a_module():
+    source = "import os\nfrom a import b\nX = 1\n_Y = 2\nZ: int = 3\n"
+    source += "def f(): ...\ndef _g(): ...\nclass C: ...\n"
+    assert public_names(source) == {"X", "Z", "f", "C"}
+    assert public_names(source + "__all__ = ['f', 'b']\n") == {"f", "b"}
+
+
+def test_a_name_that_is_left_out_is_found(tmp_path):
+    for page in API.glob("*.rst"):
+        text = page.read_text(encoding="utf-8")
+        text = text.replace(".. autofunction:: tf_lamb.rules.lars\n", "")
+        (tmp_path / page.name).write_text(text, encoding="utf-8")
+    assert "tf_lamb.rules.lars" in public_api() - declared_names(tmp_path)
+
+
+def test_every_script_is_listed():
+    page = (API / "scripts.rst").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\* - ``([\w.]+)``", page))
+    scripts = set()
+    for folder in ("official_models", "tpu", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if '\nif __name__ == "__main__":' in path.read_text("utf-8"):
+                parts = path.relative_to(ROOT).with_suffix("").parts
+                scripts.add(".".join(p for p in parts if p != "__main__"))
+    assert scripts == listed
