@@ -6,8 +6,8 @@
 Every environment is a process that holds its optimizers; round by round each of
 them makes one step, while the others wait. Medians and quartiles, and ratios to
 XLA's AdamW (LARS: SGD with momentum) of the same run, go to
-results/update_step.json and .png and, with --readme, into README.md and
-benchmarks/README.md.
+results/update_step.json and .png and, with --readme, into benchmarks/README.md,
+which docs/benchmarks.md includes.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MODELS = {
     "small": lambda: shapes.bert(2, 64, 1000, 256),
 }
 RESULT = ROOT / "benchmarks" / "results" / "update_step.json"
-READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+README = ROOT / "benchmarks" / "README.md"
 BEGIN, END = "<!-- update_step: begin -->", "<!-- update_step: end -->"
 
 
@@ -204,16 +204,15 @@ def plot(result: dict, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def write_readmes(result: dict) -> None:
-    """Puts the table between the markers of both READMEs."""
-    for path in READMES:
-        text = path.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN)
-        _, after = rest.split(END)
-        table = f"{before}{BEGIN}\n\n{render(result)}\n\n{END}{after}"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(table, encoding="utf-8")
-        os.replace(temporary, path)
+def write_readme(result: dict) -> None:
+    """Puts the table between the markers of README."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    table = f"{before}{BEGIN}\n\n{render(result)}\n\n{END}{after}"
+    temporary = README.with_suffix(".tmp")
+    temporary.write_text(table, encoding="utf-8")
+    os.replace(temporary, README)
 
 
 def main(arguments=None) -> int:
@@ -224,7 +223,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--quick", action="store_true", help="small shapes")
     parser.add_argument("--rounds", type=int, default=21, help="at least 15")
     parser.add_argument("--output", type=Path, help="JSON; the PNG beside it")
-    parser.add_argument("--readme", action="store_true", help="write tables")
+    parser.add_argument("--readme", action="store_true", help="write the table")
     parser.add_argument("--worker", choices=PYTHONS, help=argparse.SUPPRESS)
     parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)
     flags = parser.parse_args(arguments)
@@ -250,7 +249,7 @@ def main(arguments=None) -> int:
     print(render(result))
     print(f"-> {output}, {output.with_suffix('.png')}")
     if flags.readme:
-        write_readmes(result)
+        write_readme(result)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Front ends x strategies x features: what works, and why the rest does not.
 
 The one place that says what is supported. `test_table.py` runs every cell that
-is True, the end of a test run prints what it found, and README has a copy:
+is True, the end of a test run prints what it found, and `docs/strategies.md`
+has a copy:
 
     python -m tests.support_matrix.table
 """
@@ -185,7 +186,7 @@ def render(rows=None, mark=None):
                 text = f"{text} ({reasons.index(reason) + 1})".strip()
             cells.append(text)
         lines.append(f"| {front_end} | {strategy} | {' | '.join(cells)} |")
-    notes = [f"({i}) {reason}." for i, reason in enumerate(reasons, 1)]
+    notes = [f"{i}. {reason}." for i, reason in enumerate(reasons, 1)]
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
