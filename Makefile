@@ -7,14 +7,18 @@ PY_TORCH = .venv-torch/bin/python
 PY_TF215 = .venv-tf215/bin/python
 PY_OLDEST = .venv-oldest/bin/python
 PY_PLAN = .venv-plan/bin/python
+PY_DOCS = .venv-docs/bin/python
 PYTEST = -m pytest --durations=5
+# The Python blocks of README and the site's pages (tests/docs/code_blocks.py).
+CODE_BLOCKS = $(PYTEST) -p tests.docs.code_blocks README.md docs
 
 # make run STEPS=20: the same, shorter. ARGS adds any flag of the script.
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-models test-tensorflow test-docstrings test-jax \
-	test-tf215 test-torch test-oldest test-plan evidence bench \
-	bench-update-step bench-first-step bench-memory bench-scaling bench-tpu bench-batch-scaling bench-image-pipeline \
+	test-tf215 test-torch test-oldest test-plan test-docs docs evidence bench \
+	bench-update-step bench-first-step bench-memory bench-scaling bench-tpu \
+	bench-batch-scaling bench-image-pipeline \
 	run-resnet plan-pod notebooks lint format check package fixture clean
 .DEFAULT_GOAL := help
 
@@ -26,6 +30,8 @@ help:
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
 	@echo "make test-plan    words that LAMB moves on a TPU, by its compiler (no TPU)"
 	@echo "make plan-pod     BERT-large and ResNet-50 compiled for a v3 pod (no TPU)"
+	@echo "make test-docs    runs the code blocks of README and the site's pages"
+	@echo "make docs         builds the site: build/docs/index.html"
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -first-step -memory -scaling -tpu"
@@ -64,12 +70,18 @@ help:
 	$(PY_PLAN) $(PIP_INSTALL) -r requirements/plan.txt
 	touch $@
 
-.PHONY: .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan
+.venv-docs/ready: requirements/docs.txt
+	$(PYTHON) -m venv --clear .venv-docs
+	$(PY_DOCS) $(PIP_INSTALL) -r requirements/docs.txt
+	touch $@
+
+.PHONY: .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan .venv-docs
 .venv: .venv/ready
 .venv-torch: .venv-torch/ready
 .venv-tf215: .venv-tf215/ready
 .venv-oldest: .venv-oldest/ready
 .venv-plan: .venv-plan/ready
+.venv-docs: .venv-docs/ready
 
 run: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.nlp.bert.pretrain $(RUN)
@@ -77,7 +89,8 @@ run: .venv/ready
 run-resnet: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.vision.resnet.train $(ARGS)
 
-test: test-models test-tensorflow test-docstrings test-jax test-tf215 test-plan
+test: test-models test-tensorflow test-docstrings test-jax test-tf215 \
+	test-plan test-docs
 
 # In two parts, so that `make --jobs=2` has something to share.
 test-models: .venv/ready
@@ -106,6 +119,7 @@ test-tf215: .venv-tf215/ready .venv/ready
 test-torch: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/hugging_face \
 		tests/support_matrix
+	KERAS_BACKEND=torch $(PY_TORCH) $(CODE_BLOCKS)
 
 test-oldest: .venv-oldest/ready
 	KERAS_BACKEND=tensorflow $(PY_OLDEST) $(PYTEST) tests/keras3 tests/support_matrix \
@@ -113,6 +127,17 @@ test-oldest: .venv-oldest/ready
 
 test-plan: .venv-plan/ready
 	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu/plan
+
+test-docs: .venv/ready .venv-tf215/ready
+	KERAS_BACKEND=tensorflow $(PY) $(CODE_BLOCKS)
+	KERAS_BACKEND=jax $(PY) $(CODE_BLOCKS)
+	TF_USE_LEGACY_KERAS=1 $(PY) $(CODE_BLOCKS)
+	$(PY_TF215) $(CODE_BLOCKS)
+
+# Warnings, and references to names that are not there, are errors.
+docs: .venv-docs/ready
+	$(PY_DOCS) -m sphinx -W --keep-going -n -q -d build/doctrees docs build/docs
+	@echo "-> build/docs/index.html"
 
 # Published runs on a v3 pod, compiled for it: half an hour, no TPU.
 plan-pod: .venv-plan/ready
@@ -164,7 +189,7 @@ lint: .venv/ready
 	$(PY) -m ruff check
 	$(PY) -m mypy
 
-check: lint test
+check: lint test docs
 
 format: .venv/ready
 	$(PY) -m ruff format
@@ -178,4 +203,4 @@ fixture: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) tests/official_models/nlp/bert/hf_fixture.py
 
 clean:
-	rm -rf .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan build dist *.egg-info
+	rm -rf .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan .venv-docs build dist *.egg-info
