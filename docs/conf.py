@@ -6,6 +6,7 @@ docstrings.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -62,6 +63,8 @@ toc_object_entries_show_parents = "hide"
 
 # Types of other packages have no page here.
 nitpick_ignore_regex = [
+    # Described as a module only.
+    ("py:.*", r"tf_lamb\.fused\..*"),
     ("py:.*", r"(keras|tensorflow|tf|tf_keras|numpy|os|pathlib|typing)\b.*"),
     ("py:.*", r"collections\.abc\..*"),
     ("py:.*", r"[a-z]+|[A-Z][a-z]+Error|(Any|Callable|Path|PathLike|Array)"),
@@ -97,6 +100,9 @@ def _on_include(app, relative_path, parent_docname, content):
 
 def _on_docstring(app, what, name, obj, options, lines):
     lines[:] = markup.restructured("\n".join(lines)).split("\n")
+    if what == "property":
+        # Else napoleon takes "{path" of "{path: value}" for the type.
+        lines[0] = re.sub(r"^\{[^}]*\}", r"``\g<0>``", lines[0])
 
 
 def setup(app):

@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[2]
 API = ROOT / "docs" / "api"
 # Described as a module only: the optimizers are built on them.
 INTERNAL = {
+    "tf_lamb.addons_checkpoints",
+    "tf_lamb.check",
     "tf_lamb.fused",
-    "tf_lamb.hyperparameters",
     "tf_lamb.layer_adaptive",
     "tf_lamb.optimizers",
     "tf_lamb.replicated",
