@@ -31,7 +31,6 @@ extensions = [
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["README.md"]
 
 # The look.
 html_theme = "furo"

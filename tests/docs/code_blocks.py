@@ -123,6 +123,20 @@ def _set_up(namespace):
     keras.mixed_precision.set_global_policy("float32")
     if here == "jax":
         keras.distribution.set_distribution(None)
+    elif here != "torch":
+        _separate_collectives()
+
+
+def _separate_collectives():
+    """Gives a page's MirroredStrategy keys that no earlier page has used.
+
+    Every strategy of a process counts its collective operations from the same
+    number, and TensorFlow remembers their shapes. To a reader, pages are
+    programs of their own.
+    """
+    from tensorflow.python.distribute import cross_device_utils
+
+    cross_device_utils.INSTANCE_KEY_START_NUMBER += 10_000
 
 
 def _tear_down(namespace):
