@@ -86,8 +86,8 @@ INCLUDED = {
 
 
 def _on_source(app, docname, source):
-    page = DOCS / f"{docname}.md"
-    if page.exists():
+    page = Path(app.env.doc2path(docname))
+    if page.suffix in (".md", ".ipynb"):
         source[0] = markup.site_links(source[0], page, page, INCLUDED)
 
 
