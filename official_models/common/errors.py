@@ -16,6 +16,18 @@ class InputError(ValueError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, for the middle of a one-line message.
+
+    TensorFlow's errors carry their message beside a text that also names the
+    operation; that message is taken. At most 200 characters, without a full
+    stop at the end.
+    """
+    text = str(getattr(error, "message", "") or error).strip()
+    line = text.split("\n")[0].rstrip(".")[:200]
+    return line or type(error).__name__
+
+
 def _refuse(message: str) -> None:
     """Prints `message` as one line and leaves with status 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
