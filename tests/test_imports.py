@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FRAMEWORKS = {"keras", "tf_keras", "tensorflow", "jax", "torch"}
 FORBIDDEN_EVERYWHERE = {"pickle", "tensorflow_addons"}
+# CIFAR-10's python version is pickles: read with a whitelist of names.
+UNPICKLES = {"official_models/vision/datasets/cifar10/unpickle.py": {"pickle"}}
 
 # module -> what of FRAMEWORKS and of this repository it may import
 PURE = {"tf_lamb.check", "tf_lamb.arithmetic"}
@@ -86,11 +88,6 @@ ROOMS = {
     r"official_models/nlp/(text|datasets)/\w+\.py": (
         ("tensorflow",),
         (DATA_TOOLS, r"official_models\.nlp\.(text|datasets)\..+"),
-    ),
-    # Keras fetches CIFAR-10.
-    r"official_models/vision/datasets/images\.py": (
-        ("keras",),
-        (DATA_TOOLS, r"official_models\.vision\.datasets\..+"),
     ),
     r"official_models/vision/datasets/(\w+/)?\w+\.py": (
         ("tensorflow",),
@@ -259,13 +256,14 @@ def test_no_script_imports_a_training_script():
         assert not _ours_and_frameworks(path) & training - {_name(path)}, path
 
 
-def test_nobody_unpickles_or_evaluates():
+def test_one_file_unpickles_and_none_evaluates():
     for path in [
         path
         for folder in ("tf_lamb", "official_models", "tpu")
         for path in _files(f"{folder}/**/*.py")
     ]:
-        assert not _imports(path) & FORBIDDEN_EVERYWHERE, path
+        allowed = UNPICKLES.get(path.relative_to(ROOT).as_posix(), set())
+        assert _imports(path) & FORBIDDEN_EVERYWHERE == allowed, path
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in ("eval", "exec"), path

@@ -153,11 +153,11 @@ def warmup_steps(num_train_images: int) -> int:
     return steps
 
 
-def open_images(shard: tuple[int, int] = (0, 1)) -> batches.ImageNetRecords:
+def open_images(reader: tuple[int, int] = (0, 1)) -> batches.ImageNetRecords:
     """The images of the flags for one of several hosts.
 
     Args:
-        shard: (index, count) of the host.
+        reader: (index, count) of the host.
 
     Raises:
         InputError: the records cannot be had, or a flag's value is out of
@@ -170,7 +170,7 @@ def open_images(shard: tuple[int, int] = (0, 1)) -> batches.ImageNetRecords:
         image_size=FLAGS.image_size,
         resize=FLAGS.resize,
         evaluation_batch_size=FLAGS.eval_batch_size,
-        shard=shard,
+        reader=reader,
         shuffle_buffer=FLAGS.shuffle_buffer,
     )
 
@@ -218,11 +218,7 @@ def make_input_fn(*, train: bool):
         return {"images": images}, {"labels": labels, "weights": weights}
 
     def input_fn(params):
-        shard, context = (0, 1), params.get("context")
-        if context is not None:
-            _, index, count, _ = context.current_input_fn_deployment()
-            shard = index, count
-        images = opened(shard)
+        images = opened(job.host_of(params))
         if not train:
             return images.evaluation().map(named)
         first = job.first_step(FLAGS.model_dir)

@@ -7,8 +7,8 @@ import tensorflow as tf
 from benchmarks.batch_scaling import studies
 from benchmarks.batch_scaling.grid import SPLIT_SEED, Cell
 from official_models.common import errors
-from official_models.vision.datasets import batches
-from official_models.vision.datasets import images as image_sets
+from official_models.vision.datasets import batches, digits
+from official_models.vision.datasets.cifar10 import load
 from official_models.vision.resnet import model
 
 # Share of the training images that judges rates while they are chosen.
@@ -25,7 +25,7 @@ def _split(images):
     )
 
 
-class Images:
+class ImageTask:
     """Classification of images; the score is the accuracy, in percent."""
 
     jit_compile = False
@@ -79,14 +79,14 @@ class Images:
         return 100 * found / n
 
 
-class Mnist(Images):
+class Mnist(ImageTask):
     """4,096 digits, a multilayer perceptron 784-256-256-10, 30 epochs."""
 
     part = 1 << 30
     jit_compile = True
 
     def __init__(self, data_dir, epochs):
-        super().__init__("mnist", epochs, *image_sets.load_mnist())
+        super().__init__("mnist", epochs, *digits.load_mnist())
 
     augmentation = {"padding": 0, "flip": False}
 
@@ -107,11 +107,11 @@ class Mnist(Images):
         return keras.Model(inputs, layers[-1](x))
 
 
-class Cifar10(Images):
+class Cifar10(ImageTask):
     """CIFAR-10, crops and flips, ResNet-8 on 2 x 2 patches, 16 epochs."""
 
     def __init__(self, data_dir, epochs):
-        sets = image_sets.load_cifar10(data_dir)
+        sets = load.load_cifar10(data_dir)
         super().__init__("cifar10", epochs, *sets)
 
     def model(self, seed):

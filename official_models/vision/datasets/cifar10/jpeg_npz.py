@@ -179,7 +179,7 @@ def _decode(
 
 
 def _decode_singly(files, done, images, what):
-    """Goes on from image `done`, one after the other, past the faults."""
+    """Continues from image `done`, one after the other, past the faults."""
     faults = []
     kept = np.ones(len(files), bool)
     for i in range(done, len(files)):

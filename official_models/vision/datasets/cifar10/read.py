@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from official_models.common.errors import InputError
-from official_models.vision.datasets.cifar10.plain_pickle import read_pickle
+from official_models.vision.datasets.cifar10.unpickle import read_pickle
 
 BINARY = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 PYTHON = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
@@ -179,7 +179,7 @@ def _parse_python(content: bytes, where: Path) -> _Arrays:
         raise InputError(
             f"{where}: no batch file of CIFAR-10's python version: {error}"
         ) from error
-    # Python 3 may have written the keys as bytes.
+    # Of Python 2, whose texts are bytes, or written so by Python 3.
     data = fields.get("data", fields.get(b"data"))
     labels = fields.get("labels", fields.get(b"labels"))
     if (

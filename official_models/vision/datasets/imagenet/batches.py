@@ -12,22 +12,19 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from official_models.common import readers
 from official_models.common.errors import InputError
-from official_models.vision.datasets.imagenet import (
-    corrupt,
-    shards,
-)
-from official_models.vision.datasets.imagenet import (
-    decode as decode_image,
-)
-from official_models.vision.datasets.imagenet.order import RecordReader
+from official_models.common.readers import Reader
+from official_models.vision.datasets.imagenet import corrupt, shards
+from official_models.vision.datasets.imagenet import decode as decode_image
+from official_models.vision.datasets.imagenet.order import RecordOrder
 
 # In the names of the operations on a record, and so in their errors.
 _SCOPE = "imagenet_record"
 
 
 class ImageNetRecords:
-    """Batches of ImageNet, any of which can be asked for.
+    """Batches of ImageNet, an `images.ImageSource`; any can be asked for.
 
     Batch k of training is a function of (shards, global_batch_size, seed, k,
     shuffle_buffer): a run that is resumed at step k sees the batches that an
@@ -41,29 +38,23 @@ class ImageNetRecords:
     stay where they are.
 
     Attributes:
-        num_train: Training images.
-        num_evaluation: Evaluation images.
-        num_classes: Labels are 0 to `num_classes` - 1.
-        class_names: One a class, such as "n01440764"; None if unknown.
-        image_shape: (S, S, 3).
-        description: What it is, in a line.
         corrupt: A `CorruptRecords`: those that were found so far.
 
     Args:
         data_dir: As for `shards.open_shards`.
-        global_batch_size: B, of all hosts.
+        global_batch_size: B, of all readers.
         seed: Of order and augmentation, in [0, 2**32).
         image_size: S.
         resize: "bilinear" or "bicubic"; published pipelines have either, and
             the former is faster.
-        evaluation_batch_size: Of all hosts; default: B.
+        evaluation_batch_size: Of all readers; default: B.
         central_fraction: How much of an evaluation image's shorter side is
             kept, in (0, 1].
-        shard: (index, count) of this host, which gets B / count images a
-            batch: from its own shards if they can be dealt evenly, otherwise
-            every count-th record of all.
+        reader: (index, count); gets B / count images a batch: from its own
+            shards if they can be dealt evenly, otherwise every count-th
+            record of all.
         shuffle_buffer: Records in memory to draw the next one from.
-        cache: Whether to keep this host's training records, encoded, in
+        cache: Whether to keep this reader's training records, encoded, in
             memory.
         max_corrupt: Corrupt records there may be.
         corrupt_file: Where their names are kept; None for nowhere.
@@ -82,7 +73,7 @@ class ImageNetRecords:
         resize: str = "bilinear",
         evaluation_batch_size: int | None = None,
         central_fraction: float = decode_image.CENTRAL_FRACTION,
-        shard: tuple[int, int] = (0, 1),
+        reader: Reader = readers.ALONE,
         shuffle_buffer: int = 10_000,
         cache: bool = False,
         max_corrupt: int = 0,
@@ -92,7 +83,7 @@ class ImageNetRecords:
         self.image_size, self.resize = image_size, resize
         self.evaluation_batch_size = evaluation_batch_size or global_batch_size
         self.central_fraction = central_fraction
-        self.shard, self.shuffle_buffer = shard, shuffle_buffer
+        self.reader, self.shuffle_buffer = Reader(*reader), shuffle_buffer
         self._check_arguments()
         self.corrupt = corrupt.CorruptRecords(max_corrupt, corrupt_file)
         self._shards = shards.open_shards(data_dir)
@@ -107,26 +98,18 @@ class ImageNetRecords:
             f"{self.num_evaluation:,} evaluation images, "
             f"{image_size}x{image_size}x3, {self.num_classes} classes"
         )
-        self._readers = {
-            name: RecordReader(split, shard)
+        self._orders = {
+            name: RecordOrder(split, self.reader)
             for name, split in self._shards.splits.items()
         }
         if cache:
             with self.reporting_corrupt():
-                self._readers["train"].load()
+                self._orders["train"].load()
 
     def _check_arguments(self) -> None:
-        index, count = self.shard
         for name in ("global_batch_size", "evaluation_batch_size"):
-            size = getattr(self, name)
-            if size < 1 or not 0 <= index < count or size % count:
-                raise InputError(
-                    f"{name} {size}, shard {index} of {count}: expected a "
-                    "batch of at least 1 that the count divides, and an index "
-                    "below the count"
-                )
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed {self.seed}: expected 0 to 2**32 - 1")
+            readers.rows_of(self.reader, getattr(self, name), name)
+        readers.check_seed(self.seed)
         if self.resize not in decode_image.RESIZE_METHODS:
             raise InputError(
                 f"resize {self.resize!r}: expected one of "
@@ -144,20 +127,11 @@ class ImageNetRecords:
             )
 
     def steps_per_epoch(self, global_batch_size: int) -> int:
-        """Whole batches of that size in the training set.
-
-        Raises:
-            InputError: Unless it is 1 to `num_train`.
-        """
-        if not 1 <= global_batch_size <= self.num_train:
-            raise InputError(
-                f"global_batch_size {global_batch_size}: expected 1 to "
-                f"{self.num_train}, the number of training images"
-            )
-        return self.num_train // global_batch_size
+        """See `images.ImageSource`."""
+        return readers.steps_per_epoch(self.num_train, global_batch_size)
 
     def identity(self) -> dict:
-        """What decides the batches; equal where they are equal."""
+        """See `images.ImageSource`."""
         return {
             "name": "imagenet",
             "num_train": self.num_train,
@@ -169,7 +143,7 @@ class ImageNetRecords:
             "resize": self.resize,
             "central_fraction": self.central_fraction,
             "shuffle_buffer": self.shuffle_buffer,
-            "hosts": self.shard[1],
+            "readers": self.reader.count,
         }
 
     def train(self, first_step: int, last_step: int) -> tf.data.Dataset:
@@ -180,25 +154,22 @@ class ImageNetRecords:
 
         Returns:
             (images float32 [B, S, S, 3], normalised, labels int32 [B]); on
-            one of several hosts its part of them.
+            one of several readers its part of them.
 
         Raises:
             InputError: Unless 0 <= first_step < last_step.
         """
-        if not 0 <= first_step < last_step:
-            raise InputError(
-                f"steps {first_step} to {last_step}: expected 0 <= first < last"
-            )
-        index, count = self.shard
-        reader = self._readers["train"]
+        readers.check_steps(first_step, last_step)
+        index, count = self.reader
+        records_of = self._orders["train"]
         size = self.global_batch_size // count
         steps = self.steps_per_epoch(self.global_batch_size)
         first_epoch, skipped = divmod(first_step, steps)
 
         def epoch(number):
             begin = tf.where(tf.equal(number, first_epoch), skipped * size, 0)
-            # A host that has a little less than its share begins again.
-            order = reader.shuffled(self.seed, number, self.shuffle_buffer)
+            # A reader that has a little less than its share begins again.
+            order = records_of.shuffled(self.seed, number, self.shuffle_buffer)
             records = order.repeat().take(steps * size)
             return records.skip(tf.cast(begin, tf.int64))
 
@@ -221,14 +192,14 @@ class ImageNetRecords:
 
         Returns:
             Batches (images float32 [B, S, S, 3], normalised, labels int32
-            [B], weights float32 [B]), as many on every host. A weight is 1,
+            [B], weights float32 [B]), as many for every reader. A weight is 1,
             or 0 for a corrupt image and for what fills up the last batch.
         """
-        count = self.shard[1]
+        count = self.reader.count
         size = self.evaluation_batch_size // count
-        reader = self._readers["validation"]
-        longest = max(map(reader.count, range(count)))
-        padding = -(-longest // size) * size - reader.count()
+        records = self._orders["validation"]
+        longest = max(map(records.count, range(count)))
+        padding = -(-longest // size) * size - records.count()
         blank = (np.zeros(self.image_shape, np.float32), np.int32(0), False)
 
         def image(encoded, _):
@@ -237,7 +208,7 @@ class ImageNetRecords:
             )
             return decode_image.normalised(pixels)
 
-        images = self._decode("validation", reader.in_order(), 0, image)
+        images = self._decode("validation", records.in_order(), 0, image)
         blanks = tf.data.Dataset.from_tensors(blank).repeat(padding)
 
         def finish(images, labels, valid):
@@ -286,8 +257,8 @@ class ImageNetRecords:
             some = tf.cast(pixels[0, 0, 0], tf.float32)
             return tf.fill(self.image_shape, some)
 
-        for split, reader in self._readers.items():
-            images = self._decode(split, reader.in_order(), 0, whole, True)
+        for split, records in self._orders.items():
+            images = self._decode(split, records.in_order(), 0, whole, True)
             try:
                 for _ in images.batch(64):
                     pass
@@ -358,7 +329,7 @@ def _batched(
 ) -> tf.data.Dataset:
     """Whole batches, of which `finish` makes what is handed out."""
     options = tf.data.Options()
-    # Hosts have their own records already.
+    # Readers have their own records already.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )

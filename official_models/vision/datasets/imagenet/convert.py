@@ -8,7 +8,7 @@ the same folders, or with all images side by side and --validation_labels, the
 published list of one synset a line in the order of the files' names. Labels
 are 1 to the number of classes, by the sorted names of the training folders.
 
-A conversion that was interrupted goes on with the shards that are not there.
+A conversion that was interrupted resumes with the shards that are not there.
 JPEGs are copied as they are; what is no JPEG of three colours or of grey is
 made one. An image that cannot be decoded is left out, up to --max_corrupt of
 them; one that decodes with a warning is kept and named in counts.json. A JPEG
@@ -31,7 +31,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from official_models.common import errors
+from official_models.common import errors, files
 from official_models.common.errors import InputError
 from official_models.vision.datasets.imagenet import shards as shard_files
 from official_models.vision.datasets.imagenet.encode import (
@@ -139,12 +139,12 @@ def _from_folders(
                 f"{raw / split / name}: no class of that name in "
                 f"{raw / 'train'}; remove or rename the folder"
             )
-        files = _files(raw / split / name)
-        if not files:
+        there = _files(raw / split / name)
+        if not there:
             raise InputError(f"{raw / split / name}: no image in this folder")
         images += [
             Labelled(f"{split}/{name}/{file}", labels[name], name)
-            for file in files
+            for file in there
         ]
     return images
 
@@ -152,15 +152,12 @@ def _from_folders(
 def _from_list(
     raw: Path, split: str, path: Path, labels: dict[str, int]
 ) -> list[Labelled]:
-    files = _files(raw / split)
-    try:
-        names = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--validation_labels {path}: {error}") from error
-    if len(names) != len(files):
+    there = _files(raw / split)
+    names = files.read_text(path, "correct --validation_labels").split()
+    if len(names) != len(there):
         raise InputError(
             f"--validation_labels {path}: {len(names)} labels, but "
-            f"{raw / split} has {len(files)} files; expected one a file"
+            f"{raw / split} has {len(there)} files; expected one a file"
         )
     for line, name in enumerate(names, 1):
         if name not in labels:
@@ -170,7 +167,7 @@ def _from_list(
             )
     return [
         Labelled(f"{split}/{file}", labels[name], name)
-        for file, name in zip(files, names)
+        for file, name in zip(there, names)
     ]
 
 
@@ -189,16 +186,16 @@ def plan_shards(
     """
     plan = {}
     for place, split in enumerate(shard_files.SPLITS):
-        files, count = images[split], shards[split]
-        if count > len(files):
+        found, count = images[split], shards[split]
+        if count > len(found):
             raise InputError(
-                f"--{split}_shards {count}: more than the {len(files)} "
+                f"--{split}_shards {count}: more than the {len(found)} "
                 f"{split} images; give a smaller number"
             )
-        order = np.random.default_rng((seed, place)).permutation(len(files))
+        order = np.random.default_rng((seed, place)).permutation(len(found))
         for i, part in enumerate(np.array_split(order, count)):
             name = shard_files.shard_name(split, i, count)
-            plan[name] = [files[j] for j in part]
+            plan[name] = [found[j] for j in part]
     return plan
 
 
@@ -216,10 +213,10 @@ class _Progress:
 
     def _resume(self, path: Path) -> None:
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = files.read_json(path, "remove it")
             plan, shards = before.get("plan_crc32"), before["shards"]
             known = {name: shard["bytes"] for name, shard in shards.items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: damaged; remove it") from None
         if plan != self.plan_crc32:
             raise InputError(
@@ -296,10 +293,10 @@ def convert(
     except OSError as error:
         raise InputError(f"{output_dir}: {error.strerror}") from error
     progress = _Progress(str(raw), output_dir, plan, max_corrupt)
-    left = {n: files for n, files in plan.items() if n not in progress.shards}
+    left = {n: part for n, part in plan.items() if n not in progress.shards}
     jobs = [
-        (str(raw), str(output_dir / name), files, max_corrupt)
-        for name, files in left.items()
+        (str(raw), str(output_dir / name), part, max_corrupt)
+        for name, part in left.items()
     ]
     total = sum(map(len, plan.values()))
     done = total - sum(map(len, left.values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from official_models.common import files
 from official_models.common.errors import InputError
 
 IMAGE, LABEL, FILENAME = "image/encoded", "image/class/label", "image/filename"
@@ -23,7 +23,7 @@ class CorruptRecords:
     Args:
         max_corrupt: How many there may be.
         path: A text file that keeps their names, one a line, so that a run
-            that goes on goes on counting; None for none.
+            that is resumed goes on counting; None for none.
 
     Attributes:
         names: What was found, with the reason, by name.
@@ -42,10 +42,7 @@ class CorruptRecords:
         self.refused: str | None = None
         self._lock = threading.Lock()
         if self.path and self.path.exists():
-            try:
-                lines = self.path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"{self.path}: {error}") from error
+            lines = files.read_text(self.path).splitlines()
             self.names = dict(line.partition("\t")[::2] for line in lines)
             if len(self.names) > max_corrupt:
                 name, reason = list(self.names.items())[-1]
@@ -81,10 +78,8 @@ class CorruptRecords:
         if self.path is None:
             return
         lines = [f"{name}\t{reason}\n" for name, reason in self.names.items()]
-        temporary = self.path.with_name(self.path.name + ".tmp")
         try:
-            temporary.write_text("".join(lines), encoding="utf-8")
-            os.replace(temporary, self.path)
+            files.write_text(self.path, "".join(lines))
         except OSError as error:
             raise InputError(f"{self.path}: {error.strerror}") from error
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
+from official_models.common import files
 from official_models.common.errors import InputError
 from official_models.vision.datasets.imagenet.corrupt import (
     IMAGE,
@@ -103,8 +104,12 @@ def _as_jpeg(data: bytes) -> bytes:
 def _libjpeg_words() -> Iterator[Callable[[], str | None]]:
     """Catches what libjpeg writes to the process's stderr.
 
-    It is the only way to learn that it went on in spite of corrupt data:
+    It is the only way to learn that it continued in spite of corrupt data:
     TensorFlow does not look at its count of warnings.
+
+    Not for a process with several threads: file descriptor 2 is the whole
+    process's, so that what another thread writes meanwhile is caught too.
+    `convert` runs one image at a time in each of its processes.
     """
     with tempfile.TemporaryFile() as caught:
         kept = os.dup(2)
@@ -146,35 +151,44 @@ def write_shard(
             cannot be written.
     """
     found = {"skipped": [], "reencoded": [], "warned": []}
-    temporary = f"{path}.tmp"
     records = 0
     try:
-        with tf.io.TFRecordWriter(temporary) as writer:
-            for name, label, synset in images:
-                file = os.path.join(raw, name)
-                try:
-                    with open(file, "rb") as stream:
-                        encoded = encode(stream.read())
-                except (OSError, ValueError) as error:
-                    found["skipped"].append(f"{name}: {error}")
-                    check_skipped(raw, found["skipped"], max_corrupt)
-                    continue
-                if encoded.reencoded:
-                    found["reencoded"].append(f"{name}: {encoded.reencoded}")
-                if encoded.warning:
-                    found["warned"].append(f"{name}: {encoded.warning}")
-                writer.write(_example(encoded, name, label, synset))
-                records += 1
-        if not records:
-            raise InputError(
-                f"{path}: none of its {len(images)} images is usable; write "
-                "fewer shards"
-            )
-        size = os.path.getsize(temporary)
-        os.replace(temporary, path)
+        with files.replacing(path) as temporary:
+            with tf.io.TFRecordWriter(str(temporary)) as writer:
+                for record in _records(raw, images, max_corrupt, found):
+                    writer.write(record)
+                    records += 1
+            if not records:
+                raise InputError(
+                    f"{path}: none of its {len(images)} images is usable; "
+                    "write fewer shards"
+                )
+            size = os.path.getsize(temporary)
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f"{path}: cannot be written: {error}") from error
     return {"records": records, "bytes": size, **found}
+
+
+def _records(
+    raw: str,
+    images: Sequence[tuple[str, int, str]],
+    max_corrupt: int,
+    found: dict[str, list[str]],
+) -> Iterator[bytes]:
+    """Records of the images that are usable; the rest is noted in `found`."""
+    for name, label, synset in images:
+        try:
+            with open(os.path.join(raw, name), "rb") as stream:
+                encoded = encode(stream.read())
+        except (OSError, ValueError) as error:
+            found["skipped"].append(f"{name}: {error}")
+            check_skipped(raw, found["skipped"], max_corrupt)
+            continue
+        if encoded.reencoded:
+            found["reencoded"].append(f"{name}: {encoded.reencoded}")
+        if encoded.warning:
+            found["warned"].append(f"{name}: {encoded.warning}")
+        yield _example(encoded, name, label, synset)
 
 
 def check_skipped(raw: str, skipped: list[str], max_corrupt: int) -> None:

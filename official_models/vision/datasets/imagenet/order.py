@@ -1,47 +1,48 @@
-"""Which of ImageNet's records a host reads, and in which order."""
+"""Which of ImageNet's records a reader gets, and in which order."""
 
 from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
 
+from official_models.common.readers import Reader
 from official_models.vision.datasets.imagenet.shards import Split
 
 _OPEN_SHARDS = 16
 _BLOCK = 4
-# Hosts share whole files if none has this much more to read than another.
+# Readers share whole files if none has this much more to read than another.
 _UNEVEN = 0.01
 
 
-class RecordReader:
-    """One host's records of a split, numbered through as in `Split`.
+class RecordOrder:
+    """One reader's records of a split, numbered through as in `Split`.
 
     Args:
         split: The shards.
-        host: (index, count): whole shards are dealt to the hosts if that is
-            even to a hundredth, otherwise every count-th record of all.
+        reader: (index, count): whole shards are dealt to the readers if that
+            is even to a hundredth, otherwise every count-th record of all.
 
     Attributes:
         shares_files: Whether whole shards are dealt.
     """
 
-    def __init__(self, split: Split, host: tuple[int, int]):
+    def __init__(self, split: Split, reader: Reader):
         self._split = split
-        self._host = host
+        self._reader = reader
         self._cache: tuple[tf.Tensor, tf.Tensor] | None = None
-        counts, hosts = split.counts, host[1]
-        loads = [counts[i::hosts].sum() for i in range(hosts)]
-        self.shares_files = hosts <= len(counts) and (
+        counts, count = split.counts, reader[1]
+        loads = [counts[i::count].sum() for i in range(count)]
+        self.shares_files = count <= len(counts) and (
             max(loads) - min(loads) <= _UNEVEN * max(loads)
         )
 
     def count(self, index: int | None = None) -> int:
-        """How many records the index-th host has; None for this one."""
-        index = self._host[0] if index is None else index
-        counts, hosts = self._split.counts, self._host[1]
+        """How many records the index-th reader has; None for this one."""
+        index = self._reader[0] if index is None else index
+        counts, readers = self._split.counts, self._reader[1]
         if self.shares_files:
-            return int(counts[index::hosts].sum())
-        return len(range(index, self._split.total, hosts))
+            return int(counts[index::readers].sum())
+        return len(range(index, self._split.total, readers))
 
     def in_order(self) -> tf.data.Dataset:
         """(number, serialized record) of each, always in the same order."""
@@ -80,11 +81,11 @@ class RecordReader:
         self._cache = tf.constant(place), records
 
     def _read(self, order: tf.Tensor) -> tf.data.Dataset:
-        """This host's records, the shards in that order."""
+        """This reader's records, the shards in that order."""
         paths, counts, firsts = map(tf.constant, self._split)
-        index, hosts = self._host
-        if self.shares_files and hosts > 1:
-            order = tf.boolean_mask(order, tf.equal(order % hosts, index))
+        index, readers = self._reader
+        if self.shares_files and readers > 1:
+            order = tf.boolean_mask(order, tf.equal(order % readers, index))
 
         def records(shard):
             dataset = tf.data.Dataset.range(
@@ -98,7 +99,7 @@ class RecordReader:
                 dataset = tf.data.Dataset.zip(dataset, file)
             if not self.shares_files:
                 dataset = dataset.filter(
-                    lambda n, *_: tf.equal(n % hosts, index)
+                    lambda n, *_: tf.equal(n % readers, index)
                 )
             if self._cache is not None:
                 place, kept = self._cache

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from official_models.common.errors import InputError
+from official_models.common import files
+from official_models.common.errors import InputError, first_line
 
 INDEX = "counts.json"
 SPLITS = ("train", "validation")
@@ -77,7 +78,7 @@ class Shards(NamedTuple):
 def open_shards(data_dir: str | Path) -> Shards:
     """Finds the shards of a folder and how many records they have.
 
-    The counts are those of `counts.json`, which `convert_imagenet` writes. If
+    The counts are those of `counts.json`, which `convert` writes. If
     there is none, the records are counted by their headers and the file is
     written, should the folder allow it.
 
@@ -163,13 +164,12 @@ def write_json(path: str, value: dict) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with tf.io.gfile.GFile(temporary, "w") as file:
-            file.write(json.dumps(value, indent=1) + "\n")
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except tf.errors.OpError as error:
-        raise InputError(f"{path}: cannot be written: {error}") from error
+        files.write_json(path, value, indent=1)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(
+            f"{path}: cannot be written: {first_line(error)}"
+        ) from error
 
 
 def _read_index(folder: str, sizes: dict[str, int]) -> dict | None:
@@ -178,8 +178,7 @@ def _read_index(folder: str, sizes: dict[str, int]) -> dict | None:
     if not tf.io.gfile.exists(path):
         return None
     try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            index = json.loads(file.read())
+        index = files.read_json(path)
         shards, classes = index["shards"], index["class_names"]
         known = {name: int(x["bytes"]) for name, x in shards.items()}
         good = all(int(x["records"]) > 0 for x in shards.values())

@@ -25,8 +25,7 @@ import numpy as np
 
 from benchmarks import measure
 from official_models.common.errors import InputError
-from official_models.vision.datasets import images
-from official_models.vision.datasets.cifar10 import jpeg_npz, read
+from official_models.vision.datasets.cifar10 import jpeg_npz, load, read
 from tests.official_models.vision.datasets.cifar10 import tiny_cifar10 as tiny
 
 # "unclear" is an InputError of several lines or that names no file.
@@ -48,7 +47,7 @@ class Sample(NamedTuple):
 
 
 def _load(path):
-    splits = images.load_cifar10(path, examples_per_file=tiny.EXAMPLES)
+    splits = tiny.load(path)
     return [array for split in splits for array in split[:2]]
 
 
@@ -95,18 +94,16 @@ def python2_md5(folder):
     sample = python2(folder)
     known = {p.name: md5(p.read_bytes()).hexdigest() for p in sample.files}
 
-    def load():
+    def load_checked():
         with mock.patch.dict(read.PUBLISHED_MD5, known):
-            splits = images.load_cifar10(
-                folder, examples_per_file=tiny.EXAMPLES, check_md5=True
-            )
+            splits = tiny.load(folder, check_md5=True)
         return [array for split in splits for array in split[:2]]
 
-    return Sample(sample.files, load)
+    return Sample(sample.files, load_checked)
 
 
 def _npz(folder, save):
-    path = folder / images.CIFAR10_JPEG
+    path = folder / load.JPEG_NPZ
     save(path, **tiny.jpeg_arrays(tiny.jpeg_files(6), tiny.jpeg_files(2)))
     return Sample([path], lambda: _load(path))
 
@@ -124,18 +121,20 @@ def npz_deflated(folder):
 def jpeg(folder):
     """A JPEG that is damaged before it is put into the .npz."""
     file = folder / "image.jpg"
-    path = folder / images.CIFAR10_JPEG
+    path = folder / load.JPEG_NPZ
     first, *others = tiny.jpeg_files(3)
     file.write_bytes(first)
 
-    def load():
+    def load_packed():
         arrays = tiny.jpeg_arrays([file.read_bytes(), *others], others)
         np.savez(path, **arrays)
         train, test, _ = jpeg_npz.read_archive(path, image_shape=(32, 32, 3))
         return [*train, *test]
 
     return Sample(
-        [file], load, "JPEG has no checksum: changed data decode to something"
+        [file],
+        load_packed,
+        "JPEG has no checksum: changed data decode to something",
     )
 
 

@@ -6,26 +6,27 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from official_models.vision.datasets import batches, in_memory
-from official_models.vision.datasets.images import Images
+from official_models.vision.datasets import batches
+from official_models.vision.datasets.images import LabelledImages
 from tests.official_models.scripts import refusal
 
 N, H, W, C = 50, 6, 5, 3
 NAMES = ("a", "b", "c")
 
 
-def _images(count=N, seed=0):
+def some_images(count=N, seed=0):
     """Images of which no two are alike, labelled by number."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (count, H, W, C), np.uint8)
-    return Images(pixels, np.arange(count, dtype=np.int32), NAMES)
+    return LabelledImages(pixels, np.arange(count, dtype=np.int32), NAMES)
 
 
-def _batches(batch_size=8, seed=3, **arguments):
-    return batches.TrainingBatches(_images(), batch_size, seed, **arguments)
+def training_batches(batch_size=8, seed=3, **arguments):
+    return batches.TrainingBatches(some_images(), batch_size, seed, **arguments)
 
 
-def _equal(a, b):
+def equal(a, b):
+    """Whether two batches are the same arrays."""
     return all(map(np.array_equal, a, b))
 
 
@@ -33,24 +34,24 @@ def _equal(a, b):
 
 
 def test_a_batch_depends_on_seed_and_number_only():
-    first, second = _batches(), _batches()
+    first, second = training_batches(), training_batches()
     backwards = [second[step] for step in reversed(range(13))]
-    assert all(map(_equal, (first[s] for s in range(13)), backwards[::-1]))
-    assert not _equal(first[0], _batches(seed=4)[0])
-    assert not _equal(first[0], first[1])
+    assert all(map(equal, (first[s] for s in range(13)), backwards[::-1]))
+    assert not equal(first[0], training_batches(seed=4)[0])
+    assert not equal(first[0], first[1])
 
 
 def test_crops_depend_on_the_seed():
     """Not the order alone: a batch of all images, put in order."""
     pixels = []
     for seed in (3, 4):
-        images, labels = _batches(N, seed)[0]
+        images, labels = training_batches(N, seed)[0]
         pixels.append(images[np.argsort(labels)])
     assert not np.array_equal(*pixels)
 
 
 def test_an_epoch_has_each_image_once_and_no_part_batch():
-    run = _batches()
+    run = training_batches()
     assert run.steps_per_epoch == 6
     epochs = [
         np.concatenate([run[step][1] for step in range(first, first + 6)])
@@ -65,7 +66,7 @@ def test_an_epoch_has_each_image_once_and_no_part_batch():
 
 
 def test_images_keep_their_labels():
-    images = _images()
+    images = some_images()
     run = batches.TrainingBatches(images, 8, 3, padding=0, flip=False)
     for step in range(7):
         batch, labels = run[step]
@@ -91,7 +92,7 @@ def _crops(image, padding, fill):
 
 
 def test_all_crops_occur_and_nothing_else():
-    images = _images(40)
+    images = some_images(40)
     fill = np.round(images.images.mean((0, 1, 2)))
     crops = [_crops(image, 2, fill) for image in images.images]
     run = batches.TrainingBatches(images, 40, 0, padding=2)
@@ -107,7 +108,7 @@ def test_all_crops_occur_and_nothing_else():
 
 @pytest.mark.parametrize("padding, flip", [(3, False), (0, True)])
 def test_crops_and_mirrors_alone(padding, flip):
-    images = _images()
+    images = some_images()
     fill = np.round(images.images.mean((0, 1, 2)))
     run = batches.TrainingBatches(images, 50, 0, padding=padding, flip=flip)
     seen = set()
@@ -121,7 +122,7 @@ def test_crops_and_mirrors_alone(padding, flip):
 
 
 def test_more_images_than_are_cropped_together():
-    images = _images(600)
+    images = some_images(600)
     fill = np.round(images.images.mean((0, 1, 2)))
     run = batches.TrainingBatches(images, 600, 0, padding=1)
     for image, label in zip(*run[0]):
@@ -132,36 +133,36 @@ def test_more_images_than_are_cropped_together():
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_shards_are_slices_of_the_global_batch(count):
-    runs = [_batches(shard=(index, count)) for index in range(count)]
+def test_readers_have_slices_of_the_global_batch(count):
+    runs = [training_batches(reader=(index, count)) for index in range(count)]
     for step in (0, 5, 6, 11):
         parts = [run[step] for run in runs]
         whole = (np.concatenate(arrays) for arrays in zip(*parts))
-        assert _equal(whole, _batches()[step])
+        assert equal(whole, training_batches()[step])
 
 
-def test_evaluation_shards_are_slices_of_the_global_batch():
-    images = _images()
+def test_evaluation_readers_have_slices_of_the_global_batch():
+    images = some_images()
     statistics = batches.channel_statistics(images.images)
 
-    def run(*shard):
-        return batches.evaluation_batches(images, statistics, 8, *shard)
+    def run(*reader):
+        return batches.evaluation_batches(images, statistics, 8, *reader)
 
     parts = [list(run((index, 2))) for index in range(2)]
     for whole, *halves in zip(run(), *parts):
-        assert _equal(whole, (np.concatenate(a) for a in zip(*halves)))
+        assert equal(whole, (np.concatenate(a) for a in zip(*halves)))
 
 
 # Datasets
 
 
 def test_dataset_is_normalised_and_resumes():
-    run = _batches()
+    run = training_batches()
     whole = list(run.dataset(0, 12))
     assert len(whole) == 12
-    resumed = list(_batches().dataset(5, 12))
-    assert all(map(_equal, whole[5:], resumed))
-    pixels = _images().images.astype(np.float64)
+    resumed = list(training_batches().dataset(5, 12))
+    assert all(map(equal, whole[5:], resumed))
+    pixels = some_images().images.astype(np.float64)
     mean, deviation = pixels.mean((0, 1, 2)), pixels.std((0, 1, 2))
     for step, (images, labels) in enumerate(whole):
         expected, expected_labels = run[step]
@@ -177,7 +178,7 @@ def test_dataset_is_normalised_and_resumes():
 
 def test_padding_is_the_mean():
     """To within the rounding of a pixel's value."""
-    images = _images(4)._replace(
+    images = some_images(4)._replace(
         images=np.full((4, H, W, C), 77, np.uint8),
     )
     images.images[0, ..., 0] = 9
@@ -192,8 +193,8 @@ def test_channels_that_never_change():
     assert statistics.mean.tolist() == [9] and statistics.deviation == [1]
 
 
-def test_statistics_of_many_images():
-    pixels = _images(1000).images
+def test_statistics_of_manysome_images():
+    pixels = some_images(1000).images
     statistics = batches.channel_statistics(pixels)
     np.testing.assert_allclose(statistics.mean, pixels.mean((0, 1, 2)))
     np.testing.assert_allclose(
@@ -203,8 +204,8 @@ def test_statistics_of_many_images():
 
 @pytest.mark.parametrize("count, sizes", [(16, [8, 8]), (19, [8, 8, 3])])
 def test_evaluation_has_every_image_once(count, sizes):
-    images = _images(count)
-    statistics = batches.channel_statistics(_images().images)
+    images = some_images(count)
+    statistics = batches.channel_statistics(some_images().images)
     run = batches.evaluation_batches(images, statistics, 8)
     assert run.element_spec == (
         tf.TensorSpec([8, H, W, C], tf.float32),
@@ -221,90 +222,19 @@ def test_evaluation_has_every_image_once(count, sizes):
     )
 
 
-# The source
-
-
-def _source(train=None, **arguments):
-    return in_memory.MemorySource(
-        "tiny",
-        (train or _images(), _images(9, seed=1)),
-        **{"global_batch_size": 8, "seed": 3, **arguments},
-    )
-
-
-def test_source():
-    source = _source(evaluation_batch_size=4)
-    assert (source.num_train, source.num_evaluation) == (N, 9)
-    assert (source.num_classes, source.image_shape) == (3, (H, W, C))
-    assert source.steps_per_epoch(8) == 6 and source.steps_per_epoch(50) == 1
-    assert "50 training and 9 evaluation images, 6x5x3" in source.description
-    assert all(map(_equal, source.train(2, 4), _batches().dataset(2, 4)))
-    assert sum(batch[2].numpy().sum() for batch in source.evaluation()) == 9
-    assert len(source.evaluation()) == 3
-
-
-def test_source_gives_whole_evaluation_batches_to_every_host():
-    for index in range(3):
-        source = _source(global_batch_size=9, shard=(index, 3))
-        ((images, _, weights),) = source.evaluation()
-        assert len(images) == 167  # a third of 501
-        assert weights.numpy().sum() == (9 if index == 0 else 0)
-
-
-def test_identity_tells_batches_apart():
-    changed = _images()
-    changed.images[0, 0, 0, 0] ^= 1
-    relabelled = _images()
-    relabelled.labels[:2] = 1, 0
-    sources = (
-        _source(),
-        _source(seed=4),
-        _source(global_batch_size=9),
-        _source(padding=3),
-        _source(flip=False),
-        _source(changed),
-        _source(relabelled),
-    )
-    identities = [str(source.identity()) for source in sources]
-    assert len(set(identities)) == len(sources)
-    assert _source(shard=(1, 2)).identity() == _source().identity()
-
-
-def test_named_sources(monkeypatch):
-    splits = _images(), _images(9)
-    load = in_memory.images
-    monkeypatch.setattr(load, "load_mnist", lambda: splits)
-    digits = in_memory.mnist(8, 3).identity()
-    assert (digits["name"], digits["flip"], digits["padding"]) == (
-        "mnist_5k",
-        False,
-        2,
-    )
-    calls = []
-    monkeypatch.setattr(
-        load, "load_cifar10", lambda *a, **k: calls.append((a, k)) or splits
-    )
-    images = in_memory.cifar10("x", 8, 3, max_corrupt=2).identity()
-    assert (images["name"], images["flip"], images["padding"]) == (
-        "cifar10",
-        True,
-        4,
-    )
-    assert calls == [(("x",), {"max_corrupt": 2})]
-
-
 # Bad input
 
 
 def test_bad_arguments():
-    refusal(lambda: _batches(51), "global_batch_size 51", "1 to 50")
-    refusal(lambda: _batches(0), "global_batch_size 0")
-    refusal(lambda: _batches(seed=2**32), "seed 4294967296")
-    refusal(lambda: _batches(seed=-1), "seed -1")
-    refusal(lambda: _batches(padding=-1), "padding -1")
-    for shard in ((2, 2), (-1, 2), (0, 3), (0, 0)):
-        refusal(lambda s=shard: _batches(shard=s), f"shard {shard[0]} of")
-    refusal(lambda: _batches().dataset(3, 3), "steps 3 to 3")
-    refusal(lambda: _batches().dataset(-1, 3), "steps -1 to 3")
-    refusal(lambda: _source(evaluation_batch_size=0), "batch size 0")
-    refusal(lambda: _source().steps_per_epoch(51), "global_batch_size 51")
+    refusal(lambda: training_batches(51), "global_batch_size 51", "1 to 50")
+    refusal(lambda: training_batches(0), "global_batch_size 0")
+    refusal(lambda: training_batches(seed=2**32), "seed 4294967296")
+    refusal(lambda: training_batches(seed=-1), "seed -1")
+    refusal(lambda: training_batches(padding=-1), "padding -1")
+    for reader in ((2, 2), (-1, 2), (0, 3), (0, 0)):
+        refusal(
+            lambda r=reader: training_batches(reader=r),
+            f"reader {reader[0]} of",
+        )
+    refusal(lambda: training_batches().dataset(3, 3), "steps 3 to 3")
+    refusal(lambda: training_batches().dataset(-1, 3), "steps -1 to 3")

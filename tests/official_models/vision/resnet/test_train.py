@@ -17,7 +17,8 @@ from absl.testing import flagsaver
 
 from official_models.common import errors
 from official_models.vision.datasets import in_memory
-from official_models.vision.datasets.images import Images, load_mnist
+from official_models.vision.datasets.digits import load_mnist
+from official_models.vision.datasets.images import LabelledImages
 from official_models.vision.resnet import recipes, train
 from tests.official_models import scripts
 from tests.official_models.scripts import (
@@ -58,12 +59,12 @@ def few_digits(monkeypatch):
         images = rng.integers(0, 60, (count, 8, 8, 1))
         images[labels == 0, 3:5] += 190
         images[labels == 1, :, 3:5] += 190
-        return Images(
+        return LabelledImages(
             images.astype(np.uint8), labels.astype(np.int32), ("-", "|")
         )
 
     monkeypatch.setattr(
-        in_memory.images,
+        in_memory.digits,
         "load_mnist",
         lambda: (digits(64), digits(30)),
     )
@@ -329,7 +330,7 @@ def test_stopped_and_started_again_it_ends_with_the_same_weights(tmp_path):
 
 def test_two_workers_go_on_from_one_process(tmp_path, monkeypatch):
     """Each reads its half; both end with the weights of the whole batch."""
-    monkeypatch.setattr(in_memory.images, "load_mnist", load_mnist)
+    monkeypatch.setattr(in_memory.digits, "load_mnist", load_mnist)
     arguments = [*SHORT, "--global_batch_size=64", "--epochs=0.08"]
     arguments += ["--sync_batch_norm", "--optimizer=lars", "--save_every=3"]
     run(tmp_path / "one", *arguments)

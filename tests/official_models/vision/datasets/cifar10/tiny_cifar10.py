@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from official_models.vision.datasets.cifar10 import read
+from official_models.vision.datasets.cifar10.load import load_cifar10
 
 EXAMPLES = 3  # in each of the six files
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -30,6 +31,21 @@ def expected():
         parts.append((images.reshape(-1, 32, 32, 3), labels))
     train = tuple(np.concatenate(arrays) for arrays in zip(*parts[:5]))
     return train, parts[5]
+
+
+def load(path, **arguments):
+    """`load_cifar10` of these small files."""
+    return load_cifar10(path, **{"examples_per_file": EXAMPLES, **arguments})
+
+
+def assert_expected(splits):
+    """Asserts that what was loaded is what was written."""
+    for split, (images, labels) in zip(splits, expected()):
+        np.testing.assert_array_equal(split.images, images)
+        np.testing.assert_array_equal(split.labels, labels)
+        assert split.images.dtype == np.uint8
+        assert split.labels.dtype == np.int32
+        assert split.class_names == tuple(CLASSES)
 
 
 def binary_file(number):

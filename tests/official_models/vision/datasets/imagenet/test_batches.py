@@ -102,15 +102,15 @@ def test_each_visit_is_cut_anew(data):
     assert same.sum() <= 1
 
 
-@pytest.mark.parametrize("hosts", [2, 3])
-def test_hosts_share_an_epoch(data, hosts):
+@pytest.mark.parametrize("readers", [2, 3])
+def test_readers_share_an_epoch(data, readers):
     """By files among two, by records among three."""
     parts = [
-        source(data, batch=24, shard=(i, hosts), evaluation_batch_size=24)
-        for i in range(hosts)
+        source(data, batch=24, reader=(i, readers), evaluation_batch_size=24)
+        for i in range(readers)
     ]
     labels = [joined(batches(p.train(0, 1)), 1) for p in parts]
-    assert {len(x) for x in labels} == {24 // hosts}
+    assert {len(x) for x in labels} == {24 // readers}
     assert sorted(np.concatenate(labels)) == list(range(24))
     found = [batches(p.evaluation()) for p in parts]
     assert len({len(x) for x in found}) == 1
@@ -118,11 +118,11 @@ def test_hosts_share_an_epoch(data, hosts):
     assert sorted(np.concatenate(good)) == list(range(10))
 
 
-def test_uneven_hosts_have_as_many_batches(tmp_path):
-    """201 records in two files: one host repeats what the other has more."""
+def test_uneven_readers_have_as_many_batches(tmp_path):
+    """201 records in two files: one reader repeats what the other has more."""
     small.write(tmp_path / "data", train=201, validation=3)
     for i in range(2):
-        made = source(tmp_path / "data", batch=100, shard=(i, 2))
+        made = source(tmp_path / "data", batch=100, reader=(i, 2))
         assert made._readers["train"].shares_files
         labels = joined(batches(made.train(0, 2)), 1)
         assert len(set(labels)) == len(labels) == 100

@@ -248,8 +248,8 @@ def test_other_colours_are_decoded(fresh, mode):
     [
         ({"batch": 25}, ["global_batch_size 25", "1 to 24"]),
         ({"batch": 0}, ["global_batch_size 0"]),
-        ({"shard": (2, 2)}, ["shard 2 of 2"]),
-        ({"shard": (0, 3)}, ["global_batch_size 8", "shard 0 of 3"]),
+        ({"reader": (2, 2)}, ["reader 2 of 2"]),
+        ({"reader": (0, 3)}, ["global_batch_size 8", "reader 0 of 3"]),
         ({"seed": 2**32}, ["seed"]),
         ({"resize": "area"}, ["'area'", "bicubic"]),
         ({"image_size": 0}, ["image_size 0"]),
