@@ -63,7 +63,9 @@ TF_LAMB = {
 }
 # Rooms of official_models and tpu, the first pattern that fits a file counts:
 # pattern -> (frameworks, what of this repository it may import).
-DATA_TOOLS = r"official_models\.common\.(errors|files|pypi|readers|records)"
+DATA_TOOLS = (
+    r"official_models\.common\.(errors|files|pypi|readers|record_check|records)"
+)
 MODEL_TOOLS = (
     DATA_TOOLS,
     r"official_models\.common\.(layer|ops|ops\..+|weights)",
@@ -76,7 +78,8 @@ ROOMS = {
     ),
     r"(official_models|tpu)/(\w+/)*__init__\.py": ((), ()),
     # Common: no model, no data set.
-    r"official_models/common/(errors|files|pypi|readers|records)\.py": (
+    r"official_models/common/"
+    r"(errors|files|pypi|readers|record_check|records)\.py": (
         ("tensorflow",),
         (DATA_TOOLS,),
     ),
@@ -94,12 +97,12 @@ ROOMS = {
         (DATA_TOOLS, r"official_models\.vision\.datasets\..+"),
     ),
     r"official_models/nlp/bert/pretraining/"
-    r"(batches|examples|masking|packing|record_files|records)\.py": (
+    r"(batches|masking|packing|records)\.py": (
         ("tensorflow",),
         (
             DATA_TOOLS,
             r"official_models\.nlp\.text\..+",
-            BERT + r"pretraining\.(batches|examples|masking|packing|record.*)",
+            BERT + r"pretraining\.(batches|masking|packing|records)",
         ),
     ),
     r"official_models/nlp/bert/finetuning/\w+\.py": (

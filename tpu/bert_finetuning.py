@@ -20,8 +20,9 @@ from absl import flags, logging
 
 from official_models.common.errors import InputError, run
 from official_models.nlp.bert import config as bert_config
-from official_models.nlp.bert.finetuning import records
+from official_models.nlp.bert.finetuning import features
 from official_models.nlp.datasets import glue
+from official_models.nlp.text import wordpiece
 from official_models.nlp.transformer.layers import BertConfig
 from tpu import job, job_flags, training, warm_start
 from tpu.classification import Classification
@@ -163,14 +164,13 @@ def make_input_fn(task, path: str, num_examples: int | None = None):
 
     Args:
         task: a `Classification` or `QuestionAnswering`.
-        path: of `records.write_records`.
+        path: of `features.write_features`.
         num_examples: of it, for training, which begins at the batch after
             those of the last checkpoint; None for all records once, in order.
     """
     lengths = dict.fromkeys(TOKENS, task.max_seq_length) | task.lengths
 
     def input_fn(params):
-        host, num_hosts = job.host_of(params)
         training_only = {}
         if num_examples:
             training_only = {
@@ -178,12 +178,11 @@ def make_input_fn(task, path: str, num_examples: int | None = None):
                 "seed": FLAGS.seed,
                 "first_batch": job.first_step(FLAGS.output_dir),
             }
-        return records.read_records(
+        return features.read_features(
             path,
             lengths,
             batch_size=params["batch_size"],
-            host=host,
-            num_hosts=num_hosts,
+            reader=job.host_of(params),
             **training_only,
         )
 
@@ -203,7 +202,7 @@ def make_task(config: BertConfig):
             f"--max_seq_length {length}: {FLAGS.bert_config_file} has "
             f"{config.max_position_embeddings} positions; expected no more"
         )
-    tokenizer = records.wordpiece(FLAGS.vocab_file, FLAGS.do_lower_case)
+    tokenizer = wordpiece.load_tokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise InputError(
             f"--vocab_file {FLAGS.vocab_file}: {tokenizer.get_vocab_size()} "

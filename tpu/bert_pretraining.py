@@ -15,11 +15,12 @@ and what was run where.
 import tensorflow as tf
 from absl import flags, logging
 
+from official_models.common import records as record_files
 from official_models.common.errors import InputError, run
 from official_models.nlp.albert import config as bert_config
 from official_models.nlp.albert import model as albert
 from official_models.nlp.bert import model as bert
-from official_models.nlp.bert.pretraining import record_files, records
+from official_models.nlp.bert.pretraining import records
 from official_models.nlp.transformer.layers import BertConfig
 from tpu import job, job_flags, pretraining_losses, training, warm_start
 
@@ -138,10 +139,10 @@ def make_input_fn(paths: list[str], config: BertConfig, *, train: bool):
         "vocab_size": config.vocab_size,
     }
     counts = {
-        path: record_files.check_records([path], **sizes)
+        path: records.check_records([path], **sizes)
         if FLAGS.check_records
-        else record_files.count_records(path)
-        for path in record_files.find_records(paths)
+        else record_files.count(path)
+        for path in records.find_records(paths)
     }
 
     def input_fn(params):

@@ -14,7 +14,7 @@ from absl import flags, logging
 
 from official_models.common.errors import InputError
 from official_models.nlp.bert import heads
-from official_models.nlp.bert.finetuning import records
+from official_models.nlp.bert.finetuning import features as bert_features
 from official_models.nlp.datasets import glue
 from tpu import job
 
@@ -27,7 +27,7 @@ class Classification:
 
     Args:
         task: of `glue.TASKS`.
-        tokenizer: of `records.wordpiece`.
+        tokenizer: of `wordpiece.load_tokenizer`.
         max_seq_length: T.
     """
 
@@ -69,7 +69,7 @@ class Classification:
             "labels": features["label_ids"][:, 0],
             "predictions": tf.argmax(logits, -1, tf.int32),
             "losses": losses,
-            "weights": features[records.REAL],
+            "weights": features[bert_features.REAL],
         }
         extra = {f"eval_{n}": METRICS[n] for n in self.task.metrics}
 
@@ -103,8 +103,10 @@ class Classification:
                 len(broken),
                 broken[:5],
             )
-        rows = glue.encode(examples, self.tokenizer, self.max_seq_length)
-        return records.write_records(path, rows, multiple)
+        rows = bert_features.encode(
+            examples, self.tokenizer, self.max_seq_length
+        )
+        return bert_features.write_features(path, rows, multiple)
 
     def evaluate(self, estimator, input_fn_of) -> dict:
         """Evaluates the dev splits; writes `eval_results.json`.

@@ -13,7 +13,8 @@ from absl import flags, logging
 
 from official_models.common.errors import InputError
 from official_models.nlp.bert import heads
-from official_models.nlp.bert.finetuning import answers, records
+from official_models.nlp.bert.finetuning import answers, windows
+from official_models.nlp.bert.finetuning import features as bert_features
 from official_models.nlp.datasets import squad
 from tpu import job
 
@@ -26,7 +27,7 @@ class QuestionAnswering:
     """What `bert_finetuning` has to know of SQuAD.
 
     Args:
-        tokenizer: of `records.wordpiece`.
+        tokenizer: of `wordpiece.load_tokenizer`.
         max_seq_length: T.
     """
 
@@ -70,7 +71,7 @@ class QuestionAnswering:
         """`eval_loss`, for a spec; `evaluate` has the official metrics."""
         tensors = {
             "losses": losses,
-            "weights": features[records.REAL],
+            "weights": features[bert_features.REAL],
         }
         return (
             lambda losses, weights: {
@@ -80,7 +81,7 @@ class QuestionAnswering:
         )
 
     def _windows(self, questions):
-        return squad.windows(
+        return windows.cut(
             questions,
             self.tokenizer,
             max_seq_length=self.max_seq_length,
@@ -103,10 +104,10 @@ class QuestionAnswering:
                 f"{len(questions)} questions has an answer"
             )
         rows = (
-            squad.features(window, self.max_seq_length)
+            windows.features(window, self.max_seq_length)
             for window in self._windows(kept)
         )
-        return records.write_records(path, rows)[0]
+        return bert_features.write_features(path, rows)[0]
 
     def evaluate(self, estimator, input_fn_of) -> dict:
         """Answers --predict_file; writes `eval_results.json`.
@@ -134,11 +135,11 @@ class QuestionAnswering:
     def _answer(self, estimator, input_fn_of):
         """Questions and answers; writes the latter's three files."""
         questions = _read(FLAGS.predict_file)
-        windows = list(self._windows(questions))
+        cut = list(self._windows(questions))
         path = os.path.join(FLAGS.output_dir, "eval.tf_record")
-        records.write_records(
+        bert_features.write_features(
             path,
-            (squad.features(w, self.max_seq_length) for w in windows),
+            (windows.features(w, self.max_seq_length) for w in cut),
             FLAGS.predict_batch_size,
         )
         logits = {
@@ -149,7 +150,7 @@ class QuestionAnswering:
         }
         found = answers.answers(
             questions,
-            windows,
+            cut,
             logits,
             n_best_size=FLAGS.n_best_size,
             max_answer_length=FLAGS.max_answer_length,

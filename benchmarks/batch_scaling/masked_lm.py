@@ -21,7 +21,7 @@ from official_models.nlp.bert.pretraining import (
     masking,
     packing,
 )
-from official_models.nlp.text import corpus
+from official_models.nlp.text import corpus, wordpiece
 
 SEQ_LENGTH = 16
 PREDICTIONS = 3
@@ -108,7 +108,7 @@ class MaskedLM:
         n = HELD_OUT_BOOKS
         with tempfile.TemporaryDirectory() as folder:
             # The vocabulary is one of training books.
-            self.tokenizer = corpus.train_tokenizer(
+            self.tokenizer = wordpiece.train_tokenizer(
                 books[2 * n :], VOCABULARY, Path(folder) / "vocab.txt"
             )
         self.train, self.validation, self.test = (

@@ -164,7 +164,9 @@ def save_figure(
 
 
 def read_text(path: str | os.PathLike, remedy: str = "") -> str:
-    """The text of a UTF-8 file; line endings stay as they are.
+    """The text of a UTF-8 file, without its byte order mark.
+
+    Line endings stay as they are.
 
     Args:
         path: A local path, or a URL that `tf.io.gfile` can read.
@@ -174,14 +176,20 @@ def read_text(path: str | os.PathLike, remedy: str = "") -> str:
         InputError: It cannot be read, or is not UTF-8.
     """
     try:
-        return _read_bytes(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _refusal(
-            path, f"not UTF-8 (byte {error.start})", remedy
-        ) from None
+        content = _read_bytes(path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = error.strerror or first_line(error)
         raise _refusal(path, f"cannot be read: {reason}", remedy) from error
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        at = error.start
+        line = content.count(b"\n", 0, at) + 1
+        reason = (
+            f"not UTF-8 text: byte 0x{content[at]:02x} ({error.reason}) at "
+            f"byte offset {at} (from 0), line {line}"
+        )
+        raise _refusal(path, reason, remedy) from None
 
 
 def read_json(path: str | os.PathLike, remedy: str = "") -> Any:

@@ -18,9 +18,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import flags  # noqa: E402
 
-from official_models.common import environment, errors  # noqa: E402
+from official_models.common import (  # noqa: E402
+    environment,
+    errors,
+    readers,
+)
 from official_models.common.errors import InputError  # noqa: E402
-from official_models.nlp.datasets import sst2  # noqa: E402
+from official_models.nlp.bert.finetuning import features  # noqa: E402
+from official_models.nlp.datasets import glue  # noqa: E402
+from official_models.nlp.text import wordpiece  # noqa: E402
 
 FLAGS = flags.FLAGS
 EXCLUDED = ["LayerNorm", "bias"]
@@ -110,20 +116,43 @@ def training_data():
     import numpy as np
     import tensorflow as tf
 
-    sentences, labels = sst2.read_split(FLAGS.data_dir, "train")
-    chosen = sst2.order(len(labels), 1, FLAGS.seed)[: FLAGS.max_examples]
-    indices = sst2.order(len(chosen), FLAGS.epochs, FLAGS.seed)
-    indices = [chosen[i] for i in indices]
+    order = readers.shuffled_epochs
+    examples = _read("train")
+    chosen = order(len(examples), 1, FLAGS.seed)[: FLAGS.max_examples]
+    indices = order(len(chosen), FLAGS.epochs, FLAGS.seed)
+    examples = [examples[chosen[i]] for i in indices]
     total = len(indices) // FLAGS.batch_size
     if not total:
         raise InputError(
             f"--batch_size {FLAGS.batch_size}: more than the {len(indices)} "
             "training sentences; take a smaller batch"
         )
-    x = sst2.encode([sentences[i] for i in indices], _vocab(), FLAGS.max_length)
-    y = np.array([labels[i] for i in indices], "float32")[:, None]
+    x = _inputs(examples)
+    y = np.array([e.label for e in examples], "float32")[:, None]
     rows = tf.data.Dataset.from_tensor_slices((x, y))
     return rows.batch(FLAGS.batch_size, drop_remainder=True), total
+
+
+def _read(split: str) -> list[glue.Example]:
+    """SST-2's sentences with their labels, 0 negative and 1 positive."""
+    return glue.read_split(FLAGS.data_dir, glue.TASKS["sst-2"], split)[0]
+
+
+def _inputs(examples: list[glue.Example]) -> dict:
+    """The module's inputs, int32 [N, T] each."""
+    import numpy as np
+
+    tokenizer = wordpiece.load_tokenizer(_vocab())
+    rows = features.encode(examples, tokenizer, FLAGS.max_length)
+    names = {
+        "input_word_ids": "input_ids",
+        "input_mask": "input_mask",
+        "input_type_ids": "segment_ids",
+    }
+    return {
+        name: np.array([row[ours] for row in rows], "int32")
+        for name, ours in names.items()
+    }
 
 
 def _vocab() -> Path:
@@ -137,7 +166,7 @@ def _vocab() -> Path:
 def main(_) -> None:
     output = Path(FLAGS.output_dir)
     _same_run(output)
-    sst2.read_split(FLAGS.data_dir, "dev")  # what is wrong shows at once
+    _read("dev")  # what is wrong shows at once
     folder = module_folder(output)
     batches, total = training_data()
 
@@ -155,12 +184,12 @@ def main(_) -> None:
     report = environment.describe()
     report.update(flags=_flag_values(), steps=total)
     for split in ["dev"] + ["test"] * FLAGS.test:
-        sentences, labels = sst2.read_split(FLAGS.data_dir, split)
-        x = sst2.encode(sentences, _vocab(), FLAGS.max_length)
+        examples = _read(split)
+        x = _inputs(examples)
         logits = model.predict(x, FLAGS.batch_size, verbose=0)[:, 0]
-        hits = (logits > 0) == np.array(labels)
+        hits = (logits > 0) == np.array([e.label for e in examples])
         report[f"{split}_accuracy"] = float(np.mean(hits))
-        report[f"{split}_examples"] = len(labels)
+        report[f"{split}_examples"] = len(examples)
     model.save(output / "model")
     again = keras.models.load_model(output / "model", compile=False)
     same = again.predict(x, FLAGS.batch_size, verbose=0)[:, 0]

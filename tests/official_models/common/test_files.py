@@ -144,6 +144,8 @@ def test_text_and_json(folder):
     assert "Größe" in files.read_text(path)
     files.write_text(path, "a\r\nb\n")
     assert files.read_text(path) == "a\r\nb\n"
+    files.write_text(path, "\ufeff[]")
+    assert files.read_json(path) == []
 
 
 def test_what_is_not_json_is_never_written(folder):
@@ -160,7 +162,10 @@ def test_what_is_not_json_is_never_written(folder):
         (None, "cannot be read"),
         (b"", "not JSON: line 1, column 1"),
         (b'{\n"a": 1,}', "not JSON: line 2, column"),
-        (b'{"a": "\xff"}', "not UTF-8 (byte 7)"),
+        (
+            b'{"a": "\xff"}',
+            "not UTF-8 text: byte 0xff (invalid start byte) at byte offset 7",
+        ),
         (b"[" * 100_000, "not JSON: nested too deeply"),
     ],
 )
@@ -184,7 +189,7 @@ def test_a_number_of_too_many_digits_is_named(tmp_path):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(InputError, match="cannot be read: is a directory$"):
+    with pytest.raises(InputError, match="cannot be read: Is a directory$"):
         files.read_text(tmp_path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from official_models.nlp.bert.pretraining import batches, records
+from official_models.nlp.bert.pretraining import packing, records
 from tests.tpu.estimator import job_process
 
 tf1 = tf.compat.v1
@@ -46,7 +46,7 @@ def write_inputs(folder: Path) -> None:
     ids[:, 14:] = 0
     segment_ids = np.zeros_like(ids)
     segment_ids[:, 7:14] = 1
-    packed = batches.PackedPairs(
+    packed = packing.PackedPairs(
         ids,
         segment_ids,
         np.full(50, 14, np.int32),

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from official_models.nlp.bert.finetuning import answers, records
+from official_models.nlp.bert.finetuning import answers
+from official_models.nlp.bert.finetuning import features as bert_features
 from official_models.nlp.datasets import glue
 from official_models.nlp.datasets.squad import read_squad
+from official_models.nlp.text import wordpiece
 from tests.official_models import scripts
 from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.tpu.estimator import bert_job, job_process
@@ -170,8 +172,8 @@ def test_the_evaluation_leaves_out_the_padding(folder):
 
 
 def features_of(folder, examples):
-    tokenizer = records.wordpiece(str(folder / "vocab.txt"))
-    rows = glue.encode(examples, tokenizer, 12)
+    tokenizer = wordpiece.load_tokenizer(folder / "vocab.txt")
+    rows = bert_features.encode(examples, tokenizer, 12)
     return {
         name: np.array([row[name] for row in rows], "int32")
         for name in bert_finetuning.TOKENS

@@ -19,7 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from official_models.common.errors import InputError
-from official_models.nlp.datasets.squad import Question, Window
+from official_models.nlp.bert.finetuning.windows import Window
+from official_models.nlp.datasets.squad import Question
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -83,7 +84,7 @@ def answers(
 
     Args:
         questions: of `read_squad`.
-        windows: of `squad.windows`, all of them.
+        windows: of `windows.cut`, all of them.
         logits: by the window's `unique_id`.
         n_best_size: best starts and ends that are paired, and answers listed.
         max_answer_length: tokens of an answer.

@@ -10,25 +10,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from official_models.common import readers
 from official_models.common.errors import InputError
+from official_models.common.readers import Reader
 from official_models.nlp.bert.pretraining.masking import (
     check_masking,
     mask_tokens,
-    masking_arguments,
 )
-from official_models.nlp.bert.pretraining.packing import PackedPairs, pack_pairs
-
-__all__ = [
-    "PackedPairs",
-    "check_steps",
-    "mask_tokens",
-    "masking_arguments",
-    "model_inputs",
-    "pack_pairs",
-    "pretraining_dataset",
-    "rows_of_reader",
-    "unigram_baseline",
-]
+from official_models.nlp.bert.pretraining.packing import PackedPairs
 
 
 def pretraining_dataset(
@@ -44,7 +33,7 @@ def pretraining_dataset(
     max_predictions: int,
     masked_lm_prob: float = 0.15,
     whole_word: bool = False,
-    shard: tuple[int, int] = (0, 1),
+    reader: Reader = readers.ALONE,
 ) -> tf.data.Dataset:
     """Batches number `first_step` to `last_step` - 1 of an endless run.
 
@@ -60,9 +49,9 @@ def pretraining_dataset(
         last_step: Number after the last batch's.
         seed: In [0, 2**32).
         vocab_size: As for `mask_tokens`, like all that follow.
-        shard: (index, count) of this reader; it gives its B / count rows of
-            each batch. Masks are drawn for each reader by itself: they are
-            those of one reader only with a count of 1.
+        reader: (index, count); it gives its B / count rows of each batch.
+            Masks are drawn for each reader by itself: they are those of one
+            reader only with a count of 1.
 
     Returns:
         Batches `(x, y, sample_weight)` of static shape, dicts of int32
@@ -83,15 +72,18 @@ def pretraining_dataset(
         "whole_word": whole_word,
     }
     check_masking(packed, **masking)
-    check_steps(batch_size, first_step, last_step, seed)
-    index, readers = shard
-    rows_each = rows_of_reader(batch_size, readers)
+    readers.check_steps(first_step, last_step)
+    # The kernel of RandomIndexShuffle reads no more than 32 bits of a seed.
+    readers.check_seed(seed)
+    index, count = reader
+    rows = readers.rows_of(reader, batch_size)
+    rows_each = rows.stop - rows.start
     int64_seed = tf.constant(seed, tf.int64)
     examples = tf.constant(len(packed.lengths), tf.int64)
     tensors = PackedPairs(*map(tf.constant, packed))
 
     def batch(step):
-        first = step * batch_size + index * rows_each
+        first = step * batch_size + rows.start
         visit = first + tf.range(rows_each, dtype=tf.int64)
         epoch = visit // examples
         key = tf.stack([tf.fill(epoch.shape, int64_seed), epoch, 0 * epoch], 1)
@@ -100,9 +92,9 @@ def pretraining_dataset(
         row = tf.raw_ops.RandomIndexShuffle(
             index=visit % examples, seed=key, max_index=examples - 1, rounds=4
         )
-        rows = PackedPairs(*(tf.gather(tensor, row) for tensor in tensors))
-        mask_seed = tf.stack([int64_seed, step * readers + index])
-        return model_inputs(mask_tokens(rows, seed=mask_seed, **masking))
+        examples_of = PackedPairs(*(tf.gather(t, row) for t in tensors))
+        mask_seed = tf.stack([int64_seed, step * count + index])
+        return model_inputs(mask_tokens(examples_of, seed=mask_seed, **masking))
 
     dataset = tf.data.Dataset.range(first_step, last_step)
     dataset = dataset.map(
@@ -123,35 +115,6 @@ def model_inputs(features: dict[str, tf.Tensor]) -> tuple[dict, dict, dict]:
             "next_sentence": tf.ones_like(labels, tf.float32),
         },
     )
-
-
-def rows_of_reader(batch_size: int, readers: int) -> int:
-    """Rows that each of several readers gives of a batch.
-
-    Raises:
-        InputError: they cannot share it evenly.
-    """
-    if batch_size % readers:
-        raise InputError(
-            f"batch_size {batch_size}: expected a multiple of the {readers} "
-            "processes that read"
-        )
-    return batch_size // readers
-
-
-def check_steps(
-    batch_size: int, first_step: int, last_step: int, seed: int
-) -> None:
-    """Raises `InputError` unless these describe at least one batch."""
-    if batch_size < 1:
-        raise InputError(f"batch_size {batch_size}: expected at least 1")
-    if not 0 <= first_step < last_step:
-        raise InputError(
-            f"steps {first_step} to {last_step}: expected 0 <= first < last"
-        )
-    # The kernel of RandomIndexShuffle reads no more than 32 bits of a seed.
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed {seed}: expected 0 to 2**32 - 1")
 
 
 def unigram_baseline(

@@ -8,45 +8,85 @@ Axes: N examples, B batch, T tokens of a sequence, P predictions, V vocabulary.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from tqdm import tqdm
 
+from official_models.common import readers, record_check, records
 from official_models.common.errors import InputError, run
-from official_models.nlp.bert.pretraining.batches import (
-    check_steps,
-    model_inputs,
-    rows_of_reader,
-)
+from official_models.common.readers import Reader
+from official_models.nlp.bert.pretraining.batches import model_inputs
 from official_models.nlp.bert.pretraining.masking import (
     check_masking,
     mask_tokens,
     masking_arguments,
 )
 from official_models.nlp.bert.pretraining.packing import PackedPairs, pack_pairs
-from official_models.nlp.bert.pretraining.record_files import (
-    MANIFEST,
-    check_records,
-    find_records,
-    is_compressed,
-    open_records,
-    parse_records,
-    record_fields,
-)
-
-__all__ = ["check_records", "find_records", "read_records", "write_records"]
 
 _CHUNK = 1024
-_SHUFFLE_BUFFER = 16384
-_OPEN_SHARDS = 8
+_WRITER = "python -m official_models.nlp.bert.pretraining.records writes some"
+
+
+def record_fields(
+    max_seq_length: int, max_predictions: int, vocab_size: int
+) -> dict[str, records.Field]:
+    """The features of a record, in the order they are written.
+
+    They are the seven that `create_pretraining_data.py` of google-research/bert
+    writes.
+    """
+    tokens, predictions = max_seq_length, max_predictions
+    return {
+        "input_ids": records.Field(tf.int64, tokens, 0, vocab_size - 1),
+        "input_mask": records.Field(tf.int64, tokens, 0, 1),
+        "segment_ids": records.Field(tf.int64, tokens, 0, 1),
+        "masked_lm_positions": records.Field(
+            tf.int64, predictions, 0, tokens - 1
+        ),
+        "masked_lm_ids": records.Field(
+            tf.int64, predictions, 0, vocab_size - 1
+        ),
+        "masked_lm_weights": records.Field(tf.float32, predictions, 0, 1),
+        "next_sentence_labels": records.Field(tf.int64, 1, 0, 1),
+    }
+
+
+def find_records(paths: Sequence[str | Path]) -> list[str]:
+    """The record files that `paths` mean, as `common.records.find`.
+
+    Raises:
+        InputError: If one of them matches no file.
+    """
+    return records.find(paths, _WRITER)
+
+
+def check_records(
+    paths: Sequence[str | Path],
+    *,
+    max_seq_length: int,
+    max_predictions: int,
+    vocab_size: int,
+) -> int:
+    """Holds every record of every file against the format.
+
+    Args:
+        paths: As for `find_records`.
+        max_seq_length: T.
+        max_predictions: P.
+        vocab_size: V.
+
+    Returns:
+        The number of examples.
+
+    Raises:
+        InputError: See `common.record_check.check`.
+    """
+    fields = record_fields(max_seq_length, max_predictions, vocab_size)
+    return record_check.check(find_records(paths), fields)
 
 
 # Writing
@@ -69,9 +109,8 @@ def write_records(
 ) -> list[Path]:
     """Masks examples and writes them, shuffled, as TFRecords.
 
-    The shards appear when all are complete, and `examples.json`, which lists
-    how many records each has, after them: a writer that is killed leaves
-    nothing that `check_records` accepts.
+    They appear as `common.records.write_set` says: a writer that is killed
+    leaves nothing that `check_records` accepts.
 
     Args:
         packed: N examples, as arrays.
@@ -106,12 +145,18 @@ def write_records(
             f"num_shards {num_shards}, dupe_factor {dupe_factor}: expected "
             f"at least 1, and no more shards than examples ({total})"
         )
-    if compression not in ("none", "gzip") or not 0 <= seed < 2**32:
+    if compression not in ("none", "gzip"):
         raise InputError(
-            f"compression {compression!r}, seed {seed}: expected 'none' or "
-            "'gzip', and 0 to 2**32 - 1"
+            f"compression {compression!r}: expected 'none' or 'gzip'"
         )
+    readers.check_seed(seed)
     order = np.random.default_rng(seed).permutation(total) % len(packed.lengths)
+    sizes = {
+        records.shard_name(shard, num_shards, compression): len(
+            range(shard, total, num_shards)
+        )
+        for shard in range(num_shards)
+    }
     manifest = {
         "max_seq_length": packed.input_ids.shape[1],
         "dupe_factor": dupe_factor,
@@ -119,55 +164,14 @@ def write_records(
         **masking,
     }
     try:
-        return _write_shards(
+        return records.write_set(
             _examples(packed, order, seed, masking),
             Path(output_dir),
-            _shard_sizes(total, num_shards, compression),
+            sizes,
             manifest,
         )
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f"cannot write to {output_dir}: {error}") from error
-
-
-def _shard_sizes(total, num_shards, compression) -> dict[str, int]:
-    suffix = ".tfrecord.gz" if compression == "gzip" else ".tfrecord"
-    return {
-        f"examples-{shard:05d}-of-{num_shards:05d}{suffix}": len(
-            range(shard, total, num_shards)
-        )
-        for shard in range(num_shards)
-    }
-
-
-def _write_shards(examples, output_dir, sizes, manifest) -> list[Path]:
-    output_dir.mkdir(parents=True, exist_ok=True)
-    present = sorted(output_dir.glob("examples*"))
-    if present:
-        raise InputError(
-            f"{present[0]} is in the way: remove the examples of an earlier "
-            "run or choose another --output_dir"
-        )
-    compression = "GZIP" if is_compressed(list(sizes)) else ""
-    with tempfile.TemporaryDirectory(
-        prefix=".partial-", dir=output_dir
-    ) as folder:
-        partial = Path(folder)
-        writers = [
-            tf.io.TFRecordWriter(str(partial / name), compression)
-            for name in sizes
-        ]
-        total = sum(sizes.values())
-        progress = tqdm(examples, total=total, unit=" examples", disable=None)
-        for number, example in enumerate(progress):
-            writers[number % len(writers)].write(example)
-        for writer in writers:
-            writer.close()
-        (partial / MANIFEST).write_text(
-            json.dumps({"shards": sizes, **manifest}, indent=2) + "\n"
-        )
-        for name in (*sizes, MANIFEST):
-            os.replace(partial / name, output_dir / name)
-    return [output_dir / name for name in sizes]
 
 
 def _examples(packed, order, seed, masking) -> Iterator[bytes]:
@@ -185,19 +189,10 @@ def _examples(packed, order, seed, masking) -> Iterator[bytes]:
             for name, value in features.items()
         }
         for row in range(len(rows)):
-            yield _serialize({name: v[row] for name, v in features.items()})
-
-
-def _serialize(features: dict[str, list]) -> bytes:
-    example = tf.train.Example()
-    for name, values in features.items():
-        feature = example.features.feature[name]
-        if name == "masked_lm_weights":
-            feature.float_list.value.extend(values)
-        else:
-            feature.int64_list.value.extend(values)
-    # A map of protobuf has no order of its own.
-    return example.SerializeToString(deterministic=True)
+            yield records.serialize(
+                {name: values[row] for name, values in features.items()},
+                floats=("masked_lm_weights",),
+            )
 
 
 # Reading
@@ -215,14 +210,11 @@ def read_records(
     seed: int,
     shuffle: bool = True,
     examples: int | None = None,
-    shard: tuple[int, int] = (0, 1),
+    reader: Reader = readers.ALONE,
 ) -> tf.data.Dataset:
     """Batches number `first_step` to `last_step` - 1 of an endless run.
 
-    The order is a function of the files, `batch_size`, `seed` and TensorFlow's
-    global seed, so a run resumed at step k sees the batches that an
-    uninterrupted one would. Each epoch has every example once, shuffled
-    through a buffer over shards in random order; batches may straddle epochs.
+    Their order is that of `common.records.read`.
 
     Args:
         paths: Files, globs or folders, as for `find_records`.
@@ -236,78 +228,40 @@ def read_records(
         shuffle: False keeps the order of the files, every epoch.
         examples: What `check_records` returned for the same files; by
             default they are checked now.
-        shard: (index, count) of this reader; it reads all records, and parses
-            and gives its B / count rows of each batch.
+        reader: (index, count); it reads all records, and parses and gives its
+            B / count rows of each batch.
 
     Returns:
-        Batches like those of `data.pretraining_dataset`.
+        Batches like those of `batches.pretraining_dataset`.
 
     Raises:
         InputError: If a file is not whole (see `check_records`) or an
             argument is out of range.
     """
-    check_steps(batch_size, first_step, last_step, seed)
     sizes = {
         "max_seq_length": max_seq_length,
         "max_predictions": max_predictions,
         "vocab_size": vocab_size,
     }
-    files = find_records(paths)
+    found = find_records(paths)
     if examples is None:
-        examples = check_records(files, **sizes)
+        examples = check_records(found, **sizes)
     fields = record_fields(**sizes)
-    # Whole epochs are passed over without reading them.
-    epoch, skipped = divmod(first_step * batch_size, examples)
-    epochs = tf.data.Dataset.range(epoch, np.iinfo(np.int64).max)
-    dataset = epochs.flat_map(
-        lambda epoch: _epoch(files, tf.stack([seed, epoch]), shuffle)
-    )
-    dataset = dataset.skip(skipped).batch(batch_size, drop_remainder=True)
-    index, readers = shard
-    size = rows_of_reader(batch_size, readers)
-    rows = slice(index * size, (index + 1) * size)
-    dataset = dataset.take(last_step - first_step).map(
-        lambda records: model_inputs(_as_features(records[rows], fields)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    known = tf.data.experimental.assert_cardinality(last_step - first_step)
-    return dataset.apply(known).prefetch(tf.data.AUTOTUNE)
-
-
-def _epoch(files, seed, shuffle) -> tf.data.Dataset:
-    """All serialized records once; `seed` is int64 [2]."""
-    compressed = is_compressed(files)
-    if not shuffle:
-        return open_records(tf.constant(files), compressed)
-    order_seed, buffer_seed = tf.unstack(
-        tf.random.experimental.stateless_split(seed, 2)
-    )
-    shards = tf.random.experimental.stateless_shuffle(files, order_seed)
-    dataset = tf.data.Dataset.from_tensor_slices(shards).interleave(
-        lambda shard: open_records(shard, compressed),
-        cycle_length=min(len(files), _OPEN_SHARDS),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-    graph = tf.compat.v1.get_default_graph()
-    if graph.seed == 0:
-        # shuffle() compares seeds of 0 as Python numbers, which a tensor is
-        # not.
-        graph.seed = 2**30
-    return dataset.shuffle(
-        _SHUFFLE_BUFFER,
-        seed=tf.cast(buffer_seed[0], tf.int64),
-        reshuffle_each_iteration=False,
+    return records.read(
+        found,
+        lambda serialized: model_inputs(_as_features(serialized, fields)),
+        batch_size=batch_size,
+        first_step=first_step,
+        last_step=last_step,
+        seed=seed,
+        shuffle=shuffle,
+        examples=examples,
+        reader=reader,
     )
 
 
-def _as_features(records, fields) -> dict[str, tf.Tensor]:
-    parsed = parse_records(records, fields)
-    features = {
-        name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value
-        for name, value in parsed.items()
-    }
+def _as_features(serialized, fields) -> dict[str, tf.Tensor]:
+    features = records.as_int32(records.parse(serialized, fields))
     labels = features["next_sentence_labels"]
     return {**features, "next_sentence_labels": tf.squeeze(labels, 1)}
 
@@ -333,18 +287,20 @@ def define_flags() -> None:
     flags.DEFINE_float("masked_lm_prob", 0.15, "Share of tokens masked.")
     flags.DEFINE_float("short_seq_prob", 0.1, "Share of short sequences.")
     flags.DEFINE_integer("num_shards", 1, "Number of files.")
-    flags.DEFINE_enum("compression", "none", ["none", "gzip"], "Of the files.")
+    flags.DEFINE_enum(
+        "compression", "none", ["none", "gzip"], "How files are packed."
+    )
     flags.mark_flags_as_required(["input", "output_dir", "vocab_file"])
 
 
 def main(argv: list[str]) -> None:
     """Text -> pairs -> masked examples -> TFRecords."""
     # Only here are texts read: reading records needs no tokenizers package.
-    from official_models.nlp.text import corpus
+    from official_models.nlp.text import corpus, wordpiece
 
     del argv
     args = flags.FLAGS
-    tokenizer = corpus.load_tokenizer(args.vocab_file, args.do_lower_case)
+    tokenizer = wordpiece.load_tokenizer(args.vocab_file, args.do_lower_case)
     documents = corpus.read_documents(corpus.expand_inputs(args.input))
     packed = pack_pairs(
         corpus.tokenize(documents, tokenizer),

@@ -17,22 +17,11 @@ from official_models.nlp.bert.pretraining import (
     fill_mask,
     masking,
     packing,
-    record_files,
     records,
 )
-from official_models.nlp.text import corpus, shakespeare
+from official_models.nlp.text import corpus, shakespeare, wordpiece
 
 FLAGS = flags.FLAGS
-
-# Lines of the held-out plays.
-SHAKESPEARE_LINES = (
-    "If music be the food of love, [MASK] on.",
-    "Tomorrow, and [MASK], and tomorrow, creeps in this petty pace.",
-    "I pray you, sir, tell me what is your [MASK].",
-    "My lord, the [MASK] is dead.",
-    "How now, my [MASK]! What news?",
-    "Exeunt [MASK].",
-)
 
 
 class PretrainingText(NamedTuple):
@@ -146,7 +135,7 @@ def _files() -> tuple[list[Path], list[Path]]:
                 "--records: expected with --eval_records and --vocab_file, "
                 "and without --input"
             )
-        find = record_files.find_records
+        find = records.find_records
         return find(FLAGS.records), find(FLAGS.eval_records)
     if not FLAGS.input:
         if FLAGS.eval_input:
@@ -221,14 +210,14 @@ def _load_text(
         **masking.masking_arguments(tokenizer),
     }
 
-    def make_dataset(first_step, last_step, shard=(0, 1)):
+    def make_dataset(first_step, last_step, reader=(0, 1)):
         return batches.pretraining_dataset(
             packed[0],
             batch_size=micro_batch_size(),
             first_step=first_step,
             last_step=last_step,
             seed=FLAGS.seed,
-            shard=shard,
+            reader=reader,
             **arguments,
         )
 
@@ -284,17 +273,17 @@ def micro_batch_size() -> int:
 
 def _tokenizer(train: list[list[str]], folder: Path) -> Tokenizer:
     if FLAGS.vocab_file:
-        return corpus.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
+        return wordpiece.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
     path = folder / "vocab.txt"
     if (folder / run_dir.RECORD).exists() and path.exists():
-        return corpus.load_tokenizer(path)
-    return corpus.train_tokenizer(train, FLAGS.vocab_size, path)
+        return wordpiece.load_tokenizer(path)
+    return wordpiece.train_tokenizer(train, FLAGS.vocab_size, path)
 
 
 def _lines_to_fill(held_out: list[list[str]]) -> list[str]:
     """Shakespeare's lines, or held-out sentences with a word masked."""
     if not FLAGS.input:
-        return list(SHAKESPEARE_LINES)
+        return list(shakespeare.MASKED_LINES)
     rng = np.random.default_rng(FLAGS.seed)
     lines = [s for text in held_out for s in text if 6 <= len(s.split()) <= 20]
     chosen = rng.permutation(len(lines))[:6]
@@ -308,18 +297,17 @@ def _lines_to_fill(held_out: list[list[str]]) -> list[str]:
 def _load_records(
     train: list[str], held_out: list[str], replicas: int
 ) -> PretrainingText:
-    tokenizer = corpus.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
+    tokenizer = wordpiece.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
     arguments = {
         "max_seq_length": FLAGS.max_seq_length,
         "max_predictions": FLAGS.max_predictions_per_seq,
         "vocab_size": tokenizer.get_vocab_size(),
     }
     counts = [
-        record_files.check_records(paths, **arguments)
-        for paths in (train, held_out)
+        records.check_records(paths, **arguments) for paths in (train, held_out)
     ]
 
-    def make_dataset(first_step, last_step, shard=(0, 1)):
+    def make_dataset(first_step, last_step, reader=(0, 1)):
         return records.read_records(
             train,
             batch_size=micro_batch_size(),
@@ -327,7 +315,7 @@ def _load_records(
             last_step=last_step,
             seed=FLAGS.seed,
             examples=counts[0],
-            shard=shard,
+            reader=reader,
             **arguments,
         )
 

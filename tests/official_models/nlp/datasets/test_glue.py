@@ -2,9 +2,7 @@
 
 import pytest
 
-from official_models.nlp.bert.finetuning import records
 from official_models.nlp.datasets import glue
-from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.official_models.scripts import refusal
 
 TEN = "\t".join(str(i) for i in range(8))
@@ -142,43 +140,3 @@ def test_refuses_other_files(lines, parts, tmp_path):
     task = glue.TASKS["rte"]
     refusal(lambda: glue.read_split(tmp_path, task, "train"), *parts)
     refusal(lambda: glue.task_of("sts-b"), "sts-b", "mrpc")
-
-
-def test_the_longer_text_is_cut_first():
-    for first in range(9):
-        for second in range(9):
-            for room in range(9):
-                a, b = first, second
-                while a + b > room:
-                    if a > b:
-                        a -= 1
-                    else:
-                        b -= 1
-                assert glue.kept_lengths(first, second, room) == (a, b)
-
-
-def test_features(tmp_path):
-    tokenizer = records.wordpiece(str(small_tasks.write_vocab(tmp_path)))
-    pair = glue.Example(("The books , Zürich", "it is not good ."), 1)
-    (row,) = glue.encode([pair], tokenizer, 14)
-    tokens = [tokenizer.id_to_token(i) for i in row["input_ids"]]
-    assert tokens == [
-        *("[CLS]", "the", "book", "##s", ",", "[UNK]", "[SEP]"),
-        *("it", "is", "not", "good", ".", "[SEP]", "[PAD]"),
-    ]
-    assert row["input_mask"] == [1] * 13 + [0]
-    assert row["segment_ids"] == [0] * 7 + [1] * 6 + [0]
-    assert row["label_ids"] == [1]
-    (row,) = glue.encode([pair], tokenizer, 9)
-    tokens = [tokenizer.id_to_token(i) for i in row["input_ids"]]
-    assert " ".join(tokens) == ("[CLS] the book ##s [SEP] it is not [SEP]")
-    single = glue.Example(("The book",), None)
-    (row,) = glue.encode([single], tokenizer, 5)
-    assert row["segment_ids"] == [0] * 5 and row["label_ids"] == [0]
-    refusal(lambda: glue.encode([pair], tokenizer, 4), "at least 5")
-    refusal(lambda: records.wordpiece(str(tmp_path)), tmp_path)
-    (tmp_path / "other.txt").write_text("a\nb\n")
-    refusal(
-        lambda: records.wordpiece(str(tmp_path / "other.txt")),
-        "[PAD]",
-    )

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from official_models.nlp.bert.finetuning import answers, records
+from official_models.nlp.bert.finetuning import answers
+from official_models.nlp.bert.finetuning import windows as squad_windows
 from official_models.nlp.datasets import squad
+from official_models.nlp.text import wordpiece
 from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.official_models.scripts import refusal
 
@@ -27,7 +29,9 @@ def window_of(begin=0, end=10, unique_id=7, best=None):
     offsets = tuple(offsets_of(WORDS)[begin:end])
     flags = best or (True,) * (end - begin)
     ids = tuple(range(3 + end - begin + 1))
-    return squad.Window(unique_id, 0, ids, 3, offsets, tuple(flags), 0, 0)
+    return squad_windows.Window(
+        unique_id, 0, ids, 3, offsets, tuple(flags), 0, 0
+    )
 
 
 def logits_of(starts, ends, null=(-9.0, -9.0)):
@@ -158,14 +162,51 @@ def test_score_takes_the_best_answer_and_counts_what_is_missing():
     assert only == {"exact_match": 100, "f1": 100, "total": 2}
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        # The third example in the README of Hugging Face's metric "squad",
+        # which wraps the official script of version 1.1.
+        (
+            [
+                ("1976", "1976"),
+                ("Beyoncé and Bruno Mars", "Beyonce"),
+                ("climate change", "climate change"),
+            ],
+            (66.66666666666667, 66.66666666666667),
+        ),
+        # By the same metric, in PrimeQA's tests of it.
+        (
+            [
+                ("Denver Broncos", "Denver Broncos"),
+                ("Carolina Panthers", "Carolina Panthers"),
+                (
+                    "Levi's Stadium",
+                    "Levi's Stadium in the San Francisco Bay Area",
+                ),
+            ],
+            (66.66666666666667, 81.48148148148148),
+        ),
+    ],
+)
+def test_scores_are_those_of_the_official_script(rows, expected):
+    questions = [
+        squad.Question(str(i), "", "", (answer,))
+        for i, (answer, _) in enumerate(rows)
+    ]
+    predictions = {str(i): text for i, (_, text) in enumerate(rows)}
+    found = answers.score(questions, predictions)
+    assert (found["exact_match"], found["f1"]) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("max_seq_length", [14, 32])
 def test_a_model_that_knows_the_spans_answers_all(max_seq_length, tmp_path):
     """File, windows, logits, answers, metrics: 100% by the true positions."""
-    tokenizer = records.wordpiece(str(small_tasks.write_vocab(tmp_path)))
+    tokenizer = wordpiece.load_tokenizer(small_tasks.write_vocab(tmp_path))
     path = small_tasks.write_squad(tmp_path / "dev.json", 6, negative=True)
     questions, _ = squad.read_squad(str(path))
     windows = list(
-        squad.windows(
+        squad_windows.cut(
             questions,
             tokenizer,
             max_seq_length=max_seq_length,

@@ -12,7 +12,7 @@ from scipy import stats
 
 from official_models.common.errors import InputError
 from official_models.nlp.bert.pretraining import packing
-from official_models.nlp.text import corpus
+from official_models.nlp.text import wordpiece
 
 CLS, SEP = 2, 3
 
@@ -22,8 +22,8 @@ def tokenizer(tmp_path_factory):
     """Every third ordinary token is a "##" piece."""
     tokens = [f"##t{i}" if i % 3 == 2 else f"t{i}" for i in range(5000)]
     path = tmp_path_factory.mktemp("vocab") / "vocab.txt"
-    path.write_text("\n".join([*corpus.SPECIAL_TOKENS, *tokens]))
-    return corpus.load_tokenizer(path)
+    path.write_text("\n".join([*wordpiece.SPECIAL_TOKENS, *tokens]))
+    return wordpiece.load_tokenizer(path)
 
 
 def _documents(count=4, tokens=900, longest=1, seed=0):

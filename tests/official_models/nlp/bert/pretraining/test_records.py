@@ -13,63 +13,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from official_models.nlp.bert.pretraining import (
-    batches as pretraining_batches,
-)
-from official_models.nlp.bert.pretraining import (
-    records,
-)
-from official_models.nlp.text import corpus
+from official_models.common import files
+from official_models.common import records as common_records
+from official_models.nlp.bert.pretraining import batches, masking, records
+from official_models.nlp.bert.pretraining.packing import PackedPairs
+from official_models.nlp.text import corpus, wordpiece
+from tests.official_models.nlp.bert.pretraining import small_examples as small
 from tests.official_models.scripts import refusal
 
 ROOT = Path(__file__).parents[5]
-CLS, SEP, MASK = 2, 3, 4
-VOCAB = 1000
-MASKING = {
-    "vocab_size": VOCAB,
-    "mask_id": MASK,
-    "special_ids": (CLS, SEP),
-    "max_predictions": 3,
-}
-SIZES = {"max_seq_length": 16, "max_predictions": 3, "vocab_size": VOCAB}
 
 
-def _packed(examples):
-    rng = np.random.default_rng(1)
-    ids = rng.integers(5, VOCAB, (examples, 16), np.int32)
-    ids[:, [0, 6, 13]] = CLS, SEP, SEP
-    ids[:, 14:] = 0
-    segment_ids = np.zeros_like(ids)
-    segment_ids[:, 7:14] = 1
-    lengths = np.full(examples, 14, np.int32)
-    labels = rng.integers(0, 2, examples, np.int32)
-    return pretraining_batches.PackedPairs(
-        ids, segment_ids, lengths, ids >= 5, labels
-    )
-
-
-def _write(folder, examples=50, **arguments):
-    arguments = {"seed": 7, **MASKING, **arguments}
-    return records.write_records(_packed(examples), folder, **arguments)
-
-
-def _read(paths, first_step, last_step, **arguments):
-    return records.read_records(
-        paths,
-        first_step=first_step,
-        last_step=last_step,
-        **{"batch_size": 8, "seed": 3, **SIZES, **arguments},
-    )
-
-
-def _check(*paths, **sizes):
-    return records.check_records(paths, **{**SIZES, **sizes})
-
-
-def _rows(batches):
+def _rows(dataset):
     """Every example of some batches as bytes of all it holds."""
     rows = []
-    for x, y, sample_weight in batches:
+    for x, y, sample_weight in dataset:
         arrays = [*x.values(), *y.values(), sample_weight["masked_lm"]]
         arrays = [array.numpy() for array in arrays]
         rows += [b"".join(r.tobytes() for r in row) for row in zip(*arrays)]
@@ -81,25 +39,23 @@ def _rows(batches):
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_records_hold_what_was_masked(tmp_path, compression):
-    (path,) = _write(tmp_path, compression=compression)
-    assert _check(path) == 50
+    (path,) = small.write(tmp_path, compression=compression)
+    assert small.check(path) == 50
     order = np.random.default_rng(7).permutation(50)
-    features = pretraining_batches.mask_tokens(
-        pretraining_batches.PackedPairs(
-            *(array[order] for array in _packed(50))
-        ),
+    features = masking.mask_tokens(
+        PackedPairs(*(array[order] for array in small.of_records(50))),
         seed=tf.constant([7, 0], tf.int64),
-        **MASKING,
+        **small.RECORD_MASKING,
     )
-    expected = pretraining_batches.model_inputs(features)
-    (batch,) = _read([path], 0, 1, batch_size=50, shuffle=False)
+    expected = batches.model_inputs(features)
+    (batch,) = small.read([path], 0, 1, batch_size=50, shuffle=False)
     tf.nest.map_structure(np.testing.assert_array_equal, expected, batch)
     specs = tf.nest.map_structure(lambda a: (a.shape, a.dtype), expected)
     assert specs == tf.nest.map_structure(lambda a: (a.shape, a.dtype), batch)
 
 
 def test_features_are_those_of_bert(tmp_path):
-    (path,) = _write(tmp_path)
+    (path,) = small.write(tmp_path)
     record = next(iter(tf.data.TFRecordDataset(str(path)))).numpy()
     features = tf.train.Example.FromString(record).features.feature
     kinds = {
@@ -120,20 +76,20 @@ def test_features_are_those_of_bert(tmp_path):
 
 def test_shards_and_duplicates(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_CHUNK", 8)
-    paths = _write(tmp_path, num_shards=4, dupe_factor=3)
+    paths = small.write(tmp_path, num_shards=4, dupe_factor=3)
     assert [path.name for path in paths] == [
         f"examples-0000{i}-of-00004.tfrecord" for i in range(4)
     ]
-    assert [_check(path) for path in paths] == [38, 38, 37, 37]
-    assert _check(tmp_path) == _check(f"{tmp_path}/*-of-*") == 150
-    (batch,) = _read([tmp_path], 0, 1, batch_size=150, shuffle=False)
+    assert [small.check(path) for path in paths] == [38, 38, 37, 37]
+    assert small.check(tmp_path) == small.check(f"{tmp_path}/*-of-*") == 150
+    (batch,) = small.read([tmp_path], 0, 1, batch_size=150, shuffle=False)
     x, y, sample_weight = batch
     ids = x["input_ids"].numpy()
     rows, places = np.nonzero(sample_weight["masked_lm"].numpy())
     positions = x["masked_lm_positions"].numpy()
     ids[rows, positions[rows, places]] = y["masked_lm"].numpy()[rows, places]
     originals = Counter(row.tobytes() for row in ids)
-    assert originals == {r.tobytes(): 3 for r in _packed(50).input_ids}
+    assert originals == {r.tobytes(): 3 for r in small.of_records(50).input_ids}
     # Each duplicate has a mask of its own.
     masks = {
         (row.tobytes(), mask.tobytes()) for row, mask in zip(ids, positions)
@@ -152,7 +108,7 @@ def test_writing_is_repeatable(tmp_path):
                 gzip.decompress(p.read_bytes())
                 if compression == "gzip"
                 else p.read_bytes()
-                for p in _write(tmp_path / compression / run, **arguments)
+                for p in small.write(tmp_path / compression / run, **arguments)
             ]
             for run in "ab"
         )
@@ -160,33 +116,33 @@ def test_writing_is_repeatable(tmp_path):
 
 
 def test_resuming_gives_the_same_batches(tmp_path):
-    paths = _write(tmp_path, num_shards=3)
-    whole = list(_read(paths, 0, 20))
+    paths = small.write(tmp_path, num_shards=3)
+    whole = list(small.read(paths, 0, 20))
     assert len(whole) == 20
     for first in (3, 7, 13):  # 50 examples an epoch: within, after, far after
-        resumed = list(_read(paths, first, 20, examples=50))
+        resumed = list(small.read(paths, first, 20, examples=50))
         for expected, batch in zip(whole[first:], resumed):
             tf.nest.map_structure(
                 np.testing.assert_array_equal, expected, batch
             )
-    assert _rows(_read(paths, 0, 20, seed=4)) != _rows(whole)
+    assert _rows(small.read(paths, 0, 20, seed=4)) != _rows(whole)
 
 
 @pytest.mark.parametrize("seed", [0, 5])
 def test_any_seed_of_the_program_will_do(tmp_path, seed):
-    paths = _write(tmp_path, num_shards=2)
+    paths = small.write(tmp_path, num_shards=2)
     tf.random.set_seed(seed)
-    rows = _rows(_read(paths, 0, 5))
+    rows = _rows(small.read(paths, 0, 5))
     tf.random.set_seed(seed)
-    again = _rows(_read(paths, 0, 5))
+    again = _rows(small.read(paths, 0, 5))
     tf.random.set_seed(1)
     assert len(rows) == 40 and rows == again
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_each_example_once_an_epoch(tmp_path, shuffle):
-    paths = _write(tmp_path, num_shards=3)
-    rows = _rows(_read(paths, 0, 25, shuffle=shuffle))  # 4 epochs
+    paths = small.write(tmp_path, num_shards=3)
+    rows = _rows(small.read(paths, 0, 25, shuffle=shuffle))  # 4 epochs
     epochs = [rows[i : i + 50] for i in range(0, 200, 50)]
     assert len(set(epochs[0])) == 50
     assert all(set(epoch) == set(epochs[0]) for epoch in epochs)
@@ -200,33 +156,33 @@ def test_each_example_once_an_epoch(tmp_path, shuffle):
 def test_failed_writer_leaves_nothing(tmp_path, monkeypatch):
     calls = []
 
-    def fail(features):
+    def fail(features, floats):
         calls.append(features)
         if len(calls) == 20:
             raise KeyboardInterrupt
         return b"record"
 
-    monkeypatch.setattr(records, "_serialize", fail)
+    monkeypatch.setattr(common_records, "serialize", fail)
     with pytest.raises(KeyboardInterrupt):
-        _write(tmp_path, num_shards=2)
+        small.write(tmp_path, num_shards=2)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_killed_writer_leaves_nothing_that_looks_whole(tmp_path):
     script = f"""
 import sys, time
-sys.path[:0] = [{str(ROOT)!r}, {os.path.dirname(__file__)!r}]
-import test_records
-from official_models.nlp.bert.pretraining import records
-serialize, calls = records._serialize, []
-def slow(features):
+sys.path[:0] = [{str(ROOT)!r}]
+from official_models.common import records
+from tests.official_models.nlp.bert.pretraining import small_examples
+serialize, calls = records.serialize, []
+def slow(features, floats):
     calls.append(features)
     if len(calls) == 40:
         open({str(tmp_path / "reached")!r}, "w").close()
         time.sleep(60)
-    return serialize(features)
-records._serialize = slow
-test_records._write({str(tmp_path / "out")!r}, num_shards=2)
+    return serialize(features, floats)
+records.serialize = slow
+small_examples.write({str(tmp_path / "out")!r}, num_shards=2)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", script], stderr=subprocess.PIPE
@@ -238,11 +194,11 @@ test_records._write({str(tmp_path / "out")!r}, num_shards=2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     left = list((tmp_path / "out").iterdir())
-    assert all(path.name.startswith(".partial-") for path in left)
-    refusal(lambda: _check(tmp_path / "out"), tmp_path / "out")
+    assert all(path.name.startswith(files.TEMPORARY) for path in left)
+    refusal(lambda: small.check(tmp_path / "out"), tmp_path / "out")
     # What is left is not in the way of the next run.
-    _write(tmp_path / "out", num_shards=2)
-    assert _check(tmp_path / "out") == 50
+    small.write(tmp_path / "out", num_shards=2)
+    assert small.check(tmp_path / "out") == 50
 
 
 @pytest.mark.parametrize(
@@ -259,20 +215,22 @@ test_records._write({str(tmp_path / "out")!r}, num_shards=2)
     ],
 )
 def test_bad_writing_arguments(tmp_path, arguments, part):
-    refusal(lambda: _write(tmp_path, **arguments), part)
+    refusal(lambda: small.write(tmp_path, **arguments), part)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_earlier_records_are_not_overwritten(tmp_path):
-    (path,) = _write(tmp_path)
+    (path,) = small.write(tmp_path)
     before = path.read_bytes()
-    refusal(lambda: _write(tmp_path, num_shards=2), tmp_path, "--output_dir")
-    assert path.read_bytes() == before and _check(tmp_path) == 50
+    refusal(
+        lambda: small.write(tmp_path, num_shards=2), tmp_path, "--output_dir"
+    )
+    assert path.read_bytes() == before and small.check(tmp_path) == 50
 
 
 def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("x")
-    refusal(lambda: _write(tmp_path / "file"), tmp_path / "file")
+    refusal(lambda: small.write(tmp_path / "file"), tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -280,9 +238,9 @@ def test_unwritable_folder(tmp_path):
     [({"batch_size": 0}, "batch_size 0"), ({"last_step": 0}, "steps 0 to 0")],
 )
 def test_bad_reading_arguments(tmp_path, arguments, part):
-    paths = _write(tmp_path)
+    paths = small.write(tmp_path)
     arguments = {"first_step": 0, "last_step": 1, **arguments}
-    refusal(lambda: _read(paths, **arguments), part)
+    refusal(lambda: small.read(paths, **arguments), part)
 
 
 # The script
@@ -310,7 +268,7 @@ def _sources(folder):
     (folder / "a.txt").write_text(" ".join(words[:120]))
     (folder / "b.txt").write_text(" ".join(words[120:]))
     documents = corpus.read_documents([folder / "a.txt", folder / "b.txt"])
-    corpus.train_tokenizer(documents, 120, folder / "vocab.txt")
+    wordpiece.train_tokenizer(documents, 120, folder / "vocab.txt")
     return {
         "input": f"{folder}/[ab].txt",
         "vocab_file": folder / "vocab.txt",

@@ -6,55 +6,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from official_models.common import records
 from official_models.common.errors import InputError
-from official_models.nlp.bert.pretraining import batches, record_files, records
+from tests.official_models.nlp.bert.pretraining import small_examples as small
 from tests.official_models.scripts import refusal
-
-CLS, SEP, MASK = 2, 3, 4
-VOCAB = 1000
-MASKING = {
-    "vocab_size": VOCAB,
-    "mask_id": MASK,
-    "special_ids": (CLS, SEP),
-    "max_predictions": 3,
-}
-SIZES = {"max_seq_length": 16, "max_predictions": 3, "vocab_size": VOCAB}
-
-
-def _packed(examples):
-    rng = np.random.default_rng(1)
-    ids = rng.integers(5, VOCAB, (examples, 16), np.int32)
-    ids[:, [0, 6, 13]] = CLS, SEP, SEP
-    ids[:, 14:] = 0
-    segment_ids = np.zeros_like(ids)
-    segment_ids[:, 7:14] = 1
-    lengths = np.full(examples, 14, np.int32)
-    labels = rng.integers(0, 2, examples, np.int32)
-    return batches.PackedPairs(ids, segment_ids, lengths, ids >= 5, labels)
-
-
-def _write(folder, examples=50, **arguments):
-    arguments = {"seed": 7, **MASKING, **arguments}
-    return records.write_records(_packed(examples), folder, **arguments)
 
 
 def _read(path, **arguments):
-    return records.read_records(
-        [path],
-        first_step=0,
-        last_step=1,
-        seed=3,
-        **{"batch_size": 8, **SIZES, **arguments},
-    )
-
-
-def _check(*paths, **sizes):
-    return records.check_records(paths, **{**SIZES, **sizes})
+    return small.read([path], 0, 1, **arguments)
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_no_flipped_bit_passes(tmp_path, compression):
-    (path,) = _write(tmp_path, examples=6, compression=compression)
+    (path,) = small.write(tmp_path, examples=6, compression=compression)
     (good,) = _read(path, batch_size=6, shuffle=False)
     whole = path.read_bytes()
     named = 0
@@ -64,7 +28,7 @@ def test_no_flipped_bit_passes(tmp_path, compression):
         broken[place] ^= 1 << place % 8
         path.write_bytes(broken)
         try:
-            assert _check(path) == 6
+            assert small.check(path) == 6
         except InputError as error:
             assert str(path) in str(error) and "record " in str(error)
             named += 1
@@ -78,7 +42,7 @@ def test_no_flipped_bit_passes(tmp_path, compression):
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_no_truncation_passes(tmp_path, compression):
-    (path,) = _write(tmp_path, examples=6, compression=compression)
+    (path,) = small.write(tmp_path, examples=6, compression=compression)
     whole = path.read_bytes()
     cuts = [0, 1, 11, 12, 20, len(whole) - 1, len(whole) - 8]
     if compression == "none":
@@ -87,17 +51,17 @@ def test_no_truncation_passes(tmp_path, compression):
         cuts += [first - 1, first, first + 1, len(whole) // 2]
     for cut in cuts:
         path.write_bytes(whole[:cut])
-        refusal(lambda: _check(path), path, "record")
+        refusal(lambda: small.check(path), path, "record")
         refusal(lambda: _read(path), path)
 
 
 def test_fault_is_named_by_its_record(tmp_path):
-    (path,) = _write(tmp_path, examples=10)
+    (path,) = small.write(tmp_path, examples=10)
     whole = bytearray(path.read_bytes())
     size = len(whole) // 10  # records may differ by some bytes, not by half
     whole[6 * size + size // 2] ^= 4
     path.write_bytes(whole)
-    refusal(lambda: _check(path), path, "record 6 (from 0)")
+    refusal(lambda: small.check(path), path, "record 6 (from 0)")
 
 
 def _example(**changes):
@@ -131,7 +95,7 @@ def _foreign(path, *examples):
 
 def test_foreign_records_are_read(tmp_path):
     path = _foreign(tmp_path / "tf_examples.tfrecord", *[_example()] * 4)
-    assert _check(path) == 4
+    assert small.check(path) == 4
     (batch,) = _read(path, batch_size=4)
     assert batch[1]["next_sentence"].numpy().tolist() == [1] * 4
 
@@ -144,7 +108,10 @@ def test_foreign_records_are_read(tmp_path):
         ({"masked_lm_ids": [5] * 4}, ["'masked_lm_ids'", "4", "expected 3"]),
         ({"input_ids": [5.0] * 16}, ["'input_ids'", "int64", "expected 16"]),
         ({"masked_lm_weights": [1, 1, 0]}, ["'masked_lm_weights'", "float"]),
-        ({"input_ids": [VOCAB] + [5] * 15}, ["has 1000 at place 0", "to 999"]),
+        (
+            {"input_ids": [small.RECORD_VOCAB] + [5] * 15},
+            ["has 1000 at place 0", "to 999"],
+        ),
         ({"masked_lm_ids": [5, -1, 0]}, ["has -1 at place 1"]),
         ({"masked_lm_ids": [2**32 + 5, 0, 0]}, ["'masked_lm_ids'", "to 999"]),
         ({"masked_lm_positions": [1, 16, 0]}, ["has 16", "0 to 15"]),
@@ -158,69 +125,73 @@ def test_bad_feature_is_named(tmp_path, changes, parts):
     # In the second batch of the check, so that its number is counted on.
     good, bad = [_example()] * 300, _example(**changes)
     path = _foreign(tmp_path / "x.tfrecord", *good, bad, *good[:5])
-    refusal(lambda: _check(path), path, "record 300 (from 0)", *parts)
+    refusal(lambda: small.check(path), path, "record 300 (from 0)", *parts)
 
 
 def test_records_of_something_else(tmp_path):
     path = _foreign(tmp_path / "x.tfrecord", _example(), b"\xff\xff\xff")
-    refusal(lambda: _check(path), path, "record 1 (from 0)", "tf.train.Example")
+    refusal(
+        lambda: small.check(path), path, "record 1 (from 0)", "tf.train.Example"
+    )
     path.write_text("Plain text, long enough for a record's header.\n")
-    refusal(lambda: _check(path), path, "record 0 (from 0)", "no TFRecords")
+    refusal(
+        lambda: small.check(path), path, "record 0 (from 0)", "no TFRecords"
+    )
 
 
 def test_sizes_that_do_not_fit_the_files(tmp_path):
-    (path,) = _write(tmp_path)
-    refusal(lambda: _check(path, max_seq_length=32), path, "expected 32")
-    refusal(lambda: _check(path, max_predictions=4), path, "expected 4")
-    refusal(lambda: _check(path, vocab_size=500), path, "0 to 499")
+    (path,) = small.write(tmp_path)
+    refusal(lambda: small.check(path, max_seq_length=32), path, "expected 32")
+    refusal(lambda: small.check(path, max_predictions=4), path, "expected 4")
+    refusal(lambda: small.check(path, vocab_size=500), path, "0 to 499")
 
 
 def test_missing_files_are_named(tmp_path):
-    refusal(lambda: _check(tmp_path / "none"), tmp_path / "none")
-    refusal(lambda: _check(tmp_path), tmp_path)
-    refusal(lambda: _check(), "no record files")
+    refusal(lambda: small.check(tmp_path / "none"), tmp_path / "none")
+    refusal(lambda: small.check(tmp_path), tmp_path)
+    refusal(lambda: small.check(), "no record files")
     refusal(lambda: _read(tmp_path / "*.tfrecord"), tmp_path)
 
 
 def test_incomplete_sets_are_refused(tmp_path):
-    paths = _write(tmp_path, num_shards=3)
+    paths = small.write(tmp_path, num_shards=3)
     manifest = tmp_path / "examples.json"
     text = manifest.read_text()
     manifest.unlink()
-    refusal(lambda: _check(tmp_path), paths[0], "examples.json")
+    refusal(lambda: small.check(tmp_path), paths[0], "examples.json")
     for damaged in (text[:50], "{}", '{"shards": 3}', "[]"):
         manifest.write_text(damaged)
-        refusal(lambda: _check(tmp_path), manifest, "damaged")
+        refusal(lambda: small.check(tmp_path), manifest, "damaged")
     counts = json.loads(text)
     counts["shards"][paths[1].name] += 1
     manifest.write_text(json.dumps(counts))
-    refusal(lambda: _check(tmp_path), paths[1], "ends after 17 records")
+    refusal(lambda: small.check(tmp_path), paths[1], "ends after 17 records")
     del counts["shards"][paths[1].name]
     manifest.write_text(json.dumps(counts))
-    refusal(lambda: _check(tmp_path), paths[1], "does not list")
+    refusal(lambda: small.check(tmp_path), paths[1], "does not list")
     manifest.write_text(text)
     paths[1].unlink()
-    refusal(lambda: _check(tmp_path), paths[1], "missing")
+    refusal(lambda: small.check(tmp_path), paths[1], "missing")
 
 
 def test_mixed_compression_is_refused(tmp_path):
     paths = [
-        *_write(tmp_path / "a"),
-        *_write(tmp_path / "b", compression="gzip"),
+        *small.write(tmp_path / "a"),
+        *small.write(tmp_path / "b", compression="gzip"),
     ]
-    refusal(lambda: _check(*paths), "*.gz")
+    refusal(lambda: small.check(*paths), "*.gz")
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_counts_with_a_manifest_and_without(tmp_path, compression):
-    paths = _write(tmp_path / "a", num_shards=3, compression=compression)
-    counts = [record_files.count_records(str(path)) for path in paths]
+    paths = small.write(tmp_path / "a", num_shards=3, compression=compression)
+    counts = [records.count(str(path)) for path in paths]
     assert counts == [17, 17, 16]
     foreign = tmp_path / paths[0].name.replace("examples", "foreign")
     foreign.write_bytes(paths[0].read_bytes())
-    assert record_files.count_records(str(foreign)) == 17
+    assert records.count(str(foreign)) == 17
     if compression == "none":
         foreign.write_bytes(paths[0].read_bytes()[:-1])
-        refusal(lambda: record_files.count_records(str(foreign)), foreign)
+        refusal(lambda: records.count(str(foreign)), foreign)
     foreign.write_bytes(b"")
-    refusal(lambda: record_files.count_records(str(foreign)), foreign)
+    refusal(lambda: records.count(str(foreign)), foreign)
