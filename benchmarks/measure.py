@@ -1,6 +1,6 @@
 """What every benchmark needs: a sample in numbers, where it was taken, a file.
 
-NumPy and the standard library only: every environment can import it.
+No framework: every environment can import it.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, TypedDict
 
 import numpy as np
+
+from official_models.common import files
 
 ROOT = Path(__file__).parents[1]
 
@@ -197,7 +199,4 @@ def write_json(path, value: Any) -> None:
     """Writes `value`, under a temporary name first."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(value, indent=1, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write_json(path, value, indent=1, allow_nan=False)

@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.steps import make
+from official_models.common import files
 
 MODULE = "benchmarks.scaling"
 SQUARE = 1024
@@ -113,12 +114,10 @@ def measure_all(quick, seed):
 
 def plot(path, sweeps):
     """Two panels, time against parameters and against variables."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
     for panel, sweep in zip(panels, sweeps):
         axis, line = sweep["axis"], sweep["fit"]
         x = np.array([point[axis] for point in sweep["points"]])
@@ -141,10 +140,7 @@ def plot(path, sweeps):
         )
         panel.grid(alpha=0.3)
     figure.suptitle("tf_lamb.LAMB, graph mode, float32")
-    temporary = path.with_name(f"{path.stem}.tmp.png")
-    figure.savefig(temporary, dpi=150)
-    plt.close(figure)
-    temporary.replace(path)
+    files.save_figure(path, figure, dpi=150)
 
 
 def _words(sweep):

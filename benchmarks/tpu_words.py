@@ -22,7 +22,6 @@ Nothing runs on a TPU here: cycles are the compiler's estimate, not a time.
 
 import argparse
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -43,6 +42,7 @@ from jax.experimental import topologies
 
 import tf_lamb
 from benchmarks import shapes
+from official_models.common import files
 from tpu.plan.hlo import hbm_bytes
 
 TOPOLOGIES = ("v3:2x2", "v4:2x2x1", "v5e:2x2", "v6e:2x2")
@@ -249,9 +249,7 @@ def _write(path, model, parameters, results):
         "results": results,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(temporary, path)
+    files.write_json(path, report, indent=1)
 
 
 def main(argv=None):

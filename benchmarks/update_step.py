@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks import measure, optimizers, shapes
+from official_models.common import files
 
 ROOT = measure.ROOT
 PYTHONS = {
@@ -176,19 +177,11 @@ def render(result: dict, models=None) -> str:
 
 def plot(result: dict, path: Path) -> None:
     """Bars of the medians, whiskers to the quartiles, one panel a model."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     models = result["models"]
-    figure, panels = plt.subplots(
-        1,
-        len(models),
-        figsize=(7 * len(models), 6),
-        layout="constrained",
-        squeeze=False,
-    )
+    figure = Figure(figsize=(7 * len(models), 6), layout="constrained")
+    panels = figure.subplots(1, len(models), squeeze=False)
     for axes, (model, rows) in zip(panels[0], models.items()):
         names = sorted(rows, key=lambda n: -rows[n]["seconds"]["median"])
         samples = [rows[n]["seconds"] for n in names]
@@ -198,10 +191,7 @@ def plot(result: dict, path: Path) -> None:
         colors = ["C1" if n.startswith("tf_lamb") else "C0" for n in names]
         axes.barh(names, median, xerr=[low, high], color=colors)
         axes.set(xlabel="ms a step", title=model)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    plt.close(figure)
-    os.replace(temporary, path)
+    files.save_figure(path, figure)
 
 
 def write_readme(result: dict) -> None:
@@ -210,9 +200,7 @@ def write_readme(result: dict) -> None:
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     table = f"{before}{BEGIN}\n\n{render(result)}\n\n{END}{after}"
-    temporary = README.with_suffix(".tmp")
-    temporary.write_text(table, encoding="utf-8")
-    os.replace(temporary, README)
+    files.write_text(README, table)
 
 
 def main(arguments=None) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.batch_scaling.grid import Study
+from official_models.common import files
 
 # What a picture spans: points of accuracy, or the best loss' multiple.
 SHOWN = 15.0
@@ -67,12 +67,10 @@ def draw(
         unit: of the score.
         path: the PNG, written under a temporary name first.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
     colours = {name: f"C{i}" for i, name in enumerate(names)}
     limit = _limit(study, grid.values())
     for (name, rule), row in grid.items():
@@ -92,7 +90,4 @@ def draw(
     axes.set_title(f"{epochs}, rates chosen at the base batch")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
-    os.replace(temporary, path)
+    files.save_figure(path, figure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from benchmarks.batch_scaling.grid import (
     tuned_rates,
 )
 from benchmarks.batch_scaling.store import Store
+from official_models.common import files
 
 NAMES = {"lamb": "LAMB", "lars": "LARS", "adamw": "AdamW", "sgd": "momentum"}
 # Points of accuracy, or share of a loss, that count as kept.
@@ -207,7 +207,7 @@ def write(study: Study, store: Store, seeds: Sequence[int]) -> str:
         unit,
         store.path.with_suffix(".png"),
     )
-    temporary = store.path.with_suffix(".md.tmp")
-    temporary.write_text(f"Score: {unit}.\n\n{text}\n", encoding="utf-8")
-    os.replace(temporary, store.path.with_suffix(".md"))
+    files.write_text(
+        store.path.with_suffix(".md"), f"Score: {unit}.\n\n{text}\n"
+    )
     return text

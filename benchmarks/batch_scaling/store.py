@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.batch_scaling.grid import Cell, Study
+from official_models.common import files
 from official_models.common.errors import InputError
 
 
@@ -36,14 +37,14 @@ class Store:
         self.value = {"task": task, **head, "sittings": [], "cells": {}}
         if not self.path.exists():
             return
+        remedy = (
+            "not a file of results; move it away or name another by --output"
+        )
+        old = files.read_json(self.path, remedy)
         try:
-            old = json.loads(self.path.read_text(encoding="utf-8"))
             old["cells"]
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise InputError(
-                f"{self.path}: not a file of results ({error}); move it away "
-                "or name another by --output"
-            ) from error
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{self.path}: {remedy}") from error
         for name, value in {"task": task, **head}.items():
             if old.get(name) != value:
                 raise InputError(

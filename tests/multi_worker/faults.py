@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from official_models.common import files
 from tests.processes import Cluster
 
 STEPS = 24  # of worker.py
@@ -203,9 +204,7 @@ def main():
     print(f"{result['tried']} tried, {result['survived']} survived")
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = arguments.output.with_suffix(".tmp")
-        temporary.write_text(text + "\n")
-        os.replace(temporary, arguments.output)
+        files.write_text(arguments.output, text + "\n")
     return 0 if result["survived"] == result["tried"] else 1
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from official_models.common import files
 from tests.support_matrix import training
 from tests.support_matrix.environment import keras_and_module
 from tests.support_matrix.features import BATCH, EPOCHS, FEATURES, ROWS, data
@@ -87,10 +88,8 @@ def _refusals(strategy, coordinator, keras, module):
 
 def _write(folder, name, arrays):
     path = Path(folder) / f"{name}.npz"
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(temporary, path)
+    with files.replacing(path) as temporary:
+        np.savez(temporary, **arrays)
 
 
 def main(name, strategy_name, folder):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io
 import lzma
-import struct
 import tokenize
 import zipfile
 import zlib
@@ -25,23 +24,27 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from official_models.common.errors import InputError
+from official_models.common.errors import InputError, first_line
 
 _DECODE_BATCH = 512
-# What zipfile and numpy.lib.format raise for files that make no sense.
-_UNREADABLE = (
+# What zipfile raises for a damaged archive.
+_ZIP_FAULTS = (
     OSError,
     EOFError,
     ValueError,
     RuntimeError,  # an encrypted member, a compression that is unknown
-    MemoryError,
-    IndexError,
-    SyntaxError,
-    struct.error,
-    tokenize.TokenError,
+    zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
-    zipfile.BadZipFile,
+)
+# What numpy.lib.format raises for a header that was written so: it parses the
+# header as Python, and allocates what it says.
+_HEADER_FAULTS = (
+    ValueError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+    tokenize.TokenError,
 )
 
 
@@ -106,8 +109,8 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
             f"{path}: array {name!r} is missing; expected "
             f"{', '.join(names)} and classes"
         ) from error
-    except _UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or error
+    except (*_ZIP_FAULTS, *_HEADER_FAULTS) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(
             f"{path}: {name} cannot be read: {reason}; damaged or no .npz"
         ) from error

@@ -1,5 +1,7 @@
 """CIFAR-10 as JPEGs in an .npz: damage is refused and named."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -92,3 +94,53 @@ def test_npz_checksum_is_compared(tmp_path):
     content[content.index(stream) + len(stream) - 10] ^= 1
     path.write_bytes(content)
     refusal(lambda: tiny.load(path), path, "train_jpeg", "CRC")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"\x93NUMPY", b"\x93NUMPI"),  # ValueError
+        (b"'shape'", b"'shap\x00'"),  # SyntaxError or ValueError
+        (b"(5,)", b"(05)"),  # SyntaxError
+        (b"(5,)", b'(5,"'),  # tokenize.TokenError
+        (b"'descr'", b"b'escr'"),  # TypeError
+        (b"(5,), }          ", b"(100000000000,), }"[:17]),  # MemoryError
+    ],
+)
+def test_headers_of_arrays_that_make_no_sense(tmp_path, before, after):
+    """With a right checksum: the .npz was written so."""
+    path = _write_npz(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    content = members["train_label.npy"]
+    assert before in content and len(before) == len(after)
+    members["train_label.npy"] = content.replace(before, after, 1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    refusal(lambda: tiny.load(path), path, "train_label")
+
+
+@pytest.mark.parametrize("method", [1, 12, 14, 99])
+def test_members_of_another_compression(tmp_path, method):
+    """The numbers of the local and the central headers say so."""
+    path = _write_npz(tmp_path)
+    content = bytearray(path.read_bytes())
+    for sign, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = content.find(sign)
+        while at >= 0:
+            content[at + offset] = method
+            at = content.find(sign, at + 1)
+    path.write_bytes(content)
+    refusal(lambda: tiny.load(path), path, "train_jpeg cannot be read")
+
+
+def test_lzma_with_properties_that_make_no_sense(tmp_path):
+    """The one fault that random damage is not likely to find."""
+    path = _write_npz(tmp_path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("train_jpeg.npy", bytes(100))
+    content = path.read_bytes()
+    at = content.index(b"train_jpeg.npy") + len("train_jpeg.npy")
+    path.write_bytes(content[: at + 4] + b"\xff" * 5 + content[at + 4 + 5 :])
+    refusal(lambda: tiny.load(path), path, "train_jpeg cannot be read")
