@@ -140,16 +140,7 @@ def write_records(
     }
     check_masking(packed, **masking)
     total = len(packed.lengths) * dupe_factor
-    if dupe_factor < 1 or not 1 <= num_shards <= total:
-        raise InputError(
-            f"num_shards {num_shards}, dupe_factor {dupe_factor}: expected "
-            f"at least 1, and no more shards than examples ({total})"
-        )
-    if compression not in ("none", "gzip"):
-        raise InputError(
-            f"compression {compression!r}: expected 'none' or 'gzip'"
-        )
-    readers.check_seed(seed)
+    _check_writing(total, num_shards, dupe_factor, compression, seed)
     order = np.random.default_rng(seed).permutation(total) % len(packed.lengths)
     sizes = {
         records.shard_name(shard, num_shards, compression): len(
@@ -172,6 +163,19 @@ def write_records(
         )
     except (OSError, tf.errors.OpError) as error:
         raise InputError(f"cannot write to {output_dir}: {error}") from error
+
+
+def _check_writing(total, num_shards, dupe_factor, compression, seed) -> None:
+    if dupe_factor < 1 or not 1 <= num_shards <= total:
+        raise InputError(
+            f"num_shards {num_shards}, dupe_factor {dupe_factor}: expected "
+            f"at least 1, and no more shards than examples ({total})"
+        )
+    if compression not in ("none", "gzip"):
+        raise InputError(
+            f"compression {compression!r}: expected 'none' or 'gzip'"
+        )
+    readers.check_seed(seed)
 
 
 def _examples(packed, order, seed, masking) -> Iterator[bytes]:

@@ -285,8 +285,9 @@ class ImageNetRecords:
             records: (number, serialized).
             first: Position in the run of the first of them.
             image: From a JPEG and its position.
-            guarded: Whether to go on after a corrupt one. It takes a tenth of
-                the time, so that by default nobody does if none is allowed.
+            guarded: Whether to continue after a corrupt one. The guard takes
+                a tenth of the time; by default there is none if no corrupt
+                record is allowed.
         """
         if guarded is None:
             guarded = self.corrupt.max_corrupt > 0

@@ -60,20 +60,24 @@ class Labelled(NamedTuple):
 def define_flags() -> None:
     """Defines this script's flags."""
     flags.DEFINE_string("raw", None, "Folder with train/ and validation/.")
-    flags.DEFINE_string("output_dir", None, "Receives the shards.")
+    flags.DEFINE_string("output_dir", None, "Folder that receives the shards.")
     flags.DEFINE_string(
         "validation_labels",
         None,
         "File with a class name a line, for a flat validation/, such as "
         "imagenet_2012_validation_synset_labels.txt.",
     )
-    flags.DEFINE_integer("train_shards", 1024, "Files for training.", 1, 99999)
     flags.DEFINE_integer(
-        "validation_shards", 128, "Files for validation.", 1, 99999
+        "train_shards", 1024, "Number of files for training.", 1, 99999
     )
-    flags.DEFINE_integer("workers", os.cpu_count(), "Processes.", 1)
-    flags.DEFINE_integer("max_corrupt", 0, "Images to leave out at most.", 0)
-    flags.DEFINE_integer("seed", 1, "Of the order of the images.", 0)
+    flags.DEFINE_integer(
+        "validation_shards", 128, "Number of files for validation.", 1, 99999
+    )
+    flags.DEFINE_integer("workers", os.cpu_count(), "Number of processes.", 1)
+    flags.DEFINE_integer(
+        "max_corrupt", 0, "Number of images that may be left out as corrupt.", 0
+    )
+    flags.DEFINE_integer("seed", 1, "Seed of the order of the images.", 0)
 
 
 def find_images(

@@ -23,7 +23,7 @@ class CorruptRecords:
     Args:
         max_corrupt: How many there may be.
         path: A text file that keeps their names, one a line, so that a run
-            that is resumed goes on counting; None for none.
+            that is resumed continues the count; None for none.
 
     Attributes:
         names: What was found, with the reason, by name.
@@ -155,7 +155,7 @@ def guarded(
         arguments: Its arguments.
         blank: Of the dtypes and shapes of its results.
     """
-    # Nothing else in TensorFlow goes on after an error of one of its kernels.
+    # Nothing else in TensorFlow continues after an error of one of its kernels.
     result = tf.data.Dataset.from_tensors(arguments).map(function)
     either = result.ignore_errors().concatenate(
         tf.data.Dataset.from_tensors(blank)
