@@ -202,7 +202,12 @@ def make_task(config: BertConfig):
             f"--max_seq_length {length}: {FLAGS.bert_config_file} has "
             f"{config.max_position_embeddings} positions; expected no more"
         )
-    tokenizer = wordpiece.load_tokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
+    try:
+        tokenizer = wordpiece.load_tokenizer(
+            FLAGS.vocab_file, FLAGS.do_lower_case
+        )
+    except InputError as error:
+        raise InputError(f"--vocab_file {error}") from error
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise InputError(
             f"--vocab_file {FLAGS.vocab_file}: {tokenizer.get_vocab_size()} "
