@@ -1,6 +1,7 @@
 """The flags that choose an optimizer, and the optimizer they choose."""
 
 import math
+import re
 
 import keras
 from absl import flags
@@ -9,6 +10,18 @@ import tf_lamb
 from official_models.common.errors import InputError
 
 FLAGS = flags.FLAGS
+# Flags that only some optimizers read; with another one they are refused.
+_READ_BY = {
+    "beta_1": ("lamb", "adamw"),
+    "beta_2": ("lamb", "adamw"),
+    "epsilon": ("lamb", "adamw"),
+    "momentum": ("lars", "sgd"),
+    "nesterov": ("lamb", "lars", "sgd"),
+    "norm": ("lamb", "lars"),
+    "moment_dtype": ("lamb", "lars"),
+    "form": ("lars",),
+    "trust_coefficient": ("lars",),
+}
 
 
 def define_flags(
@@ -27,47 +40,16 @@ def define_flags(
         warmup_ratio: share of all steps that warm up; or
         warmup_epochs: epochs that do. The one that is given is the flag.
         weight_decay: of the variables that no exclusion matches.
-        exclusions: regexes; None where the script sets them later.
+        exclusions: regexes; None if the script sets them later.
         global_clipnorm: 0 for no clipping.
     """
     flags.DEFINE_enum(
         "optimizer", "lamb", ["lamb", "lars", "adamw", "sgd"], "The optimizer."
     )
     flags.DEFINE_float("learning_rate", learning_rate, "Peak learning rate.")
-    if warmup_epochs is None:
-        flags.DEFINE_float(
-            "warmup_ratio", warmup_ratio, "Share of all steps that warm up."
-        )
-    else:
-        flags.DEFINE_float(
-            "warmup_epochs", warmup_epochs, "Epochs that warm up."
-        )
-    flags.DEFINE_enum(
-        "decay_from",
-        "warmup_end",
-        list(tf_lamb.schedules.DECAY_FROM),
-        "Where the decay to 0 begins; 'start' is that of the published BERT.",
-    )
-    flags.DEFINE_float("power", 1.0, "Exponent of the decay; 1 is linear.")
-    flags.DEFINE_float("end_learning_rate", 0.0, "Rate after the last step.")
-    flags.DEFINE_float("beta_1", 0.9, "Decay of the first moment (momentum).")
-    flags.DEFINE_boolean(
-        "nesterov", False, "Nesterov momentum (LAMB: of the first moment)."
-    )
-    flags.DEFINE_float("beta_2", 0.999, "Decay of the second moment.")
-    flags.DEFINE_float("epsilon", 1e-6, "Added to the root (LAMB, AdamW).")
+    _define_schedule_flags(warmup_ratio, warmup_epochs)
+    _define_rule_flags()
     flags.DEFINE_float("weight_decay", weight_decay, "Weight decay.")
-    flags.DEFINE_string("norm", "l2", "Of layers (LAMB, LARS): l2, l1, linf.")
-    flags.DEFINE_string(
-        "form", "you2017", f"Of LARS: {', '.join(tf_lamb.rules.LARS_FORMS)}."
-    )
-    flags.DEFINE_float("trust_coefficient", 0.001, "Of LARS.")
-    flags.DEFINE_enum(
-        "moment_dtype",
-        "float32",
-        ["float32", "bfloat16"],
-        "How LAMB and LARS store their moments.",
-    )
     flags.DEFINE_list(
         "exclude_from_weight_decay",
         None if exclusions is None else list(exclusions),
@@ -87,6 +69,63 @@ def define_flags(
     )
 
 
+def _define_schedule_flags(
+    warmup_ratio: float | None, warmup_epochs: float | None
+) -> None:
+    if warmup_epochs is None:
+        flags.DEFINE_float(
+            "warmup_ratio", warmup_ratio, "Share of all steps that warm up."
+        )
+    else:
+        flags.DEFINE_float(
+            "warmup_epochs", warmup_epochs, "Epochs that warm up."
+        )
+    flags.DEFINE_enum(
+        "decay_from",
+        "warmup_end",
+        list(tf_lamb.schedules.DECAY_FROM),
+        "Where the decay begins; 'start' is that of the published BERT.",
+    )
+    flags.DEFINE_float("power", 1.0, "Exponent of the decay; 1 is linear.")
+    flags.DEFINE_float("end_learning_rate", 0.0, "Rate after the last step.")
+
+
+def _define_rule_flags() -> None:
+    flags.DEFINE_float(
+        "beta_1", 0.9, "Decay of the first moment (LAMB, AdamW)."
+    )
+    flags.DEFINE_float(
+        "beta_2", 0.999, "Decay of the second moment (LAMB, AdamW)."
+    )
+    flags.DEFINE_float(
+        "epsilon", 1e-6, "Added to the root of the second moment (LAMB, AdamW)."
+    )
+    flags.DEFINE_float("momentum", 0.9, "Momentum of LARS and SGD.")
+    flags.DEFINE_boolean(
+        "nesterov", False, "Nesterov momentum (LAMB: of the first moment)."
+    )
+    flags.DEFINE_string(
+        "norm",
+        "l2",
+        "Norm in the trust ratio (LAMB, LARS): "
+        f"{', '.join(tf_lamb.rules.NORMS)}.",
+    )
+    flags.DEFINE_string(
+        "form",
+        "you2017",
+        f"Form of LARS: {', '.join(tf_lamb.rules.LARS_FORMS)}.",
+    )
+    flags.DEFINE_float(
+        "trust_coefficient", 0.001, "Factor of LARS' trust ratio."
+    )
+    flags.DEFINE_enum(
+        "moment_dtype",
+        "float32",
+        ["float32", "bfloat16"],
+        "Dtype in which LAMB and LARS store their moments.",
+    )
+
+
 def from_flags(
     total_steps: int, steps_per_epoch: float | None = None
 ) -> keras.optimizers.Optimizer:
@@ -97,8 +136,29 @@ def from_flags(
         steps_per_epoch: updates of an epoch, for --warmup_epochs.
 
     Raises:
-        InputError: a flag's value makes no sense.
+        InputError: a flag's value is out of range, or the optimizer does not
+            read a flag that was changed.
     """
+    for name, readers in _READ_BY.items():
+        flag = FLAGS[name]
+        if flag.value != flag.default and FLAGS.optimizer not in readers:
+            raise InputError(
+                f"--{name}: for --optimizer {' or '.join(readers)}, not "
+                f"{FLAGS.optimizer}"
+            )
+    warmup_steps = _warmup_steps(total_steps, steps_per_epoch)
+    try:
+        return _make(total_steps, warmup_steps)
+    except re.error as error:
+        raise InputError(
+            f"--exclude_from_weight_decay: {error.pattern!r} is not a regular "
+            f"expression: {error}"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--{error}") from error
+
+
+def _warmup_steps(total_steps: int, steps_per_epoch: float | None) -> int:
     if "warmup_epochs" in FLAGS:
         warmup_steps = _whole_steps(FLAGS.warmup_epochs * steps_per_epoch)
         if warmup_steps > total_steps:
@@ -106,12 +166,8 @@ def from_flags(
                 f"--warmup_epochs {FLAGS.warmup_epochs:g}: {warmup_steps} "
                 f"steps, expected at most the {total_steps} of the run"
             )
-    else:
-        warmup_steps = _whole_steps(FLAGS.warmup_ratio * total_steps)
-    try:
-        return _make(total_steps, warmup_steps)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"--{error}") from error
+        return warmup_steps
+    return _whole_steps(FLAGS.warmup_ratio * total_steps)
 
 
 def _whole_steps(steps: float) -> int:
@@ -138,41 +194,43 @@ def _make(total_steps: int, warmup_steps: int) -> keras.optimizers.Optimizer:
         "global_clipnorm": FLAGS.global_clipnorm or None,
         "gradient_accumulation_steps": k if k > 1 else None,
     }
-    excluded = FLAGS.exclude_from_weight_decay
-    if FLAGS.nesterov and FLAGS.optimizer == "adamw":
-        raise ValueError("nesterov: AdamW has none; expected another optimizer")
-    adam = {
-        "beta_1": FLAGS.beta_1,
-        "beta_2": FLAGS.beta_2,
-        "epsilon": FLAGS.epsilon,
+    if FLAGS.optimizer in ("lamb", "lars"):
+        return _layer_adaptive(rate, common)
+    return _stock(rate, common)
+
+
+def _layer_adaptive(rate, common: dict) -> keras.optimizers.Optimizer:
+    common = {
+        **common,
+        "exclude_from_weight_decay": FLAGS.exclude_from_weight_decay,
+        "norm": FLAGS.norm,
+        "moment_dtype": FLAGS.moment_dtype,
     }
     if FLAGS.optimizer == "lamb":
-        return tf_lamb.LAMB(
-            rate,
-            exclude_from_weight_decay=excluded,
-            nesterov="nadam" if FLAGS.nesterov else None,
-            norm=FLAGS.norm,
-            moment_dtype=FLAGS.moment_dtype,
-            **adam,
-            **common,
-        )
-    if FLAGS.optimizer == "lars":
-        return tf_lamb.LARS(
-            rate,
-            FLAGS.beta_1,
-            exclude_from_weight_decay=excluded,
-            norm=FLAGS.norm,
-            moment_dtype=FLAGS.moment_dtype,
-            form=FLAGS.form,
-            trust_coefficient=FLAGS.trust_coefficient,
-            nesterov=FLAGS.nesterov,
-            **common,
-        )
+        nesterov = "nadam" if FLAGS.nesterov else None
+        return tf_lamb.LAMB(rate, nesterov=nesterov, **_adam(), **common)
+    return tf_lamb.LARS(
+        rate,
+        FLAGS.momentum,
+        form=FLAGS.form,
+        trust_coefficient=FLAGS.trust_coefficient,
+        nesterov=FLAGS.nesterov,
+        **common,
+    )
+
+
+def _stock(rate, common: dict) -> keras.optimizers.Optimizer:
     if FLAGS.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, **adam, **common)
+        optimizer = keras.optimizers.AdamW(rate, **_adam(), **common)
     else:
         optimizer = keras.optimizers.SGD(
-            rate, FLAGS.beta_1, FLAGS.nesterov, **common
+            rate, FLAGS.momentum, FLAGS.nesterov, **common
         )
+    excluded = FLAGS.exclude_from_weight_decay
     optimizer.exclude_from_weight_decay(var_names=excluded)
     return optimizer
+
+
+def _adam() -> dict[str, float]:
+    names = ("beta_1", "beta_2", "epsilon")
+    return {name: FLAGS[name].value for name in names}

@@ -11,8 +11,9 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from official_models.common import data_parallel
-from official_models.common.errors import InputError
+from official_models.common import data_parallel, files
+from official_models.common.errors import InputError, first_line
+from official_models.common.flags import without_effect
 from tf_lamb import multi_worker
 
 FLAGS = flags.FLAGS
@@ -31,10 +32,15 @@ def define_flags() -> None:
         "data_parallel: all devices, with KERAS_BACKEND=jax.",
     )
     flags.DEFINE_list(
-        "devices", [], "Of --strategy mirrored, such as GPU:0,GPU:1; all."
+        "devices",
+        [],
+        "Devices of --strategy mirrored, such as GPU:0,GPU:1. Default: all.",
     )
     flags.DEFINE_string(
-        "tpu", "", "Of --strategy tpu: name or grpc address; '': this machine."
+        "tpu",
+        "",
+        "TPU of --strategy tpu: its name or grpc:// address. Default: the one "
+        "of this machine.",
     )
     flags.DEFINE_integer(
         "steps_per_execution",
@@ -46,18 +52,25 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "job_addresses",
         "",
-        "Of --strategy data_parallel in several processes: host:port of the "
-        "first; auto: as the Cloud TPU says.",
+        "Where the processes of --strategy data_parallel meet: host:port of "
+        "the first; auto: as the Cloud TPU says.",
     )
-    flags.DEFINE_integer("num_processes", None, "How many they are.", 1)
-    flags.DEFINE_integer("process_id", None, "Of this one, from 0.", 0)
+    flags.DEFINE_integer("num_processes", None, "Number of those processes.", 1)
+    flags.DEFINE_integer(
+        "process_id", None, "Number of this process among them, from 0.", 0
+    )
+    # Where the replicas are; how many there are is in a run's facts.
+    without_effect("devices", "tpu", "steps_per_execution")
+    without_effect("job_addresses", "num_processes", "process_id")
 
 
 def from_flags() -> Strategy:
-    """The strategy of the flags. To be made before anything else runs.
+    """The strategy of the flags.
+
+    Call it before TensorFlow or JAX runs anything.
 
     Raises:
-        InputError: it cannot be had here.
+        InputError: it does not exist here, or a flag is of another strategy.
     """
     for name, strategy in (
         ("devices", "mirrored"),
@@ -72,7 +85,7 @@ def from_flags() -> Strategy:
             )
     if FLAGS.strategy in ("mirrored", "multi_worker", "tpu") and on_jax():
         raise InputError(
-            f"--strategy {FLAGS.strategy}: of TensorFlow, and Keras runs on "
+            f"--strategy {FLAGS.strategy}: needs TensorFlow, but Keras runs on "
             "JAX; start with KERAS_BACKEND=tensorflow or give data_parallel"
         )
     make = {
@@ -127,10 +140,9 @@ def _tpu() -> tf.distribute.Strategy:
         return tf.distribute.TPUStrategy(resolver)
     # The resolver asks a cloud's servers, whose errors are of many kinds.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"--tpu {FLAGS.tpu!r}: no TPU there ({reason}); needs TensorFlow "
-            "built for TPUs, on a Cloud TPU's host"
+            f"--tpu {FLAGS.tpu!r}: no TPU there ({first_line(error)}); needs "
+            "TensorFlow built for TPUs, on a Cloud TPU's host"
         ) from error
 
 
@@ -155,13 +167,21 @@ def can_stop(strategy: Strategy) -> bool:
     """Whether this process can save and stop without the others."""
     if isinstance(strategy, data_parallel.DataParallel):
         return strategy.process[1] == 1
-    return FLAGS.strategy != "multi_worker"
+    return not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def compiles_step(jit_compile: bool) -> bool:
     """What `compile(jit_compile=...)` gets: strategies of TensorFlow compile
     the step themselves or not at all; without XLA, JAX runs op by op."""
     return on_jax() or (jit_compile and FLAGS.strategy == "none")
+
+
+def compile_arguments() -> dict:
+    """What the flags say of how a step runs, for `model.compile`."""
+    return {
+        "jit_compile": compiles_step(FLAGS.jit_compile),
+        "steps_per_execution": FLAGS.steps_per_execution,
+    }
 
 
 def build(
@@ -177,14 +197,13 @@ def save(strategy: Strategy, model: keras.Model, path: Path) -> None:
     """Writes a `.keras` file; only the chief's stays.
 
     It is written under a temporary name, then renamed. The others have to take
-    part: Keras makes variables on the way, for which JAX waits for all.
+    part: Keras makes variables while it saves, for which JAX waits for all.
     """
     if not on_jax():
         multi_worker.save(model, path)
     elif is_chief(strategy):
-        temporary = path.with_name(f".writing-{path.name}")
-        model.save(temporary)
-        os.replace(temporary, path)
+        with files.replacing(path) as temporary:
+            model.save(temporary)
     else:
         with tempfile.TemporaryDirectory() as folder:
             model.save(Path(folder) / path.name)
@@ -260,18 +279,40 @@ def distribute(
     return strategy.distribute_datasets_from_function(pipeline)
 
 
-def distribute_rows(
-    strategy: Strategy,
-    batch_size: int,
-    dataset: tf.data.Dataset,
-):
-    """Whole batches, that every process has alike, as `distribute` does it.
+def distribute_steps(
+    strategy: Strategy, batch_size: int, make_dataset: Callable
+) -> Callable:
+    """What `Run.fit` takes, from a function of steps and reader.
 
     Args:
         strategy: of `from_flags`.
-        batch_size: of `dataset`, a multiple of the replicas.
-        dataset: batches; each process keeps its own rows of them.
+        batch_size: of all replicas together.
+        make_dataset: gives one reader's part of the batches `first_step` to
+            `last_step` - 1, from (first_step, last_step, reader).
+
+    Returns:
+        A function of (first_step, last_step).
     """
+
+    def distributed(first_step, last_step):
+        return distribute(
+            strategy,
+            batch_size,
+            lambda reader: make_dataset(first_step, last_step, reader),
+        )
+
+    return distributed
+
+
+def distribute_rows(strategy: Strategy, dataset: tf.data.Dataset):
+    """Whole batches, which every process has alike, as `distribute` does it.
+
+    Args:
+        strategy: of `from_flags`.
+        dataset: batches of a fixed size, a multiple of the replicas; each
+            process keeps its own rows of them.
+    """
+    batch_size = tf.nest.flatten(dataset.element_spec)[0].shape[0]
 
     def rows_of(reader):
         index, count = reader

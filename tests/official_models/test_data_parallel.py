@@ -1,4 +1,4 @@
-"""BERT's script on JAX: two devices are one, and a run goes on."""
+"""BERT's script on JAX: two devices are one, and a run is resumed."""
 
 import os
 import subprocess
@@ -51,7 +51,7 @@ def _run(corpus, output_dir, *arguments, backend="jax"):
     )
 
 
-def test_two_devices_equal_one_and_go_on(tmp_path):
+def test_two_devices_equal_one_and_resume(tmp_path):
     corpus = _corpus(tmp_path / "corpus")
     one, two = tmp_path / "one", tmp_path / "two"
     first = _run(corpus, one)
@@ -60,13 +60,13 @@ def test_two_devices_equal_one_and_go_on(tmp_path):
     assert second.returncode == 0, second.stderr
     same_weights(one, two, 4, rtol=1e-4, atol=1e-5)
 
-    # Without its last checkpoint it goes on from the one before.
+    # Without its last checkpoint it resumes from the one before.
     whole = variables(two, 4)
     for path in (two / "checkpoints").glob("ckpt-4.*"):
         path.unlink()
     again = _run(corpus, two, "--strategy=data_parallel")
     assert again.returncode == 0, again.stderr
-    assert "going on from step 2" in again.stdout
+    assert "resuming from step 2" in again.stdout
     for name, value in variables(two, 4).items():
         if "save_counter" not in name:
             np.testing.assert_array_equal(value, whole[name], err_msg=name)

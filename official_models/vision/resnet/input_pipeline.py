@@ -9,6 +9,7 @@ from absl import flags
 
 from official_models.common import strategies
 from official_models.common.errors import InputError
+from official_models.common.flags import without_effect
 from official_models.vision.datasets import in_memory
 from official_models.vision.datasets.imagenet import batches
 
@@ -29,12 +30,13 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir",
         "",
-        "Where cifar10 (default: fetched once) or imagenet is.",
+        "Folder or file of cifar10, or folder of imagenet. Default: cifar10 "
+        "is fetched once.",
     )
     flags.DEFINE_integer(
         "max_corrupt",
         0,
-        "Images that may be undecodable; they are left out.",
+        "How many undecodable images are left out before the run ends.",
         0,
     )
     flags.DEFINE_integer("image_size", 224, "Side of imagenet's images.", 1)
@@ -42,7 +44,7 @@ def define_flags() -> None:
         "resize",
         "bilinear",
         ["bilinear", "bicubic"],
-        "Of imagenet's images; bicubic is slower.",
+        "How imagenet's images are resized; bicubic is slower.",
     )
     flags.DEFINE_boolean(
         "cache", False, "Keep imagenet's training records in memory, encoded."
@@ -50,6 +52,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "shuffle_buffer", 10_000, "Records of imagenet to draw from.", 1
     )
+    # `Images.facts` says which images they are.
+    without_effect("data_dir", "max_corrupt", "cache")
 
 
 class Images:
@@ -115,6 +119,10 @@ class Images:
             corrupt_file=self.folder / f"corrupt_{index}.txt",
             **arguments,
         )
+
+    def facts(self) -> dict:
+        """What decides the batches, as JSON values: digests of the images."""
+        return {f"data_{k}": v for k, v in self.source.identity().items()}
 
     def train(self, first_step: int, last_step: int):
         """Batches `first_step` to `last_step` - 1 of the run."""

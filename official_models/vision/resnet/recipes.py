@@ -12,12 +12,15 @@ import math
 from absl import flags
 
 from official_models.common.errors import InputError
+from official_models.common.flags import without_effect
 from official_models.vision.resnet.model import NETWORKS
 from tf_lamb import schedules
 
 FLAGS = flags.FLAGS
 NAMES = ("none", "untuned", "mlperf-lars")
-MLPERF_BATCH = (256, 32768)
+# Up to this batch: rate, epochs of warmup.
+_MLPERF = ((16383, 10.0, 5.0), (32767, 25.0, 5.0), (32768, 31.2, 25.0))
+_MLPERF_SMALLEST = 256
 
 DATA = {
     "mnist": {
@@ -67,7 +70,7 @@ OPTIMIZERS = {
             "warmup_epochs": 0.3125,
         },
         "lars": {"learning_rate": 10.0, "weight_decay": 5e-5},
-        # Goyal et al.: .1 for 256, linear in the batch.
+        # Goyal et al.: 0.1 for 256, linear in the batch.
         "sgd": {"learning_rate": 0.2, "l2": 1e-4},
         "adamw": {"learning_rate": 1e-3, "weight_decay": 0.05},
     },
@@ -78,7 +81,7 @@ _COMMON = {
     "l2": 0.0,
     "power": 1.0,
     "end_learning_rate": 0.0,
-    "beta_1": 0.9,
+    "momentum": 0.9,
 }
 
 
@@ -88,15 +91,19 @@ def define_flags() -> None:
         "recipe",
         "none",
         list(NAMES),
-        "Where rates, warmup and the like come from that no flag gives.",
+        "What decides rates, warmup and the like if no flag does.",
     )
+    # It sets other flags, which are compared themselves.
+    without_effect("recipe")
     flags.DEFINE_enum(
-        "network", None, list(NETWORKS), "The network; by --data."
+        "network", None, list(NETWORKS), "The network. Default: by --data."
     )
     flags.DEFINE_integer("width", None, "Channels of its first stage.", 1)
     flags.DEFINE_float("epochs", None, "Passes over the training images.")
     flags.DEFINE_integer("global_batch_size", None, "Images an update.", 1)
-    flags.DEFINE_float("label_smoothing", None, "In [0, 1).")
+    flags.DEFINE_float(
+        "label_smoothing", None, "Smoothing of the labels, in [0, 1)."
+    )
     flags.DEFINE_float(
         "l2", None, "L2 penalty in the loss, for optimizers without decay."
     )
@@ -164,8 +171,8 @@ def choose(
     "none" takes what `DATA` and `OPTIMIZERS` have. "untuned" scales from there
     to the batch: rates by the root, warmup epochs by the ratio; for LAMB on
     ImageNet they are those of the paper. "mlperf-lars" has the rates, warmup,
-    decay (of power 2, to 1e-4) and label smoothing (.1) of MLPerf's LARS for
-    ResNet-50; its momentum of .9 and weight decay of 5e-5 are chosen here.
+    decay (of power 2, to 1e-4) and label smoothing (0.1) of MLPerf's LARS for
+    ResNet-50; its momentum of 0.9 and weight decay of 5e-5 are chosen here.
 
     Args:
         recipe: one of `NAMES`.
@@ -218,19 +225,13 @@ def _mlperf_lars(chosen: dict) -> dict:
         raise InputError(
             f"--optimizer {optimizer}: --recipe mlperf-lars is for lars"
         )
-    smallest, largest = MLPERF_BATCH
-    if not smallest <= batch <= largest:
+    largest = _MLPERF[-1][0]
+    if not _MLPERF_SMALLEST <= batch <= largest:
         raise InputError(
             f"--global_batch_size {batch}: --recipe mlperf-lars has figures "
-            f"for {smallest} to {largest}"
+            f"for {_MLPERF_SMALLEST} to {largest}"
         )
-    rate, warmup = (
-        (10.0, 5.0)
-        if batch < 16384
-        else (25.0, 5.0)
-        if batch < 32768
-        else (31.2, 25.0)
-    )
+    _, rate, warmup = next(row for row in _MLPERF if batch <= row[0])
     return {
         **chosen,
         "learning_rate": rate,
@@ -238,6 +239,6 @@ def _mlperf_lars(chosen: dict) -> dict:
         "power": 2.0,
         "end_learning_rate": 1e-4,
         "label_smoothing": 0.1,
-        "beta_1": 0.9,
+        "momentum": 0.9,
         "weight_decay": 5e-5,
     }

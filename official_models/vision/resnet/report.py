@@ -1,16 +1,14 @@
 """What a training run came to: figures, curves, a line to read."""
 
-import json
 import math
 import warnings
 from pathlib import Path
 
 import keras
 
-from official_models.common import environment, plots, run_dir
-from official_models.common.fit import Run
+from official_models.common import report
+from official_models.common.run import Run
 from official_models.vision.resnet.input_pipeline import Images
-from tf_lamb.callbacks import plot_trust_ratios
 
 
 def measure(
@@ -43,7 +41,7 @@ def measure(
         "cross_entropy": held_out["cross_entropy"],
         "skipped_steps": getattr(model.optimizer, "skipped_steps", 0),
         "settings": settings,
-        "measured": environment.describe(),
+        "measured": report.environment(),
     }
 
 
@@ -59,16 +57,13 @@ def show(figures: dict) -> str:
 
 def write(folder: Path, figures: dict, title: str) -> None:
     """Writes report.json, curves.png and trust_ratio.png into the run."""
-    run_dir.write_text(
-        folder / "report.json", json.dumps(figures, indent=2) + "\n"
+    report.write(
+        folder,
+        figures,
+        picture="curves.png",
+        panels={
+            "cross_entropy": "cross-entropy (nats)",
+            "accuracy": "accuracy",
+        },
+        title=title,
     )
-    plots.plot_curves(
-        folder / "metrics.csv",
-        folder / "curves.png",
-        {"cross_entropy": "cross-entropy (nats)", "accuracy": "accuracy"},
-        {},
-        title,
-    )
-    ratios = folder / "trust_ratio.csv"
-    if ratios.exists():
-        plot_trust_ratios(ratios, folder / "trust_ratio.png")

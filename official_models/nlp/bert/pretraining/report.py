@@ -1,24 +1,29 @@
 """What a pretraining run came to: numbers beside their baselines, fillings."""
 
-import json
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from official_models.common import environment, plots, run_dir
-from official_models.common.fit import Run
+from official_models.common import report
+from official_models.common.run import Run
 from official_models.nlp.bert.pretraining import fill_mask
-from official_models.nlp.bert.pretraining.source import PretrainingText
-from tf_lamb.callbacks import plot_trust_ratios
+from official_models.nlp.bert.pretraining.source import PlainText, Records
+
+METRICS = tuple(
+    f"{head}_{name}"
+    for head in ("masked_lm", "next_sentence")
+    for name in ("loss", "accuracy")
+)
 
 
 def measure(
     model: keras.Model,
-    text: PretrainingText,
+    text: PlainText | Records,
     run: Run,
-    max_seq_length: int,
     held_out=None,
+    *,
+    fill: bool = True,
 ) -> dict:
     """Held-out figures, the unigram's beside them, speed and fillings.
 
@@ -26,8 +31,8 @@ def measure(
         model: trained.
         text: what it was trained on.
         run: of the training.
-        max_seq_length: T.
         held_out: the held-out batches, distributed; those of `text` if None.
+        fill: whether to fill the texts with a [MASK].
     """
     held_out = model.evaluate(
         held_out or text.held_out,
@@ -36,7 +41,10 @@ def measure(
         return_dict=True,
     )
     fillings = fill_mask.fill_masks(
-        model, text.tokenizer, text.fill, max_seq_length=max_seq_length
+        model,
+        text.tokenizer,
+        text.fill if fill else [],
+        max_seq_length=text.max_seq_length,
     )
     loss, accuracy = text.unigram
     return {
@@ -51,11 +59,11 @@ def measure(
         "unigram_accuracy": accuracy,
         "skipped_steps": getattr(model.optimizer, "skipped_steps", 0),
         "fillings": [filling._asdict() for filling in fillings],
-        "measured": environment.describe(),
+        "measured": report.environment(),
     }
 
 
-def _majority(text: PretrainingText) -> float:
+def _majority(text: PlainText | Records) -> float:
     """Accuracy of always giving the commoner next-sentence label."""
     labels = [y["next_sentence"] for _, y, _ in text.held_out]
     random = float(np.mean(np.concatenate(labels)))
@@ -98,22 +106,17 @@ def show(figures: dict) -> str:
 
 def write(folder: Path, figures: dict, title: str) -> None:
     """Writes report.json, loss.png and trust_ratio.png into the run."""
-    run_dir.write_text(
-        folder / "report.json", json.dumps(figures, indent=2) + "\n"
-    )
-    plots.plot_curves(
-        folder / "metrics.csv",
-        folder / "loss.png",
-        {
+    report.write(
+        folder,
+        figures,
+        picture="loss.png",
+        panels={
             "masked_lm_loss": "masked-token loss (nats)",
             "masked_lm_accuracy": "masked-token accuracy",
         },
-        {
+        baselines={
             "masked_lm_loss": (figures["unigram_loss"], "unigram"),
             "masked_lm_accuracy": (figures["unigram_accuracy"], "unigram"),
         },
-        title,
+        title=title,
     )
-    ratios = folder / "trust_ratio.csv"
-    if ratios.exists():
-        plot_trust_ratios(ratios, folder / "trust_ratio.png")

@@ -1,17 +1,32 @@
-"""From the flags of `pretrain.py` to training and held-out batches."""
+"""From the flags of `pretrain.py` to training and held-out batches.
+
+`PlainText` and `Records` have one interface:
+
+    tokenizer: the vocabulary.
+    vocab_size: V.
+    max_seq_length: T.
+    description: what the text is, in a line.
+    fill: texts with a [MASK].
+    train(first_step, last_step, reader): training batches of these steps.
+    held_out: finite batches, masked once and for all.
+    unigram: (loss in nats, accuracy) of the training text's token counts on
+        the held-out masks.
+"""
+
+from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
 from tokenizers import Tokenizer
 
-from official_models.common import run_dir
+from official_models.common import run_folder
 from official_models.common.errors import InputError
+from official_models.common.flags import without_effect
 from official_models.nlp.bert.pretraining import (
     batches,
     fill_mask,
@@ -22,31 +37,41 @@ from official_models.nlp.bert.pretraining import (
 from official_models.nlp.text import corpus, shakespeare, wordpiece
 
 FLAGS = flags.FLAGS
-
-
-class PretrainingText(NamedTuple):
-    """Batches and what belongs to them.
-
-    Attributes:
-        tokenizer: the vocabulary.
-        make_dataset: training batches `first` to `last` - 1 of the run.
-        held_out: finite batches, masked once and for all.
-        unigram: (loss, accuracy) of the training text's token counts on the
-            held-out masks.
-        fill: texts with a [MASK].
-        description: of what the text is, in a line.
-    """
-
-    tokenizer: Tokenizer
-    make_dataset: Callable[[int, int], tf.data.Dataset]
-    held_out: tf.data.Dataset
-    unigram: tuple[float, float]
-    fill: list[str]
-    description: str
+_HELD_OUT_BATCH = 256
 
 
 def define_flags() -> None:
     """Defines the flags that say which text, and how it is cut and masked."""
+    _define_file_flags()
+    flags.DEFINE_integer(
+        "vocab_size", 8192, "Tokens of a vocabulary that is trained here."
+    )
+    flags.DEFINE_boolean("lowercase", True, "Whether --vocab_file is uncased.")
+    flags.DEFINE_integer("max_seq_length", 32, "Tokens a sequence.", 8)
+    flags.DEFINE_integer(
+        "max_predictions_per_seq", 5, "Masked tokens a sequence at most.", 1
+    )
+    flags.DEFINE_float("masked_lm_prob", 0.15, "Share of tokens masked.")
+    flags.DEFINE_boolean("do_whole_word_mask", False, "Mask whole words.")
+    flags.DEFINE_float("short_seq_prob", 0.1, "Share of shorter sequences.")
+    flags.DEFINE_integer(
+        "dupe_factor",
+        5,
+        "How often the training text is packed, each time into other pairs.",
+        1,
+    )
+    flags.DEFINE_multi_string(
+        "fill", [], "A text with a [MASK] to fill at the end; repeatable."
+    )
+    flags.DEFINE_string(
+        "cache_dir", None, "Where Shakespeare is kept. Default: ~/.cache."
+    )
+    # Of files, `facts` has digests.
+    without_effect("input", "eval_input", "records", "eval_records")
+    without_effect("vocab_file", "cache_dir", "fill")
+
+
+def _define_file_flags() -> None:
     flags.DEFINE_list(
         "input",
         [],
@@ -72,52 +97,24 @@ def define_flags() -> None:
         None,
         "A vocab.txt, one token a line. Default: one trained on the text.",
     )
-    flags.DEFINE_integer("vocab_size", 8192, "Of a vocabulary trained here.")
-    flags.DEFINE_boolean("lowercase", True, "Whether --vocab_file is uncased.")
-    flags.DEFINE_integer("max_seq_length", 32, "Tokens a sequence.", 8)
-    flags.DEFINE_integer(
-        "max_predictions_per_seq", 5, "Masked tokens a sequence at most.", 1
-    )
-    flags.DEFINE_float("masked_lm_prob", 0.15, "Share of tokens masked.")
-    flags.DEFINE_boolean("do_whole_word_mask", False, "Mask whole words.")
-    flags.DEFINE_float("short_seq_prob", 0.1, "Share of shorter sequences.")
-    flags.DEFINE_integer(
-        "dupe_factor",
-        5,
-        "How often the training text is packed, each time into other pairs.",
-        1,
-    )
-    flags.DEFINE_multi_string(
-        "fill", [], "A text with a [MASK] to fill at the end; repeatable."
-    )
-    flags.DEFINE_string(
-        "cache_dir", None, "Where Shakespeare is kept. Default: ~/.cache."
-    )
 
 
-def identity() -> dict:
-    """What the flags say of the batches, with a digest of the files."""
-    names = (
-        "vocab_size",
-        "max_seq_length",
-        "max_predictions_per_seq",
-        "masked_lm_prob",
-        "do_whole_word_mask",
-        "short_seq_prob",
-        "dupe_factor",
-        "lowercase",
-    )
+def facts() -> dict[str, Any]:
+    """What decides the batches beside flags: digests of the files.
+
+    Raises:
+        InputError: a file cannot be read, or flags contradict each other.
+    """
     train, held_out = _files()
-    paths = [*train, *held_out]
-    if FLAGS.vocab_file:
-        paths.append(Path(FLAGS.vocab_file))
-    return {name: FLAGS[name].value for name in names} | {
-        "records": bool(FLAGS.records),
-        "text_sha256": _digest(paths),
+    return {
+        "source": "records" if FLAGS.records else "text",
+        "train_sha256": _digest(train),
+        "held_out_sha256": _digest(held_out),
+        "vocab_file_sha256": _digest(filter(None, [FLAGS.vocab_file])),
     }
 
 
-def _digest(paths: list[Path]) -> str:
+def _digest(paths) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
@@ -156,99 +153,207 @@ def _files() -> tuple[list[Path], list[Path]]:
     )
 
 
-def load(folder: Path, replicas: int = 1) -> PretrainingText:
+def load(
+    folder: Path, batch_size: int, replicas: int = 1
+) -> PlainText | Records:
     """Reads, tokenizes and packs the text, or opens the records.
 
     Args:
         folder: of the run; a vocabulary trained here is kept in it.
-        replicas: that share each batch; of held-out text too.
+        batch_size: sequences of a training batch, over all replicas.
+        replicas: processes or devices that share each batch, of held-out text
+            too.
 
     Raises:
         InputError: the text, the vocabulary or a record is not usable.
     """
-    train_files, held_out_files = _files()
+    train, held_out = _files()
     if FLAGS.records:
-        text = _load_records(train_files, held_out_files, replicas)
+        text = Records(train, held_out, batch_size, replicas)
     else:
-        text = _load_text(train_files, held_out_files, folder, replicas)
+        text = PlainText(train, held_out, folder, batch_size, replicas)
     for line in text.fill:
         # Now, not after the training.
         fill_mask.encode(line, text.tokenizer, FLAGS.max_seq_length)
     return text
 
 
-def _load_text(
-    train_files: list[Path],
-    held_out_files: list[Path],
-    folder: Path,
-    replicas: int,
-) -> PretrainingText:
-    train = corpus.read_documents(train_files)
-    held_out = corpus.read_documents(held_out_files) if held_out_files else []
-    if not held_out:
-        cut = len(train[0]) * 9 // 10
-        train, held_out = [train[0][:cut]], [train[0][cut:]]
-    tokenizer = _tokenizer(train, folder)
-    packed = [
-        packing.pack_pairs(
-            corpus.tokenize(documents, tokenizer),
-            tokenizer,
+class PlainText:
+    """Plain text, packed into pairs, its masks drawn anew at each sight.
+
+    Args:
+        train_files: a document each.
+        held_out_files: the same; none for the last tenth of the first
+            training document.
+        folder: as for `load`, like all that follow.
+        batch_size: B.
+        replicas: R.
+
+    Raises:
+        InputError: as `load`.
+    """
+
+    def __init__(
+        self,
+        train_files: list[Path],
+        held_out_files: list[Path],
+        folder: Path,
+        batch_size: int,
+        replicas: int,
+    ):
+        train, held_out = _read(train_files, held_out_files)
+        self.tokenizer = _tokenizer(train, folder)
+        self.vocab_size = self.tokenizer.get_vocab_size()
+        self.max_seq_length = FLAGS.max_seq_length
+        self.fill = FLAGS.fill or _lines_to_fill(held_out)
+        self._batch_size = batch_size
+        self._train = self._packed(train, FLAGS.dupe_factor)
+        packed = self._packed(held_out, 1)
+        examples = len(packed.lengths)
+        size = _held_out_batch(examples, replicas)
+        # Whole batches only: a last one of another size would be compiled
+        # again.
+        self.held_out = self._batches(packed, size, 0, examples // size, seed=0)
+        self.held_out = self.held_out.cache()
+        self.unigram = batches.unigram_baseline(
+            batches.ordinary_tokens(self._train), self.held_out, self.vocab_size
+        )
+        words = sum(len(line.split()) for text in train for line in text)
+        self.description = (
+            f"{words:,} words in {len(self._train.lengths):,} sequences, "
+            f"{examples:,} sequences held out, vocabulary {self.vocab_size:,}"
+        )
+
+    def _packed(self, documents: list[list[str]], dupe_factor: int):
+        return packing.pack_pairs(
+            corpus.tokenize(documents, self.tokenizer),
+            self.tokenizer,
             FLAGS.max_seq_length,
             short_seq_prob=FLAGS.short_seq_prob,
             dupe_factor=dupe_factor,
             seed=FLAGS.seed,
         )
-        for documents, dupe_factor in (
-            (train, FLAGS.dupe_factor),
-            (held_out, 1),
-        )
-    ]
-    arguments = {
-        "max_predictions": FLAGS.max_predictions_per_seq,
-        "masked_lm_prob": FLAGS.masked_lm_prob,
-        "whole_word": FLAGS.do_whole_word_mask,
-        **masking.masking_arguments(tokenizer),
-    }
 
-    def make_dataset(first_step, last_step, reader=(0, 1)):
+    def _batches(
+        self, packed, size: int, first: int, last: int, **arguments
+    ) -> tf.data.Dataset:
         return batches.pretraining_dataset(
-            packed[0],
-            batch_size=micro_batch_size(),
-            first_step=first_step,
-            last_step=last_step,
-            seed=FLAGS.seed,
-            reader=reader,
+            packed,
+            batch_size=size,
+            first_step=first,
+            last_step=last,
+            max_predictions=FLAGS.max_predictions_per_seq,
+            masked_lm_prob=FLAGS.masked_lm_prob,
+            whole_word=FLAGS.do_whole_word_mask,
+            **masking.masking_arguments(self.tokenizer),
             **arguments,
         )
 
-    # Whole batches only: a last one of another size would be compiled again.
-    examples = len(packed[1].lengths)
-    batch_size = _held_out_batch(examples, replicas)
-    evaluation = batches.pretraining_dataset(
-        packed[1],
-        batch_size=batch_size,
-        first_step=0,
-        last_step=examples // batch_size,
-        seed=0,
-        **arguments,
-    ).cache()
-    vocab_size = arguments["vocab_size"]
-    words = sum(len(line.split()) for text in train for line in text)
-    return PretrainingText(
-        tokenizer,
-        make_dataset,
-        evaluation,
-        batches.unigram_baseline(
-            batches.ordinary_tokens(packed[0]), evaluation, vocab_size
-        ),
-        FLAGS.fill or _lines_to_fill(held_out),
-        f"{words:,} words in {len(packed[0].lengths):,} sequences, "
-        f"{examples:,} sequences held out, vocabulary {vocab_size:,}",
-    )
+    def train(
+        self, first_step: int, last_step: int, reader: tuple[int, int] = (0, 1)
+    ) -> tf.data.Dataset:
+        """Training batches `first_step` to `last_step` - 1 of the run."""
+        return self._batches(
+            self._train,
+            self._batch_size,
+            first_step,
+            last_step,
+            seed=FLAGS.seed,
+            reader=reader,
+        )
+
+
+class Records:
+    """TFRecords of examples that were masked when they were written.
+
+    Args:
+        train_files: TFRecords.
+        held_out_files: TFRecords.
+        batch_size: as for `load`, like `replicas`.
+        replicas: R.
+
+    Raises:
+        InputError: as `load`; every record is checked.
+    """
+
+    def __init__(
+        self,
+        train_files: list[str],
+        held_out_files: list[str],
+        batch_size: int,
+        replicas: int,
+    ):
+        self.tokenizer = wordpiece.load_tokenizer(
+            FLAGS.vocab_file, FLAGS.lowercase
+        )
+        self.vocab_size = self.tokenizer.get_vocab_size()
+        self.max_seq_length = FLAGS.max_seq_length
+        self.fill = FLAGS.fill
+        self._batch_size = batch_size
+        self._arguments = {
+            "max_seq_length": FLAGS.max_seq_length,
+            "max_predictions": FLAGS.max_predictions_per_seq,
+            "vocab_size": self.vocab_size,
+        }
+        self._files = train_files
+        self._examples, held_out = (
+            records.check_records(paths, **self._arguments)
+            for paths in (train_files, held_out_files)
+        )
+        size = _held_out_batch(held_out, replicas)
+        self.held_out = self._in_order(held_out_files, held_out, size).cache()
+        once = self._in_order(train_files, self._examples, _HELD_OUT_BATCH)
+        self.unigram = batches.unigram_baseline(
+            batches.masked_tokens(once), self.held_out, self.vocab_size
+        )
+        self.description = (
+            f"{self._examples:,} records, {held_out:,} held out, vocabulary "
+            f"{self.vocab_size:,}"
+        )
+
+    def _in_order(self, files, examples: int, size: int) -> tf.data.Dataset:
+        """Whole batches of all examples, or one batch if they are fewer."""
+        return records.read_records(
+            files,
+            batch_size=min(size, examples),
+            first_step=0,
+            last_step=max(examples // size, 1),
+            seed=0,
+            shuffle=False,
+            examples=examples,
+            **self._arguments,
+        )
+
+    def train(
+        self, first_step: int, last_step: int, reader: tuple[int, int] = (0, 1)
+    ) -> tf.data.Dataset:
+        """Training batches `first_step` to `last_step` - 1 of the run."""
+        return records.read_records(
+            self._files,
+            batch_size=self._batch_size,
+            first_step=first_step,
+            last_step=last_step,
+            seed=FLAGS.seed,
+            examples=self._examples,
+            reader=reader,
+            **self._arguments,
+        )
+
+
+def _read(
+    train_files: list[Path], held_out_files: list[Path]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """The documents of both, each a list of sentences."""
+    train = corpus.read_documents(train_files)
+    held_out = corpus.read_documents(held_out_files) if held_out_files else []
+    if held_out:
+        return train, held_out
+    cut = len(train[0]) * 9 // 10
+    return [train[0][:cut]], [train[0][cut:]]
 
 
 def _held_out_batch(examples: int, replicas: int) -> int:
-    size = min(256, examples) // replicas * replicas
+    size = min(_HELD_OUT_BATCH, examples) // replicas * replicas
     if not size:
         raise InputError(
             f"--eval_input: {examples} sequences held out, expected at least "
@@ -257,25 +362,11 @@ def _held_out_batch(examples: int, replicas: int) -> int:
     return size
 
 
-def micro_batch_size() -> int:
-    """Sequences held in memory at once."""
-    batch_size, parts = (
-        FLAGS.global_batch_size,
-        FLAGS.gradient_accumulation_steps,
-    )
-    if batch_size % parts:
-        raise InputError(
-            f"--gradient_accumulation_steps {parts}: expected a divisor of "
-            f"--global_batch_size {batch_size}"
-        )
-    return batch_size // parts
-
-
 def _tokenizer(train: list[list[str]], folder: Path) -> Tokenizer:
     if FLAGS.vocab_file:
         return wordpiece.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
     path = folder / "vocab.txt"
-    if (folder / run_dir.RECORD).exists() and path.exists():
+    if (folder / run_folder.RECORD).exists() and path.exists():
         return wordpiece.load_tokenizer(path)
     return wordpiece.train_tokenizer(train, FLAGS.vocab_size, path)
 
@@ -292,62 +383,3 @@ def _lines_to_fill(held_out: list[list[str]]) -> list[str]:
         words[rng.integers(1, len(words) - 1)] = "[MASK]"
         texts.append(" ".join(words))
     return texts
-
-
-def _load_records(
-    train: list[str], held_out: list[str], replicas: int
-) -> PretrainingText:
-    tokenizer = wordpiece.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
-    arguments = {
-        "max_seq_length": FLAGS.max_seq_length,
-        "max_predictions": FLAGS.max_predictions_per_seq,
-        "vocab_size": tokenizer.get_vocab_size(),
-    }
-    counts = [
-        records.check_records(paths, **arguments) for paths in (train, held_out)
-    ]
-
-    def make_dataset(first_step, last_step, reader=(0, 1)):
-        return records.read_records(
-            train,
-            batch_size=micro_batch_size(),
-            first_step=first_step,
-            last_step=last_step,
-            seed=FLAGS.seed,
-            examples=counts[0],
-            reader=reader,
-            **arguments,
-        )
-
-    batch_size = _held_out_batch(counts[1], replicas)
-    evaluation = records.read_records(
-        held_out,
-        batch_size=batch_size,
-        first_step=0,
-        last_step=counts[1] // batch_size,
-        seed=0,
-        shuffle=False,
-        examples=counts[1],
-        **arguments,
-    ).cache()
-    once = records.read_records(
-        train,
-        batch_size=min(256, counts[0]),
-        first_step=0,
-        last_step=max(counts[0] // 256, 1),
-        seed=0,
-        shuffle=False,
-        examples=counts[0],
-        **arguments,
-    )
-    return PretrainingText(
-        tokenizer,
-        make_dataset,
-        evaluation,
-        batches.unigram_baseline(
-            batches.masked_tokens(once), evaluation, arguments["vocab_size"]
-        ),
-        FLAGS.fill,
-        f"{counts[0]:,} records, {counts[1]:,} held out, vocabulary "
-        f"{arguments['vocab_size']:,}",
-    )

@@ -1,6 +1,9 @@
 """The pretraining script: what it writes, what it refuses."""
 
+import contextlib
+import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +13,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+from official_models.common import flags as run_flags
 from official_models.nlp.bert import pretrain
 from tests.official_models.nlp.bert.pretrain_script import (
     ROOT,
@@ -27,67 +31,125 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def defined_flags():
+def defined_flags(finished):
+    # After `finished`: the flags of a script are defined once at a time.
     with flags_of(pretrain):
         yield
 
 
-def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
-    corpus, tmp_path, capsys
-):
-    run(corpus, tmp_path, "--fill=ant bee [MASK] dog.")
-    printed = capsys.readouterr().out
+FILL = "--fill=ant bee [MASK] dog."
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    """(folder, what was printed) of a run of eight steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    printed = io.StringIO()
+    with flags_of(pretrain), contextlib.redirect_stdout(printed):
+        run(corpus, folder, FILL)
+    return folder, printed.getvalue()
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to be changed."""
+    return shutil.copytree(finished[0], tmp_path / "copied")
+
+
+def test_a_run_prints_the_baseline_the_fillings_and_its_files(finished):
+    _, printed = finished
     assert "masked tokens: unigram" in printed and "ant bee [MASK]" in printed
-    report = json.loads((tmp_path / "report.json").read_text())
+    assert printed.rstrip().endswith(
+        ": report.json, model.keras, checkpoints, loss.png, trust_ratio.png."
+    )
+
+
+def test_its_report_has_figures_and_where_they_were_measured(finished):
+    report = json.loads((finished[0] / "report.json").read_text())
     assert report["steps"] == 8
     assert 0.5 <= report["next_sentence_majority"] <= 1
     assert {"date", "command", "machine", "tensorflow", "keras"} <= set(
         report["measured"]
     )
     assert len(report["fillings"][0]["tokens"]) == 5
+
+
+def test_its_pictures(finished):
     for name in ("loss.png", "trust_ratio.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    metrics = rows(tmp_path / "metrics.csv")
+        assert (finished[0] / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_its_metrics_have_rows_of_two_steps(finished):
+    metrics = rows(finished[0] / "metrics.csv")
     assert [row["step"] for row in metrics] == ["2", "4", "6", "8"]
     assert [bool(row["val_masked_lm_loss"]) for row in metrics] == [
         *(False, True, False, True)
     ]
     assert all(float(row["tokens_per_second"]) > 0 for row in metrics)
-    ratios = rows(tmp_path / "trust_ratio.csv")
+
+
+def test_its_trust_ratios_are_1_where_nothing_is_adapted(finished):
+    ratios = rows(finished[0] / "trust_ratio.csv")
     assert [row["step"] for row in ratios] == ["2", "4", "6", "8"]
     assert float(ratios[-1]["bert/pooler/dense/kernel"]) != 1
     assert float(ratios[-1]["bert/pooler/dense/bias"]) == 1
-    (events,) = ((tmp_path / "tensorboard").iterdir(),)
+
+
+def test_tensorboard_shows_metrics_and_trust_ratios(finished):
     tags = {
         value.tag
-        for path in events
+        for path in (finished[0] / "tensorboard").iterdir()
         for event in tf.compat.v1.train.summary_iterator(str(path))
         for value in event.summary.value
     }
     assert {"masked_lm_loss", "val_masked_lm_accuracy"} <= tags
     assert "trust_ratio/bert/pooler/dense/kernel" in tags
-    assert (tmp_path / "checkpoints/ckpt-8.index").exists()
 
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+def test_its_model_file_is_its_last_checkpoint(finished):
+    folder, _ = finished
+    assert (folder / "checkpoints/ckpt-8.index").exists()
+    loaded = keras.saving.load_model(folder / "model.keras")
     assert loaded.optimizer.get_config()["weight_decay"] == 0.01
-    checkpoint = variables(tmp_path, 8)
+    checkpoint = variables(folder, 8)
     for i, variable in enumerate(loaded.variables):
         name = f"variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
         np.testing.assert_array_equal(variable, checkpoint[name])
 
-    before = (tmp_path / "metrics.csv").read_bytes()
-    run(corpus, tmp_path, "--fill=ant bee [MASK] dog.")
-    assert (tmp_path / "metrics.csv").read_bytes() == before
-    again = json.loads((tmp_path / "report.json").read_text())
-    assert again["masked_lm_loss"] == report["masked_lm_loss"]
 
-    # The folder belongs to this run and no other.
-    refuses("learning_rate = 0.0", corpus, tmp_path, "--learning_rate=0.5")
-    record = tmp_path / "run.json"
+def test_a_finished_run_is_not_trained_again(corpus, finished, copied):
+    run(corpus, copied, FILL)
+    for name in ("metrics.csv", "run.json"):
+        assert (copied / name).read_bytes() == (finished[0] / name).read_bytes()
+    before, again = (
+        json.loads((folder / "report.json").read_text())
+        for folder in (finished[0], copied)
+    )
+    assert again["masked_lm_loss"] == before["masked_lm_loss"]
+
+
+def test_the_folder_belongs_to_this_run_and_no_other(corpus, copied):
+    refuses("learning_rate = 0.0", corpus, copied, "--learning_rate=0.5")
+    record = copied / "run.json"
     record.write_text("{")
-    refuses("is not the record of a run", corpus, tmp_path)
+    refuses("is not the record of a run", corpus, copied)
     record.unlink()
-    refuses("of another model", corpus, tmp_path, "--hidden_size=32")
+    refuses("of another model", corpus, copied, "--hidden_size=32")
+
+
+def test_other_text_is_another_run(corpus, copied, tmp_path):
+    """In the training files, or between these and the held-out ones."""
+    other = shutil.copytree(corpus, tmp_path / "other")
+    (other / "a.txt").write_text("bee ant.\n" * 60)
+    refuses("train_sha256 = ", other, copied)
+    files = sorted(corpus.glob("*.txt"))
+    first, second = (
+        (f"--input={','.join(map(str, files[:n]))}",)
+        + (f"--eval_input={','.join(map(str, files[n:]))}",)
+        for n in (8, 9)
+    )
+    run(None, tmp_path / "split", *first)
+    refuses("held_out_sha256 = ", None, tmp_path / "split", *second)
 
 
 def test_it_learns(corpus, tmp_path):
@@ -251,5 +313,5 @@ def test_help_explains_every_flag():
     key_flags = flags.FLAGS.get_key_flags_for_module(pretrain.__name__)
     names = {flag.name for flag in key_flags}
     assert {"input", "learning_rate", "output_dir", "steps"} <= names
-    assert {*pretrain.identity_flags()} <= names
+    assert {*run_flags.defined()} == names
     assert all(flag.help for flag in key_flags), shown

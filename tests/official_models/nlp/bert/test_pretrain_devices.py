@@ -1,11 +1,11 @@
-"""The pretraining script stopped and gone on with, and on other devices."""
+"""The pretraining script stopped and resumed, and on other devices."""
 
 import signal
 
 import pytest
 import tensorflow as tf
 
-from official_models.common import run_dir
+from official_models.common import run_folder
 from official_models.nlp.bert import pretrain
 from tests.official_models.nlp.bert.pretrain_script import (
     refuses,
@@ -32,7 +32,7 @@ def defined_flags():
         yield
 
 
-def test_killed_and_started_again_it_ends_with_thesame_weights(
+def test_killed_and_started_again_it_ends_with_the_same_weights(
     corpus, tmp_path
 ):
     arguments = ["--steps=40", "--save_every=8", "--eval_every=8"]
@@ -44,7 +44,7 @@ def test_killed_and_started_again_it_ends_with_thesame_weights(
     resumed = script(corpus, tmp_path / "killed", *arguments)
     out, err = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, err
-    assert "going on from step" in out
+    assert "resuming from step" in out
     out, err = whole.communicate(timeout=240)
     assert whole.returncode == 0, err
     same_weights(tmp_path / "whole", tmp_path / "killed", 40)
@@ -56,7 +56,7 @@ def test_killed_and_started_again_it_ends_with_thesame_weights(
         assert tables[0] == tables[1]
 
 
-def test_preempted_it_saves_ends_well_and_goes_on(corpus, tmp_path):
+def test_preempted_it_saves_ends_well_and_resumes(corpus, tmp_path):
     """SIGTERM between two rows and two checkpoints."""
     arguments = ["--steps=40", "--save_every=40", "--log_every=20"]
     arguments += ["--eval_every=40"]
@@ -113,7 +113,7 @@ def test_mirrored_on_two_devices_equals_one(corpus, tmp_path):
 
 
 def test_output_on_a_file_system_of_tensorflow(corpus, tmp_path, monkeypatch):
-    """ram://, as gs:// would be: files, checkpoints, going on from there."""
+    """ram://, as gs:// would be: files, checkpoints, resuming from there."""
     monkeypatch.chdir(tmp_path)
     url = "ram://runs/one"
     run(corpus, url)
@@ -128,7 +128,7 @@ def test_output_on_a_file_system_of_tensorflow(corpus, tmp_path, monkeypatch):
 
     for path in tf.io.gfile.glob(f"{url}/checkpoints/ckpt-8.*"):
         tf.io.gfile.remove(path)
-    run_dir.local_folder.cache_clear()
+    run_folder.local_folder.cache_clear()
     run(corpus, url)
     # load_checkpoint finds nothing on ram://.
     copy = tmp_path / "one/checkpoints"
@@ -145,7 +145,7 @@ def test_damaged_checkpoint(corpus, tmp_path):
     content = data.read_bytes()
     data.write_bytes(content[: len(content) // 2])
     refuses("ckpt-8 cannot be read", corpus, tmp_path)
-    # With the last one out of the way it goes on from the one before.
+    # Without the last one the run resumes from the one before.
     for path in (tmp_path / "checkpoints").glob("ckpt-8.*"):
         path.unlink()
     run(corpus, tmp_path)

@@ -62,7 +62,7 @@ def test_mlperf_lars(batch, rate, warmup):
         "power": 2,
         "end_learning_rate": 1e-4,
         "label_smoothing": 0.1,
-        "beta_1": 0.9,
+        "momentum": 0.9,
         "weight_decay": 5e-5,
         "l2": 0,  # left out of the loss: LARS decays
         "network": "resnet50",

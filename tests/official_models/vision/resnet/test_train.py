@@ -1,5 +1,7 @@
-"""The training script: what it writes, how it goes on, what it refuses."""
+"""The training script: what it writes, how it resumes, what it refuses."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -16,6 +18,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from official_models.common import errors
+from official_models.common import flags as run_flags
 from official_models.vision.datasets import in_memory
 from official_models.vision.datasets.digits import load_mnist
 from official_models.vision.datasets.images import LabelledImages
@@ -38,19 +41,21 @@ SHORT = (
 ).split()
 
 
-@pytest.fixture(autouse=True)
-def defined_flags(monkeypatch):
+def _no_determinism(patch):
     # The switch holds for a process; other tests compile by XLA, which Keras
     # then refuses.
-    monkeypatch.setattr(
-        tf.config.experimental, "enable_op_determinism", lambda: None
-    )
+    patch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def defined_flags(monkeypatch, finished):
+    # After `finished`: the flags of a script are defined once at a time.
+    _no_determinism(monkeypatch)
     with flags_of(train):
         yield
 
 
-@pytest.fixture(autouse=True)
-def few_digits(monkeypatch):
+def _few_digits(patch):
     """64 and 30 digits of 8 x 8: two classes of strokes."""
 
     def digits(count):
@@ -63,11 +68,16 @@ def few_digits(monkeypatch):
             images.astype(np.uint8), labels.astype(np.int32), ("-", "|")
         )
 
-    monkeypatch.setattr(
+    patch.setattr(
         in_memory.digits,
         "load_mnist",
         lambda: (digits(64), digits(30)),
     )
+
+
+@pytest.fixture(autouse=True)
+def few_digits(monkeypatch):
+    _few_digits(monkeypatch)
 
 
 def run(output_dir, *arguments):
@@ -81,32 +91,65 @@ def refuses(match, output_dir, *arguments):
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
-    tmp_path, capsys
-):
-    folder = tmp_path / "run"
-    run(folder)
-    printed = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(folder, what was printed) of a run of eight steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, flags_of(train):
+        _no_determinism(patch)
+        _few_digits(patch)
+        with contextlib.redirect_stdout(printed):
+            run(folder)
+    return folder, printed.getvalue()
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to be changed."""
+    return shutil.copytree(finished[0], tmp_path / "copied")
+
+
+def test_a_run_prints_its_recipe_and_its_files(finished):
+    _, printed = finished
     assert "recipe none:" in printed and "by flag: epochs 2" in printed
-    report = json.loads((folder / "report.json").read_text())
+    assert printed.rstrip().endswith(
+        ": report.json, model.keras, checkpoints, curves.png, trust_ratio.png."
+    )
+
+
+def test_its_report_has_figures_and_where_they_were_measured(finished):
+    report = json.loads((finished[0] / "report.json").read_text())
     assert report["steps"] == 8
     assert report["wrong"] == round(30 * (1 - report["accuracy"]))
     assert report["settings"]["optimizer"] == "lamb"
     assert {"date", "machine", "tensorflow"} <= set(report["measured"])
+
+
+def test_its_pictures_and_tensorboard(finished):
     for name in ("curves.png", "trust_ratio.png"):
-        assert (folder / name).read_bytes().startswith(b"\x89PNG")
-    metrics = rows(folder / "metrics.csv")
+        assert (finished[0] / name).read_bytes().startswith(b"\x89PNG")
+    assert list((finished[0] / "tensorboard").iterdir())
+
+
+def test_its_metrics_have_rows_of_two_steps(finished):
+    metrics = rows(finished[0] / "metrics.csv")
     assert [row["step"] for row in metrics] == ["2", "4", "6", "8"]
     assert [bool(row["val_accuracy"]) for row in metrics] == [
         *(False, True, False, True)
     ]
     assert all(float(row["images_per_second"]) > 0 for row in metrics)
-    ratios = rows(folder / "trust_ratio.csv")
+
+
+def test_its_trust_ratios_are_1_where_nothing_is_adapted(finished):
+    ratios = rows(finished[0] / "trust_ratio.csv")
     assert float(ratios[-1]["stage_1/block_0/conv_1/kernel"]) != 1
     assert float(ratios[-1]["stage_1/block_0/batch_norm_1/gamma"]) == 1
     assert float(ratios[-1]["dense/bias"]) == 1
-    assert list((folder / "tensorboard").iterdir())
 
+
+def test_its_model_file_is_its_last_checkpoint(finished):
+    folder, _ = finished
     loaded = keras.saving.load_model(folder / "model.keras")
     assert loaded.optimizer.get_config()["weight_decay"] == 0.01
     checkpoint = variables(folder, 8)
@@ -114,33 +157,45 @@ def test_a_run_writes_what_it_promises_and_is_not_trained_twice(
         name = f"variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
         np.testing.assert_array_equal(variable, checkpoint[name])
 
-    before = (folder / "metrics.csv").read_bytes()
-    run(folder)
-    assert (folder / "metrics.csv").read_bytes() == before
-    again = json.loads((folder / "report.json").read_text())
-    assert again["accuracy"] == report["accuracy"]
 
-    refuses("learning_rate = 0.0", folder, "--learning_rate=0.5")
+def test_a_finished_run_is_not_trained_again(finished, copied):
+    run(copied)
+    for name in ("metrics.csv", "run.json"):
+        assert (copied / name).read_bytes() == (finished[0] / name).read_bytes()
+    before, again = (
+        json.loads((folder / "report.json").read_text())
+        for folder in (finished[0], copied)
+    )
+    assert again["accuracy"] == before["accuracy"]
+
+
+def test_the_folder_belongs_to_this_run_and_no_other(copied):
+    refuses("learning_rate = 0.0", copied, "--learning_rate=0.5")
     refuses(
         "network = 'resnet8_cifar', this one has 'resnet14_cifar'",
-        *(folder, "--network=resnet14_cifar"),
+        *(copied, "--network=resnet14_cifar"),
     )
-    (folder / "run.json").unlink()
+    (copied / "run.json").unlink()
     refuses(
         "checkpoint .*ckpt-8 is of another model",
-        *(folder, "--network=resnet14_cifar"),
+        *(copied, "--network=resnet14_cifar"),
     )
-    refuses("checkpoint .*ckpt-8 is of another model", folder, "--width=3")
+    refuses("checkpoint .*ckpt-8 is of another model", copied, "--width=3")
+
+
+def test_it_starts_from_the_weights_of_another_run(finished, tmp_path):
+    folder, _ = finished
     weights = f"--init_checkpoint={folder / 'model.keras'}"
     refuses(
         "of another network .resnet8_cifar, this one is resnet14_cifar.*: it "
         r"has stage_1/block_1/conv_1/kernel none, this one \(3, 3, 2, 2\)",
         *(tmp_path / "deep", weights, "--network=resnet14_cifar", "--width=2"),
     )
+    assert not (tmp_path / "deep/run.json").exists()
     # A rate of 0 changes nothing but the norms' statistics.
     frozen = ("--learning_rate=0", "--epochs=0.25")
     run(tmp_path / "same", weights, *frozen)
-    started = variables(tmp_path / "same", 1)
+    started, checkpoint = variables(tmp_path / "same", 1), variables(folder, 8)
     kernel = "variables/0/.ATTRIBUTES/VARIABLE_VALUE"
     np.testing.assert_array_equal(started[kernel], checkpoint[kernel])
 
@@ -218,7 +273,7 @@ def test_flags_win_over_the_recipe():
             *("global_batch_size", "label_smoothing", "power")
         ]
         shown = recipes.show(settings)
-    assert shown.startswith("recipe mlperf-lars: beta_1 0.9, ")
+    assert shown.startswith("recipe mlperf-lars: end_learning_rate 0.0001, ")
     assert "; by flag: global_batch_size 256, label_smoothing 0.2" in shown
 
 
@@ -276,7 +331,11 @@ def test_refused(argument, message, tmp_path):
 
 def test_nesterov_is_not_for_adamw(tmp_path):
     adamw = ("--optimizer=adamw", "--nesterov")
-    refuses("--nesterov: AdamW has none", tmp_path, *adamw)
+    refuses(
+        "--nesterov: for --optimizer lamb or lars or sgd, not adamw",
+        tmp_path,
+        *adamw,
+    )
 
 
 def script(output_dir, *arguments):
@@ -318,7 +377,7 @@ def test_stopped_and_started_again_it_ends_with_the_same_weights(tmp_path):
     for process in (*resumed, whole):
         out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
-        assert ("going on from step" in out) == (process is not whole)
+        assert ("resuming from step" in out) == (process is not whole)
     for name in ("kill", "term"):
         same_weights(tmp_path / "whole", tmp_path / name, steps)
 
@@ -328,7 +387,7 @@ def test_stopped_and_started_again_it_ends_with_the_same_weights(tmp_path):
     assert "network" in line and "resnet50" in line
 
 
-def test_two_workers_go_on_from_one_process(tmp_path, monkeypatch):
+def test_two_workers_resume_a_run_of_one_process(tmp_path, monkeypatch):
     """Each reads its half; both end with the weights of the whole batch."""
     monkeypatch.setattr(in_memory.digits, "load_mnist", load_mnist)
     arguments = [*SHORT, "--global_batch_size=64", "--epochs=0.08"]
@@ -345,7 +404,7 @@ def test_two_workers_go_on_from_one_process(tmp_path, monkeypatch):
     log = tmp_path / "log.txt"
     with Cluster({"worker": 2}, module, two, log) as cluster:
         assert cluster.wait() == [0, 0], log.read_text()
-    assert log.read_text().count("going on from step 3") == 2
+    assert log.read_text().count("resuming from step 3") == 2
     a, b = (variables(tmp_path / name, 5) for name in ("one", "two"))
     assert a.keys() == b.keys()
     for name in a:
@@ -364,5 +423,5 @@ def test_help_explains_every_flag():
     key_flags = flags.FLAGS.get_key_flags_for_module(train.__name__)
     names = {flag.name for flag in key_flags}
     assert {"data", "recipe", "strategy", "output_dir"} <= names
-    assert {*train.identity_flags()} <= names
+    assert {*run_flags.defined()} == names
     assert all(flag.help for flag in key_flags), shown

@@ -1,4 +1,6 @@
-"""`model.fit` as a run: progress, tables, TensorBoard, checkpoints, resume."""
+"""`model.fit` as a run that can be resumed: table, TensorBoard, checkpoints."""
+
+from __future__ import annotations
 
 import contextlib
 import math
@@ -11,21 +13,25 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from official_models.common import run_folder
+from official_models.common.checkpoints import Checkpoints, sync_state
 from official_models.common.errors import InputError
-from official_models.common.run_dir import Checkpoints, push, sync_state
 from tf_lamb.callbacks import StepTable, TrustRatioLogger, read_table
 
 
-class _RunLog(keras.callbacks.Callback):
-    """A progress bar, a row in metrics.csv and TensorBoard, checkpoints."""
+class _RunLog:
+    """A progress bar, a row in metrics.csv and TensorBoard, checkpoints.
 
-    def __init__(self, run: "Run", first_step: int, steps_per_row: int):
-        super().__init__()
+    Its methods are the hooks of a Keras callback.
+    """
+
+    def __init__(self, run: Run, first_step: int, steps_per_row: int):
         self.run, self.step, self.steps_per_row = run, first_step, steps_per_row
         columns = ["loss", "learning_rate", f"{run.unit}_per_second"]
         names = [*run.metric_names, *(f"val_{n}" for n in run.metric_names)]
@@ -70,16 +76,16 @@ class _RunLog(keras.callbacks.Callback):
         self.on_train_end()
         print(
             f"{self.run.output_dir}: told to stop; saved after step "
-            f"{self.step} of {self.run.total_steps}. The same command goes "
-            "on from there.",
+            f"{self.step} of {self.run.total_steps}. The same command resumes "
+            "the run.",
             flush=True,
         )
         sys.exit(0)
 
     def on_epoch_end(self, epoch, logs=None):
         run, step = self.run, self.step
-        sync_state(self.model)
-        rate = self.model.optimizer.learning_rate
+        sync_state(run.model)
+        rate = run.model.optimizer.learning_rate
         row = {
             **logs,
             "learning_rate": float(keras.ops.convert_to_numpy(rate)),
@@ -103,18 +109,18 @@ class _RunLog(keras.callbacks.Callback):
 
 
 class Run:
-    """A training run in a folder; interrupted, it goes on where it was.
+    """A training run in a folder; an interrupted one is resumed.
 
-    SIGTERM, which a cloud sends before it takes a preemptible machine back,
-    saves after the step (with `steps_per_execution`, the steps) in work and
-    ends the process with status 0.
+    At SIGTERM, which a cloud sends before it takes a preemptible machine back,
+    it saves after the current step (with `steps_per_execution`, the current
+    steps) and ends the process with status 0.
 
-    Under `folder` come `checkpoints/`, `tensorboard/`, `metrics.csv` and, if
-    the optimizer has trust ratios, `trust_ratio.csv`.
+    It writes `checkpoints/`, `tensorboard/`, `metrics.csv` and, if the
+    optimizer has trust ratios, `trust_ratio.csv` under `folder`.
 
     Args:
-        model: built and compiled.
-        folder: as `run_dir.open_run` gives it.
+        model: built and compiled; of Keras 3 or tf_keras.
+        folder: as `run_folder.open_run` gives it.
         total_steps: length of the whole run.
         log_every: steps a row of metrics.csv; brought down to a divisor of
             `total_steps` (that the model's `steps_per_execution` divides).
@@ -125,16 +131,16 @@ class Run:
         unit: its name, such as "tokens".
         metric_names: those of the model that metrics.csv has, as they are and
             with `val_`.
-        output_dir: of the flag. Where it is a URL, checkpoints and TensorBoard
-            are written there, and the files of `folder` are copied to it
-            before each checkpoint. None where `folder` is all there is.
-        restore_from: folder of the checkpoints to go on from; None for this
+        output_dir: value of the flag. If it is a URL, checkpoints and
+            TensorBoard's files are written there, and the files of `folder`
+            are copied to it before each checkpoint. None for `folder`.
+        restore_from: folder of the checkpoints to resume from; None for this
             run's own.
-        stop_on_sigterm: False where other processes would wait in vain for
+        stop_on_sigterm: False where other processes would wait forever for
             one that stops.
 
     Attributes:
-        first_step: the step that the run goes on from.
+        first_step: the step from which the run is resumed; 0 for a new one.
         terminated: whether SIGTERM came.
 
     Raises:
@@ -143,7 +149,7 @@ class Run:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: Any,
         folder: Path,
         *,
         total_steps: int,
@@ -166,7 +172,10 @@ class Run:
         self.units_per_step, self.unit = units_per_step, unit
         self.metric_names = metric_names
         self.steps_per_row = _steps_per_row(
-            total_steps, log_every, batches_per_step, model.steps_per_execution
+            total_steps,
+            log_every,
+            batches_per_step,
+            getattr(model, "steps_per_execution", 1),  # not in tf_keras
         )
         self.checkpoints = Checkpoints(
             model, self.place("checkpoints"), restore_from=restore_from
@@ -179,7 +188,7 @@ class Run:
 
     def save(self, step: int) -> None:
         """Saves a checkpoint, after the tables that belong to it."""
-        push(self.folder, self.output_dir)
+        run_folder.push(self.folder, self.output_dir)
         self.checkpoints.save(step)
 
     def fit(
@@ -222,16 +231,16 @@ class Run:
     def _fit(self, make_dataset, first, end, steps_per_row, validation):
         """Trains steps `first` to `end` - 1, rows of `steps_per_row`."""
         log = _RunLog(self, first, steps_per_row)
-        callbacks = [log]
+        callbacks = [_as_callback(log, self.model)]
         if hasattr(self.model.optimizer, "trust_ratios"):
-            callbacks.append(
-                TrustRatioLogger(
-                    self.folder / "trust_ratio.csv",
-                    self.place("tensorboard"),
-                    every=self.steps_per_row,
-                    first_step=first,
-                )
+            ratios = TrustRatioLogger(
+                self.folder / "trust_ratio.csv",
+                self.place("tensorboard"),
+                every=self.steps_per_row,
+                first_step=first,
             )
+            ratios.set_model(self.model)
+            callbacks.append(_as_callback(ratios, self.model))
         k, row = self.batches_per_step, first // self.steps_per_row
         self.model.fit(
             make_dataset(first * k, end * k),
@@ -250,7 +259,7 @@ class Run:
 
     @contextlib.contextmanager
     def _sigterm(self):
-        """Takes note of SIGTERM, which else ends the process at once."""
+        """Takes note of SIGTERM, which otherwise ends the process at once."""
         main = threading.current_thread() is threading.main_thread()
         if not (self._stop_on_sigterm and main):
             yield
@@ -273,6 +282,24 @@ class Run:
         values = [v for _, v in rows[f"{self.unit}_per_second"]]
         # The first row holds the compilation.
         return statistics.median(values[1:] or values)
+
+
+_HOOKS = (
+    "on_train_begin",
+    "on_epoch_begin",
+    "on_train_batch_end",
+    "on_epoch_end",
+    "on_train_end",
+)
+
+
+def _as_callback(log: Any, model: Any) -> Any:
+    """The hooks that `log` has as a callback of the model's own Keras."""
+    own_keras = keras
+    if not isinstance(model, keras.Model):
+        import tf_keras as own_keras
+    hooks = {n: getattr(log, n) for n in _HOOKS if hasattr(log, n)}
+    return own_keras.callbacks.LambdaCallback(**hooks)
 
 
 def _steps_per_row(total_steps, log_every, batches_per_step, per_execution):

@@ -1,0 +1,126 @@
+"""The folder of a run, here or behind a URL, and the run that it belongs to."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from official_models.common import files
+from official_models.common.errors import InputError, first_line
+
+RECORD = "run.json"
+
+
+@functools.cache
+def local_folder(output_dir: str) -> Path:
+    """Where a run's files are written: for a URL, a scratch folder here."""
+    if not files.is_remote(output_dir):
+        return Path(output_dir)
+    scratch = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return scratch
+
+
+def fetch(output_dir: str) -> None:
+    """Copies a URL's files, not its folders, to the `local_folder`.
+
+    Raises:
+        InputError: it cannot be made or read.
+    """
+    try:
+        tf.io.gfile.makedirs(output_dir)
+        for name in tf.io.gfile.listdir(output_dir):
+            source = f"{output_dir.rstrip('/')}/{name}"
+            if not tf.io.gfile.isdir(source):
+                target = local_folder(output_dir) / name
+                tf.io.gfile.copy(source, str(target), overwrite=True)
+    except (tf.errors.OpError, OSError) as error:
+        raise InputError(
+            f"--output_dir {output_dir}: {first_line(error)}; name a folder "
+            "that TensorFlow can write"
+        ) from error
+
+
+def push(folder: Path, output_dir: str) -> None:
+    """Copies a folder's files, not its folders, to a URL; else nothing."""
+    if not files.is_remote(output_dir):
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            target = f"{output_dir.rstrip('/')}/{path.name}"
+            with files.replacing(target) as temporary:
+                tf.io.gfile.copy(str(path), temporary, overwrite=True)
+
+
+def open_run(output_dir: str, identity: Mapping[str, Any]) -> Path:
+    """Makes the folder of a run, or finds that it holds this run already.
+
+    `record_run` makes it this run's, once its inputs have proved good.
+
+    Args:
+        output_dir: the folder; a URL such as gs:// as well.
+        identity: everything that decides the run's weights, as JSON values.
+
+    Returns:
+        The folder; for a URL, its `local_folder`, with the files of the run.
+
+    Raises:
+        InputError: it cannot be written, or holds another run.
+    """
+    folder = local_folder(output_dir)
+    if files.is_remote(output_dir):
+        fetch(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(
+            f"--output_dir {output_dir}: {error.strerror}; name a folder that "
+            "can be written"
+        ) from error
+    if (folder / RECORD).exists():
+        _check_same_run(folder / RECORD, identity)
+    return folder
+
+
+def record_run(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Writes down whose run the folder is."""
+    files.write_json(folder / RECORD, identity)
+
+
+def _check_same_run(record: Path, identity: Mapping[str, Any]) -> None:
+    remedy = (
+        "it is not the record of a run: remove it or name another --output_dir"
+    )
+    before = files.read_json(record, remedy)
+    if not isinstance(before, dict):
+        raise InputError(f"{record}: expected an object; {remedy}")
+    for name in sorted({*before, *identity}):
+        then, now = (_shown(values, name) for values in (before, identity))
+        if then != now:
+            raise InputError(
+                f"{record.parent} holds a run with {name} = {_short(then)}, "
+                f"this one has {_short(now)}; give the flags of that run or "
+                "name another --output_dir"
+            )
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    """A value as Python shows what JSON gives back; no value is None."""
+    # As text, since a NaN does not equal itself.
+    return repr(json.loads(json.dumps(values.get(name))))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
