@@ -94,6 +94,11 @@ def defined() -> list[str]:
     )
 
 
+def values() -> dict[str, Any]:
+    """{name: value} of all flags of this program."""
+    return {name: FLAGS[name].value for name in defined()}
+
+
 def identity() -> dict[str, Any]:
     """{name: value} of the flags that decide the weights."""
     return {name: FLAGS[name].value for name in defined() if has_effect(name)}

@@ -191,6 +191,7 @@ class Training:
         report.write(self.folder, figures, title)
         run_folder.push(self.folder, FLAGS.output_dir)
         print(report.show(figures))
-        names = ["report.json", "model.keras", "checkpoints"]
-        names += sorted(path.name for path in self.folder.glob("*.png"))
+        names = ["report.json", "checkpoints"]
+        for pattern in ("model*", "*.png"):
+            names += sorted(path.name for path in self.folder.glob(pattern))
         print(f"\n{FLAGS.output_dir}: {', '.join(names)}.")

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from official_models.common.errors import InputError
 from official_models.nlp.datasets import glue
+from tests.official_models.scripts import rows
 
 # In a process with tf_keras: does the module compute what the model does?
 CHECK = """
@@ -68,7 +69,7 @@ def _finetune(folder, output, *more):
         f"--data_dir={folder}",
         f"--hub_module={folder / 'module'}",
         f"--output_dir={output}",
-        "--batch_size=8",
+        "--global_batch_size=8",
         "--max_length=8",
         *more,
         legacy=True,
@@ -93,17 +94,50 @@ def test_fine_tunes_saves_reloads_and_refuses_other_flags(folder):
     excluded = {n for n in ratios if "LayerNorm" in n or "bias" in n}
     assert excluded and all(ratios[n] == 1 for n in excluded)
     assert ratios["bert/encoder/layer_0/attention/self/query/kernel"] != 1
-    assert (output / "trust_ratios.png").stat().st_size > 1000
+    for name in ("trust_ratios.png", "curves.png"):
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
+    metrics = rows(output / "metrics.csv")
+    assert [int(row["step"]) for row in metrics] == list(range(6, 61, 6))
+    assert float(metrics[-1]["val_accuracy"]) == report["dev_accuracy"]
+    table = rows(output / "trust_ratio.csv")
+    for name, ratio in ratios.items():
+        assert float(table[-1][name]) == pytest.approx(ratio), name
 
-    # Its last checkpoint is that of step 50: the end is reached once more.
+    # From the checkpoint before the end is reached once more.
     (output / "report.json").unlink()
-    assert _finetune(folder, output, *run).returncode == 0
+    for path in (output / "checkpoints").glob("ckpt-60.*"):
+        path.unlink()
+    result = _finetune(folder, output, *run)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "resuming from step 54" in result.stdout
     again = json.loads((output / "report.json").read_text())
     assert again["trust_ratios"] == pytest.approx(ratios, rel=1e-4)
 
-    result = _finetune(folder, output, "--epochs=15", "--learning_rate=0.5")
-    assert result.returncode == 2
-    assert "name another --output_dir" in result.stderr
+    other = ("--epochs=15", "--learning_rate=0.5")
+    line = _refused(folder, output, *other)
+    assert "learning_rate = 0.02, this one has 0.5" in line
+    assert "name another --output_dir" in line
+
+
+def _refused(folder, output, *more):
+    """The one line with which a run is refused."""
+    result = _finetune(folder, output, *more)
+    assert result.returncode == 2, result.stderr[-3000:]
+    assert "Traceback" not in result.stderr
+    (line,) = [n for n in result.stderr.splitlines() if n.startswith("error:")]
+    return line
+
+
+def test_output_folders_that_cannot_be_used(folder, tmp_path):
+    given = tmp_path / "file"
+    given.write_text("not a folder")
+    assert f"--output_dir {given}: " in _refused(folder, given)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "run.json").write_text('{"learning_rate": 0.001, "seed"')
+    assert "run.json: not JSON" in _refused(folder, other)
+    line = _refused(folder, "gs://bucket/run")
+    assert "--output_dir gs://bucket/run: " in line
 
 
 def test_frozen_encoder_trains_the_head_alone_by_adamw(folder):

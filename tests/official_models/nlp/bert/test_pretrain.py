@@ -60,7 +60,7 @@ def test_a_run_prints_the_baseline_the_fillings_and_its_files(finished):
     _, printed = finished
     assert "masked tokens: unigram" in printed and "ant bee [MASK]" in printed
     assert printed.rstrip().endswith(
-        ": report.json, model.keras, checkpoints, loss.png, trust_ratio.png."
+        ": report.json, checkpoints, model.keras, loss.png, trust_ratio.png."
     )
 
 

@@ -114,7 +114,7 @@ def test_a_run_prints_its_recipe_and_its_files(finished):
     _, printed = finished
     assert "recipe none:" in printed and "by flag: epochs 2" in printed
     assert printed.rstrip().endswith(
-        ": report.json, model.keras, checkpoints, curves.png, trust_ratio.png."
+        ": report.json, checkpoints, model.keras, curves.png, trust_ratio.png."
     )
 
 
