@@ -242,8 +242,10 @@ class Run:
             ratios.set_model(self.model)
             callbacks.append(_as_callback(ratios, self.model))
         k, row = self.batches_per_step, first // self.steps_per_row
+        dataset = make_dataset(first * k, end * k)
+        self._check_length(dataset, first, end)
         self.model.fit(
-            make_dataset(first * k, end * k),
+            dataset,
             initial_epoch=row,
             epochs=row + (end - first) // steps_per_row,
             steps_per_epoch=steps_per_row * k,
@@ -253,9 +255,19 @@ class Run:
             **validation,
         )
         if log.step < end:
-            raise InputError(
-                f"the data ended after step {log.step} of {self.total_steps}"
-            )
+            self._refuse_data_of(log.step)
+
+    def _check_length(self, dataset, first, end):
+        """Refuses what Keras would begin anew when it has ended."""
+        if isinstance(dataset, tf.data.Dataset):
+            steps = int(dataset.cardinality()) // self.batches_per_step
+            if 0 <= steps < end - first:
+                self._refuse_data_of(first + steps)
+
+    def _refuse_data_of(self, step):
+        raise InputError(
+            f"the data ended after step {step} of {self.total_steps}"
+        )
 
     @contextlib.contextmanager
     def _sigterm(self):

@@ -209,7 +209,7 @@ def save(strategy: Strategy, model: keras.Model, path: Path) -> None:
             model.save(Path(folder) / path.name)
 
 
-def shard(strategy: Strategy) -> tuple[int, int]:
+def reader_of(strategy: Strategy) -> tuple[int, int]:
     """(index, count) of this process among those that read data."""
     if isinstance(strategy, data_parallel.DataParallel):
         return strategy.process
@@ -258,7 +258,7 @@ def distribute(
         strategy: of `from_flags`.
         batch_size: of all replicas together.
         make_dataset: gives the batches of one reader, its part of each global
-            batch, from (index, count) as `shard` has them.
+            batch, from (index, count) as `reader_of` has them.
 
     Returns:
         The dataset itself on one device and on JAX, else a distributed one.

@@ -86,7 +86,7 @@ class Images:
             strategy, _EVALUATION_BATCH
         )
         self._open = functools.cache(self._open_reader)
-        self.source = self._open(strategies.shard(strategy))
+        self.source = self._open(strategies.reader_of(strategy))
 
     def _open_reader(self, reader: tuple[int, int]):
         arguments = {

@@ -1,0 +1,130 @@
+"""From flags to optimizers."""
+
+import keras
+import pytest
+from absl import flags
+
+import tf_lamb
+from official_models.common import optimizers
+from tests.official_models.scripts import refusal
+
+FLAGS = flags.FLAGS
+
+
+@pytest.fixture(params=["warmup_ratio", "warmup_epochs"])
+def make(request):
+    """Gives the optimizer of flags, over 100 steps, 10 an epoch."""
+    before = {*FLAGS}
+    optimizers.define_flags(
+        learning_rate=0.1,
+        weight_decay=0.01,
+        exclusions=("bias",),
+        global_clipnorm=1.0,
+        **{
+            request.param: {"warmup_ratio": 0.2, "warmup_epochs": 2}[
+                request.param
+            ]
+        },
+    )
+
+    def parse(*arguments):
+        FLAGS.unparse_flags()
+        FLAGS(["test", *arguments])
+        return optimizers.from_flags(100, 10)
+
+    yield parse
+    for name in {*FLAGS} - before:
+        delattr(FLAGS, name)
+
+
+def test_the_default_is_lamb_with_its_schedule(make):
+    optimizer = make()
+    assert type(optimizer) is tf_lamb.LAMB
+    config = optimizer.get_config()
+    assert config["exclude_from_weight_decay"] == ["bias"]
+    assert (config["weight_decay"], config["global_clipnorm"]) == (0.01, 1.0)
+    rate = optimizer._learning_rate
+    assert float(rate(20)) == pytest.approx(0.1)
+    assert float(rate(10)) == pytest.approx(0.05)
+    assert float(rate(60)) == pytest.approx(0.05)
+    assert float(rate(100)) == pytest.approx(0, abs=1e-8)
+
+
+def test_accumulation_stretches_the_schedule_over_micro_batches(make):
+    optimizer = make("--gradient_accumulation_steps=4")
+    assert optimizer.gradient_accumulation_steps == 4
+    assert float(optimizer._learning_rate(80)) == pytest.approx(0.1)
+    assert float(optimizer._learning_rate(400)) == pytest.approx(0, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd"])
+def test_momentum_is_that_of_lars_and_sgd(make, name):
+    assert make(f"--optimizer={name}").momentum == 0.9
+    assert make(f"--optimizer={name}", "--momentum=0.8").momentum == 0.8
+    refusal(
+        lambda: make(f"--optimizer={name}", "--beta_1=0.8"),
+        f"--beta_1: for --optimizer lamb or adamw, not {name}",
+    )
+
+
+@pytest.mark.parametrize("name", ["lamb", "adamw"])
+def test_beta_1_is_that_of_lamb_and_adamw(make, name):
+    assert make(f"--optimizer={name}", "--beta_1=0.8").beta_1 == 0.8
+    refusal(
+        lambda: make(f"--optimizer={name}", "--momentum=0.8"),
+        f"--momentum: for --optimizer lars or sgd, not {name}",
+    )
+
+
+def test_nesterov(make):
+    lamb = make("--nesterov")
+    assert lamb.get_config()["nesterov"] == "nadam"
+    for name in ("lars", "sgd"):
+        assert make(f"--optimizer={name}", "--nesterov").nesterov
+    refusal(
+        lambda: make("--optimizer=adamw", "--nesterov"),
+        "--nesterov: for --optimizer lamb or lars or sgd, not adamw",
+    )
+
+
+def test_stock_optimizers_exclude_from_decay_too(make):
+    for name, kind in (
+        ("adamw", keras.optimizers.AdamW),
+        ("sgd", keras.optimizers.SGD),
+    ):
+        optimizer = make(f"--optimizer={name}")
+        assert type(optimizer) is kind
+        assert optimizer.weight_decay == 0.01
+        dense = keras.layers.Dense(2)
+        dense.build((None, 2))
+        assert optimizer._use_weight_decay(dense.kernel)
+        assert not optimizer._use_weight_decay(dense.bias)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--learning_rate=-1"], ["--learning_rate: expected a number >= 0"]),
+        (["--beta_2=1"], ["--beta_2: expected a number in [0, 1)"]),
+        (["--norm=l3"], ["--norm: expected one of"]),
+        (["--optimizer=lars", "--form=x"], ["--form: expected one of"]),
+        (
+            ["--optimizer=sgd", "--exclude_from_weight_decay=("],
+            ["--exclude_from_weight_decay", "'('", "not a regular expression"],
+        ),
+    ],
+)
+def test_wrong_values_are_named(make, arguments, parts):
+    refusal(lambda: make(*arguments), *parts)
+
+
+def test_a_warmup_that_is_too_long_or_no_number(make):
+    if "warmup_epochs" in FLAGS:
+        refusal(
+            lambda: make("--warmup_epochs=11"),
+            "--warmup_epochs 11: 110 steps, expected at most the 100",
+        )
+        refusal(lambda: make("--warmup_epochs=nan"), "warmup of nan steps")
+    else:
+        refusal(lambda: make("--warmup_ratio=2"), "--warmup_steps")
+        refusal(lambda: make("--warmup_ratio=inf"), "warmup of inf steps")
