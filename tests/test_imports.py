@@ -77,14 +77,14 @@ ROOMS = {
         MODEL_TOOLS,
     ),
     r"(official_models|tpu)/(\w+/)*__init__\.py": ((), ()),
-    # Common: no model, no data set.
+    # Common: no model, no data set. A run takes a tf_keras model too.
     r"official_models/common/"
     r"(errors|files|pypi|readers|record_check|records)\.py": (
         ("tensorflow",),
         (DATA_TOOLS,),
     ),
     r"official_models/common/\w+\.py": (
-        ("keras", "tensorflow", "jax"),
+        ("keras", "tf_keras", "tensorflow", "jax"),
         (r"official_models\.common\..+", r"tf_lamb(\..+)?"),
     ),
     # Data sets and texts: without Keras, so that a TPUEstimator can read them.
@@ -139,7 +139,7 @@ ROOMS = {
         ("keras", "tensorflow", "tf_keras"),
         (
             r"official_models\.(common|nlp|vision)\..+",
-            r"tf_lamb(\.(callbacks|schedules|multi_worker))?",
+            r"tf_lamb(\.(callbacks|keras2|schedules|multi_worker))?",
         ),
     ),
     # The planner: Keras and JAX, no TensorFlow; models, no data.

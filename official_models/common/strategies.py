@@ -11,9 +11,10 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from official_models.common import data_parallel, files
+from official_models.common import data_parallel, files, readers
 from official_models.common.errors import InputError, first_line
 from official_models.common.flags import without_effect
+from official_models.common.readers import Reader
 from tf_lamb import multi_worker
 
 FLAGS = flags.FLAGS
@@ -209,22 +210,23 @@ def save(strategy: Strategy, model: keras.Model, path: Path) -> None:
             model.save(Path(folder) / path.name)
 
 
-def reader_of(strategy: Strategy) -> tuple[int, int]:
-    """(index, count) of this process among those that read data."""
+def reader_of(strategy: Strategy) -> Reader:
+    """This process among those that read data."""
     if isinstance(strategy, data_parallel.DataParallel):
-        return strategy.process
+        return Reader(*strategy.process)
     resolver = strategy.cluster_resolver
     if not isinstance(
         strategy, tf.distribute.MultiWorkerMirroredStrategy
     ) or not (resolver and resolver.task_type):
-        return 0, 1
+        return readers.ALONE
     cluster = resolver.cluster_spec().as_dict()
     tasks = [
         (kind, i)
         for kind in ("chief", "worker")
         for i in range(len(cluster.get(kind, ())))
     ]
-    return tasks.index((resolver.task_type, resolver.task_id)), len(tasks)
+    index = tasks.index((resolver.task_type, resolver.task_id))
+    return Reader(index, len(tasks))
 
 
 def check_batch(strategy: Strategy, name: str, batch_size: int) -> None:
@@ -250,7 +252,7 @@ def round_up(strategy: Strategy, batch_size: int) -> int:
 def distribute(
     strategy: Strategy,
     batch_size: int,
-    make_dataset: Callable[[tuple[int, int]], tf.data.Dataset],
+    make_dataset: Callable[[Reader], tf.data.Dataset],
 ):
     """Datasets of all processes as one that `fit` and `evaluate` take.
 
@@ -258,21 +260,21 @@ def distribute(
         strategy: of `from_flags`.
         batch_size: of all replicas together.
         make_dataset: gives the batches of one reader, its part of each global
-            batch, from (index, count) as `reader_of` has them.
+            batch.
 
     Returns:
         The dataset itself on one device and on JAX, else a distributed one.
     """
     if is_alone(strategy):
-        return make_dataset((0, 1))
+        return make_dataset(readers.ALONE)
     if isinstance(strategy, data_parallel.DataParallel):
-        return make_dataset(strategy.process)
+        return make_dataset(reader_of(strategy))
     size = batch_size // strategy.num_replicas_in_sync
 
     def pipeline(context):
-        reader = context.input_pipeline_id, context.num_input_pipelines
-        dataset = make_dataset(reader)
-        if strategy.num_replicas_in_sync == context.num_input_pipelines:
+        count = context.num_input_pipelines
+        dataset = make_dataset(Reader(context.input_pipeline_id, count))
+        if strategy.num_replicas_in_sync == count:
             return dataset
         return dataset.rebatch(size, drop_remainder=True)
 
@@ -315,11 +317,9 @@ def distribute_rows(strategy: Strategy, dataset: tf.data.Dataset):
     batch_size = tf.nest.flatten(dataset.element_spec)[0].shape[0]
 
     def rows_of(reader):
-        index, count = reader
-        size = batch_size // count
-        rows = slice(index * size, (index + 1) * size)
-        if count == 1:
+        if reader.count == 1:
             return dataset
+        rows = readers.rows_of(reader, batch_size)
         return dataset.map(
             lambda *batch: tf.nest.map_structure(lambda x: x[rows], batch)
         )

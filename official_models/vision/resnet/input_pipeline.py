@@ -10,6 +10,7 @@ from absl import flags
 from official_models.common import strategies
 from official_models.common.errors import InputError
 from official_models.common.flags import without_effect
+from official_models.common.readers import Reader
 from official_models.vision.datasets import in_memory
 from official_models.vision.datasets.imagenet import batches
 
@@ -88,7 +89,7 @@ class Images:
         self._open = functools.cache(self._open_reader)
         self.source = self._open(strategies.reader_of(strategy))
 
-    def _open_reader(self, reader: tuple[int, int]):
+    def _open_reader(self, reader: Reader):
         arguments = {
             "global_batch_size": self.batch_size,
             "seed": self.seed,
@@ -108,7 +109,6 @@ class Images:
             )
         if not FLAGS.data_dir:
             raise InputError("--data imagenet: --data_dir: name its folder")
-        index, _ = reader
         return batches.ImageNetRecords(
             FLAGS.data_dir,
             image_size=FLAGS.image_size,
@@ -116,7 +116,7 @@ class Images:
             shuffle_buffer=FLAGS.shuffle_buffer,
             cache=FLAGS.cache,
             max_corrupt=FLAGS.max_corrupt,
-            corrupt_file=self.folder / f"corrupt_{index}.txt",
+            corrupt_file=self.folder / f"corrupt_{reader.index}.txt",
             **arguments,
         )
 

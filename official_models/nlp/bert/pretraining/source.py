@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 from official_models.common import run_folder
 from official_models.common.errors import InputError
 from official_models.common.flags import without_effect
+from official_models.common.readers import ALONE, Reader
 from official_models.nlp.bert.pretraining import (
     batches,
     fill_mask,
@@ -250,7 +251,7 @@ class PlainText:
         )
 
     def train(
-        self, first_step: int, last_step: int, reader: tuple[int, int] = (0, 1)
+        self, first_step: int, last_step: int, reader: Reader = ALONE
     ) -> tf.data.Dataset:
         """Training batches `first_step` to `last_step` - 1 of the run."""
         return self._batches(
@@ -325,7 +326,7 @@ class Records:
         )
 
     def train(
-        self, first_step: int, last_step: int, reader: tuple[int, int] = (0, 1)
+        self, first_step: int, last_step: int, reader: Reader = ALONE
     ) -> tf.data.Dataset:
         """Training batches `first_step` to `last_step` - 1 of the run."""
         return records.read_records(
