@@ -58,18 +58,23 @@ def define_flags() -> None:
     )
 
 
-def main(_) -> None:
-    """Trains, or resumes training, then shows what was reached."""
-    strategy = script.begin()
-    training = script.Training(strategy)
-    settings = recipes.apply()
+def open_images(training: script.Training) -> input_pipeline.Images:
+    """The images of the flags, after a look whether the folder is theirs."""
     images = input_pipeline.Images(
-        strategy,
+        training.strategy,
         training.micro_batch_size(),
         FLAGS.seed,
         run_folder.local_folder(FLAGS.output_dir),
     )
     training.open_folder(images.facts())
+    return images
+
+
+def main(_) -> None:
+    """Trains, or resumes training, then shows what was reached."""
+    training = script.Training(script.begin())
+    settings = recipes.apply()
+    images = open_images(training)
     steps_per_epoch = images.source.steps_per_epoch(FLAGS.global_batch_size)
     total_steps = max(round(FLAGS.epochs * steps_per_epoch), 1)
     model = training.build(
