@@ -8,6 +8,7 @@ from absl import flags
 
 import tf_lamb
 from official_models.common.errors import InputError
+from tf_lamb import arithmetic
 
 FLAGS = flags.FLAGS
 # Flags that only some optimizers read; with another one they are refused.
@@ -108,7 +109,7 @@ def _define_rule_flags() -> None:
         "norm",
         "l2",
         "Norm in the trust ratio (LAMB, LARS): "
-        f"{', '.join(tf_lamb.rules.NORMS)}.",
+        f"{', '.join(arithmetic.NORMS)}.",
     )
     flags.DEFINE_string(
         "form",
