@@ -108,8 +108,7 @@ def _define_rule_flags() -> None:
     flags.DEFINE_string(
         "norm",
         "l2",
-        "Norm in the trust ratio (LAMB, LARS): "
-        f"{', '.join(arithmetic.NORMS)}.",
+        f"Norm in the trust ratio (LAMB, LARS): {', '.join(arithmetic.NORMS)}.",
     )
     flags.DEFINE_string(
         "form",

@@ -1,6 +1,6 @@
 """What fine-tuning a Hub module came to: accuracies, last trust ratios."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ Encoded = dict[str, np.ndarray]
 def measure(
     model: keras.Model,
     run: Run,
-    splits: Mapping[str, tuple[Encoded, Sequence[int]]],
+    splits: Mapping[str, tuple[Encoded, np.ndarray]],
     batch_size: int,
 ) -> dict[str, Any]:
     """Accuracies of the splits; the saved model's difference from this one.
@@ -38,7 +38,7 @@ def measure(
     logits = {}
     for name, (inputs, labels) in splits.items():
         logits[name] = model.predict(inputs, batch_size, verbose=0)[:, 0]
-        hits = (logits[name] > 0) == np.array(labels)
+        hits = (logits[name] > 0) == labels
         figures[f"{name}_accuracy"] = float(np.mean(hits))
         figures[f"{name}_examples"] = len(labels)
     with files.replacing_folder(folder / "model") as temporary:

@@ -10,11 +10,20 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
+from official_models.common import readers
 from official_models.common.errors import InputError
 from official_models.common.flags import without_effect
-from official_models.nlp.datasets import sst2
+from official_models.nlp.bert.finetuning import features
+from official_models.nlp.datasets import glue
+from official_models.nlp.text import wordpiece
 
 FLAGS = flags.FLAGS
+# What the module calls the features.
+_INPUTS = {
+    "input_word_ids": "input_ids",
+    "input_mask": "input_mask",
+    "input_type_ids": "segment_ids",
+}
 
 
 def define_flags() -> None:
@@ -45,43 +54,52 @@ class Sentences:
     def __init__(self):
         # All of them, so that what is wrong shows at once.
         names = ["dev"] + ["test"] * FLAGS.test + ["train"]
-        self._texts = {
-            name: sst2.read_split(FLAGS.data_dir, name) for name in names
-        }
-        sentences, labels = self._texts["train"]
-        content = json.dumps([sentences, labels]).encode()
-        self.facts = {"train_sha256": hashlib.sha256(content).hexdigest()}
-        order = _training_order(len(labels))
+        self._splits = {name: _read(name) for name in names}
+        train = self._splits["train"]
+        content = json.dumps([[e.texts[0], e.label] for e in train])
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        self.facts = {"train_sha256": digest}
+        order = _training_order(len(train))
         self.total_steps = len(order) // FLAGS.global_batch_size
-        self._texts["train"] = (
-            [sentences[i] for i in order],
-            [labels[i] for i in order],
-        )
+        self._splits["train"] = [train[i] for i in order]
 
-    def encoded(self, name: str, module: Path) -> tuple[dict, list[int]]:
-        """Inputs [N, T] and labels of a split, by the module's vocabulary."""
-        sentences, labels = self._texts[name]
+    def encoded(
+        self, name: str, module: Path
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Inputs int32 [N, T] and labels of a split, by the module's words."""
+        examples = self._splits[name]
         vocabulary = module / "assets" / "vocab.txt"
-        return sst2.encode(sentences, vocabulary, FLAGS.max_length), labels
+        tokenizer = wordpiece.load_tokenizer(vocabulary)
+        rows = features.encode(examples, tokenizer, FLAGS.max_length)
+        inputs = {
+            theirs: np.array([row[ours] for row in rows], "int32")
+            for theirs, ours in _INPUTS.items()
+        }
+        return inputs, np.array([example.label for example in examples])
 
-    def held_out(self, module: Path) -> dict[str, tuple[dict, list[int]]]:
+    def held_out(self, module: Path) -> dict[str, tuple[dict, np.ndarray]]:
         """{split: `encoded`} of all but the training set."""
-        names = [name for name in self._texts if name != "train"]
+        names = [name for name in self._splits if name != "train"]
         return {name: self.encoded(name, module) for name in names}
 
     def batches(self, name: str, module: Path) -> tf.data.Dataset:
         """Batches of a split, those of training whole: (inputs, label)."""
         inputs, labels = self.encoded(name, module)
-        targets = np.array(labels, "float32")[:, np.newaxis]
+        targets = labels.astype("float32")[:, np.newaxis]
         rows = tf.data.Dataset.from_tensor_slices((inputs, targets))
         whole = name == "train"
         return rows.batch(FLAGS.global_batch_size, drop_remainder=whole)
 
 
+def _read(split: str) -> list[glue.Example]:
+    """SST-2's sentences with their labels, 0 negative and 1 positive."""
+    return glue.read_split(FLAGS.data_dir, glue.TASKS["sst-2"], split)[0]
+
+
 def _training_order(count: int) -> list[int]:
     """Numbers of the sentences of all epochs, `max_examples` in each."""
-    chosen = sst2.order(count, 1, FLAGS.seed)[: FLAGS.max_examples]
-    indices = sst2.order(len(chosen), FLAGS.epochs, FLAGS.seed)
+    chosen = readers.shuffled_epochs(count, 1, FLAGS.seed)[: FLAGS.max_examples]
+    indices = readers.shuffled_epochs(len(chosen), FLAGS.epochs, FLAGS.seed)
     if len(indices) < FLAGS.global_batch_size:
         raise InputError(
             f"--global_batch_size {FLAGS.global_batch_size}: more than the "
