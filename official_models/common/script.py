@@ -103,8 +103,12 @@ class Training:
         Raises:
             InputError: as `run_folder.open_run`.
         """
-        replicas = {"replicas": self.strategy.num_replicas_in_sync}
-        self._identity = {**flags.identity(), **replicas, **facts}
+        devices = {
+            "replicas": self.strategy.num_replicas_in_sync,
+            # Each draws its own masks and augmentation.
+            "readers": strategies.reader_of(self.strategy).count,
+        }
+        self._identity = {**flags.identity(), **devices, **facts}
         self.folder = run_folder.open_run(FLAGS.output_dir, self._identity)
         return self.folder
 

@@ -114,7 +114,8 @@ def test_a_run_from_its_folder_to_its_report(tmp_path, capsys):
     checkpoints = (tmp_path / "checkpoints").glob("*.index")
     assert {path.stem for path in checkpoints} == {"ckpt-4", "ckpt-8"}
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["learning_rate"] == 0.1 and record["replicas"] == 1
+    assert record["learning_rate"] == 0.1
+    assert (record["replicas"], record["readers"]) == (1, 1)
     assert "output_dir" not in record
 
 

@@ -1,0 +1,130 @@
+"""Text and records of the flags: one interface, digests, refusals."""
+
+import contextlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from official_models.nlp.bert import pretrain
+from official_models.nlp.bert.pretraining import source
+from tests.official_models.nlp.bert.pretrain_script import ROOT, write_corpus
+from tests.official_models.scripts import flags_of, refusal
+
+SMALL = ("--max_seq_length=16", "--max_predictions_per_seq=2")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(autouse=True)
+def defined_flags():
+    with flags_of(pretrain):
+        yield
+
+
+@contextlib.contextmanager
+def given(*arguments):
+    flags.FLAGS.unparse_flags()
+    with flagsaver.flagsaver():
+        flags.FLAGS(["pretrain", *SMALL, *arguments])
+        yield
+
+
+def load(folder, *arguments, batch_size=8, replicas=1):
+    with given("--vocab_size=80", *arguments):
+        return source.load(folder, batch_size, replicas)
+
+
+def _numbers(dataset, name="input_ids"):
+    return [batch[0][name].numpy() for batch in dataset]
+
+
+def test_text_gives_batches_by_step_and_reader(corpus, tmp_path):
+    with given("--vocab_size=80", f"--input={corpus}"):
+        text = source.load(tmp_path, 8)
+        assert text.vocab_size == text.tokenizer.get_vocab_size()
+        assert f"vocabulary {text.vocab_size}" in text.description
+        first, second = _numbers(text.train(0, 2))
+        assert first.shape == (8, text.max_seq_length) == (8, 16)
+        np.testing.assert_array_equal(_numbers(text.train(1, 2))[0], second)
+        # Masks are each reader's own.
+        name = "segment_ids"
+        halves = [text.train(2, 3, (i, 2)) for i in (0, 1)]
+        shared = np.concatenate([_numbers(half, name)[0] for half in halves])
+        whole = _numbers(text.train(2, 3), name)[0]
+        np.testing.assert_array_equal(shared, whole)
+    loss, accuracy = text.unigram
+    assert 0 < loss < np.log(text.vocab_size) and 0 < accuracy < 1
+    assert all("[MASK]" in line for line in text.fill)
+    held_out = [_numbers(text.held_out) for _ in range(2)]
+    np.testing.assert_array_equal(held_out[0], held_out[1])
+    assert int(text.held_out.cardinality()) == len(held_out[0])
+
+
+def test_records_have_the_same_interface(corpus, tmp_path):
+    load(tmp_path, f"--input={corpus}")
+    vocab = tmp_path / "vocab.txt"
+    module = "official_models.nlp.bert.pretraining.records"
+    for name, files in (("train", "[a-h].txt"), ("eval", "[ij].txt")):
+        command = [sys.executable, "-m", module, *SMALL]
+        command += [f"--input={corpus / files}", f"--vocab_file={vocab}"]
+        command += [f"--output_dir={tmp_path / name}", "--dupe_factor=1"]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    arguments = [f"--records={tmp_path / 'train'}", f"--vocab_file={vocab}"]
+    arguments += [f"--eval_records={tmp_path / 'eval'}"]
+    with given(*arguments):
+        text = source.load(tmp_path, 8)
+        assert source.facts()["source"] == "records"
+        first, second = _numbers(text.train(0, 2))
+        assert first.shape == (8, 16)
+        np.testing.assert_array_equal(_numbers(text.train(1, 2))[0], second)
+        loss, accuracy = text.unigram
+        assert 0 < loss < np.log(text.vocab_size) and 0 < accuracy < 1
+        assert text.fill == [] and "held out" in text.description
+
+
+def test_held_out_batches_are_of_all_replicas(corpus, tmp_path):
+    text = load(tmp_path, f"--input={corpus}", replicas=3)
+    sizes = {len(ids) for ids in _numbers(text.held_out)}
+    assert len(sizes) == 1 and sizes.pop() % 3 == 0
+    refusal(
+        lambda: load(tmp_path, f"--input={corpus}", replicas=10_000),
+        "held out, expected at least the 10000 replicas",
+    )
+
+
+def test_facts_tell_training_from_held_out_text(corpus):
+    files = [str(path) for path in sorted(corpus.glob("*.txt"))]
+    found = []
+    for count in (8, 9):
+        train, held_out = files[:count], files[count:]
+        with given(
+            f"--input={','.join(train)}", f"--eval_input={','.join(held_out)}"
+        ):
+            found.append(source.facts())
+    for name in ("train_sha256", "held_out_sha256"):
+        assert found[0][name] != found[1][name]
+    with given(f"--input={corpus}", f"--vocab_file={files[0]}"):
+        assert (
+            source.facts()["vocab_file_sha256"]
+            != (found[0]["vocab_file_sha256"])
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--records=x"], "--records: expected with --eval_records"),
+        (["--eval_input=x"], "--eval_input: expected together with --input"),
+        (["--input=/no/such/file"], "/no/such/file"),
+    ],
+)
+def test_refused(arguments, message):
+    with given(*arguments):
+        refusal(source.facts, message)
