@@ -128,9 +128,9 @@ def test_uneven_readers_have_as_many_batches(tmp_path):
         assert len(set(labels)) == len(labels) == 100
 
 
-@pytest.mark.parametrize("shard", [(0, 1), (1, 2), (1, 3)])
-def test_cache_changes_nothing(data, shard):
-    arguments = {"batch": 6, "shard": shard}
+@pytest.mark.parametrize("reader", [(0, 1), (1, 2), (1, 3)])
+def test_cache_changes_nothing(data, reader):
+    arguments = {"batch": 6, "reader": reader}
     plain = source(data, **arguments).train(2, 7)
     cached = source(data, cache=True, **arguments).train(2, 7)
     assert_same(batches(cached), batches(plain))
