@@ -8,9 +8,18 @@ PY_TF215 = .venv-tf215/bin/python
 PY_OLDEST = .venv-oldest/bin/python
 PY_PLAN = .venv-plan/bin/python
 PY_DOCS = .venv-docs/bin/python
+PY_RELEASE = .venv-release/bin/python
 PYTEST = -m pytest --durations=5
 # The Python blocks of README and the site's pages (tests/docs/code_blocks.py).
 CODE_BLOCKS = $(PYTEST) -p tests.docs.code_blocks README.md docs
+
+# An interpreter of that version: on the PATH, else one of pyenv's.
+find_python = $(shell for python in python$(1) \
+	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$(1).*/bin/python; do \
+	"$$python" -c 'import ensurepip' 2>/dev/null && echo "$$python" && break; \
+	done)
+PYTHON312 ?= $(call find_python,3.12)
+PYTHON313 ?= $(call find_python,3.13)
 
 # make run STEPS=20: the same, shorter. ARGS adds any flag of the script.
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
@@ -28,6 +37,7 @@ help:
 	@echo "make test         all tests: TensorFlow (Keras 3, tf_keras), JAX, TF 2.15"
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
+	@echo "make test-newest  front-end tests on Python 3.12 and 3.13, newest versions"
 	@echo "make test-plan    words that LAMB moves on a TPU, by its compiler (no TPU)"
 	@echo "make plan-pod     BERT-large and ResNet-50 compiled for a v3 pod (no TPU)"
 	@echo "make test-docs    runs the code blocks of README and the site's pages"
@@ -42,6 +52,9 @@ help:
 	@echo "make check        ruff, mypy, then make test: before each merge"
 	@echo "make format       ruff format"
 	@echo "make package      wheel and source distribution under dist/"
+	@echo "make release-check  build, twine check, install the wheel with each extra"
+	@echo "                  in a new environment, train a step on each Keras"
+	@echo "make test-extras  the same of some extras: EXTRAS='jax hub'"
 	@echo "make fixture      write the BERT fixture anew from transformers"
 	@echo "make clean        remove environments and builds (runs/ stays)"
 
@@ -73,6 +86,16 @@ help:
 .venv-docs/ready: requirements/docs.txt
 	$(PYTHON) -m venv --clear .venv-docs
 	$(PY_DOCS) $(PIP_INSTALL) -r requirements/docs.txt
+	touch $@
+
+.venv-py312/ready .venv-py313/ready: .venv-py%/ready: requirements/newest-py%.txt
+	$(PYTHON$*) -m venv --clear .venv-py$*
+	.venv-py$*/bin/python $(PIP_INSTALL) -r $<
+	touch $@
+
+.venv-release/ready: requirements/release.txt
+	$(PYTHON) -m venv --clear .venv-release
+	$(PY_RELEASE) $(PIP_INSTALL) -r requirements/release.txt
 	touch $@
 
 .PHONY: .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan .venv-docs
@@ -124,6 +147,21 @@ test-torch: .venv-torch/ready
 test-oldest: .venv-oldest/ready
 	KERAS_BACKEND=tensorflow $(PY_OLDEST) $(PYTEST) tests/keras3 tests/support_matrix \
 		-k "not processes"
+
+# The rows of those Pythons that this machine has; says which it lacks.
+NEWEST = $(foreach row,312 313,$(if $(PYTHON$(row)),test-py$(row)))
+.PHONY: test-newest test-py312 test-py313
+test-newest:
+	@$(foreach row,312 313,$(if $(PYTHON$(row)),,echo "test-newest: no Python\
+		$(row:3%=3.%) on the PATH or in pyenv: its row is skipped";))
+	@test -n "$(strip $(NEWEST))" || { echo "test-newest: nothing to run; install one" \
+		"or set PYTHON312=... or PYTHON313=..."; exit 1; }
+	$(MAKE) $(NEWEST)
+
+test-py312 test-py313: test-py%: .venv-py%/ready
+	KERAS_BACKEND=tensorflow .venv-py$*/bin/python $(PYTEST) tests/keras3 \
+		tests/keras2 tests/doors tests/test_*.py
+	KERAS_BACKEND=jax .venv-py$*/bin/python $(PYTEST) tests/keras3 tests/doors
 
 test-plan: .venv-plan/ready
 	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu/plan
@@ -195,12 +233,21 @@ format: .venv/ready
 	$(PY) -m ruff format
 	$(PY) -m ruff check --fix
 
-package: .venv/ready
-	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(PY) setup.py --quiet sdist
+package: .venv-release/ready
+	$(PY_RELEASE) -m build --outdir dist .
+
+.PHONY: release-check test-extras
+release-check: .venv-release/ready
+	.venv-release/bin/cffconvert --validate
+	$(PY_RELEASE) -m tests.packaging.release_check
+
+test-extras: .venv-release/ready
+	$(PY_RELEASE) -m tests.packaging.release_check \
+		$(if $(EXTRAS),--only $(EXTRAS))
 
 fixture: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) tests/official_models/nlp/bert/hf_fixture.py
 
 clean:
-	rm -rf .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan .venv-docs build dist *.egg-info
+	rm -rf .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan .venv-docs \
+		.venv-py312 .venv-py313 .venv-release build dist *.egg-info
