@@ -160,8 +160,9 @@ test-newest:
 
 test-py312 test-py313: test-py%: .venv-py%/ready
 	KERAS_BACKEND=tensorflow .venv-py$*/bin/python $(PYTEST) tests/keras3 \
-		tests/keras2 tests/doors tests/test_*.py
-	KERAS_BACKEND=jax .venv-py$*/bin/python $(PYTEST) tests/keras3 tests/doors
+		tests/keras2 tests/support_matrix tests/test_*.py
+	KERAS_BACKEND=jax .venv-py$*/bin/python $(PYTEST) tests/keras3 \
+		tests/support_matrix
 
 test-plan: .venv-plan/ready
 	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu/plan
