@@ -7,6 +7,8 @@ of each Keras from these classes: same arguments, same numbers.
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 import warnings
 from typing import Any, Callable, ClassVar, Sequence
 
@@ -344,6 +346,7 @@ class LARS(LayerAdaptive):
 
 for _optimizer in (LAMB, LARS):
     if _optimizer.__doc__:  # python -OO strips docstrings
-        _optimizer.__doc__ = _optimizer.__doc__.replace(
-            "    {base_arguments}", _BASE_ARGUMENTS.strip("\n")
+        # Without its indentation, as Python 3.13 keeps it anyway.
+        _optimizer.__doc__ = inspect.cleandoc(_optimizer.__doc__).replace(
+            "{base_arguments}", textwrap.dedent(_BASE_ARGUMENTS).strip("\n")
         )

@@ -8,6 +8,8 @@ imports Keras.
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from typing import ClassVar, Sequence
 
 import tensorflow as tf
@@ -223,6 +225,7 @@ class LARSOptimizer(LayerAdaptiveOptimizer):
 
 for _optimizer in (LAMBOptimizer, LARSOptimizer):
     if _optimizer.__doc__:  # python -OO strips docstrings
-        _optimizer.__doc__ = _optimizer.__doc__.replace(
-            "    {common}", _COMMON.strip("\n")
+        # Without its indentation, as Python 3.13 keeps it anyway.
+        _optimizer.__doc__ = inspect.cleandoc(_optimizer.__doc__).replace(
+            "{common}", textwrap.dedent(_COMMON).strip("\n")
         )
