@@ -152,3 +152,20 @@ def test_pythons_are_those_that_are_tested():
     assert PROJECT["requires-python"] == f">=3.{declared[0]}"
     ruff = PYPROJECT["tool"]["ruff"]["target-version"]
     assert ruff == f"py3{declared[0]}"
+
+
+def test_one_version():
+    """In the code, the newest release of the changelog and CITATION.cff."""
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    headings = re.findall(r"^## (.+)$", changelog, re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", headings[1])
+    version, date = re.match(r"\[(.+)\] - (.+)", headings[1]).groups()
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f'\nversion: "{version}"\n' in citation
+    assert f'\ndate-released: "{date}"\n' in citation
+    assert tf_lamb.__version__ == version
+    assert PROJECT["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"] == {
+        "version": {"attr": "tf_lamb.__version__"}
+    }
