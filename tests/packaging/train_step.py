@@ -71,7 +71,14 @@ def main(front_end: str, backend: str) -> None:
     if backend == "tensorflow":
         train_one_step_of_v1()
     versions = []
-    for name in ("tensorflow", "tensorflow-cpu", "keras", "tf_keras", "jax"):
+    for name in (
+        "tensorflow",
+        "tensorflow-cpu",
+        "keras",
+        "tf_keras",
+        "jax",
+        "torch",
+    ):
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
