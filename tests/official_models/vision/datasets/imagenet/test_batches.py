@@ -123,7 +123,7 @@ def test_uneven_readers_have_as_many_batches(tmp_path):
     small.write(tmp_path / "data", train=201, validation=3)
     for i in range(2):
         made = source(tmp_path / "data", batch=100, reader=(i, 2))
-        assert made._readers["train"].shares_files
+        assert made._orders["train"].shares_files
         labels = joined(batches(made.train(0, 2)), 1)
         assert len(set(labels)) == len(labels) == 100
 
