@@ -115,7 +115,8 @@ ROOMS = {
     ),
     # Models: Keras through common.ops, never tf_lamb.
     r"official_models/nlp/transformer/\w+\.py": (("keras",), MODEL_TOOLS),
-    r"official_models/(nlp|vision)/\w+/(model|layers|blocks|heads)\.py": (
+    r"official_models/(nlp|vision)/\w+/(pretraining/)?"
+    r"(model|layers|losses|blocks|heads)\.py": (
         ("keras",),
         (
             *MODEL_TOOLS,
@@ -146,7 +147,7 @@ ROOMS = {
     r"tpu/plan/\w+\.py": (
         ("keras", "jax"),
         (
-            r"official_models\..+\.(config|model)",
+            r"official_models\..+\.(config|losses|model)",
             DATA_TOOLS,
             "tf_lamb",
             r"tpu\.plan(\..+)?",

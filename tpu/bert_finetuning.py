@@ -19,11 +19,10 @@ import tensorflow as tf
 from absl import flags, logging
 
 from official_models.common.errors import InputError, run
-from official_models.nlp.bert import config as bert_config
+from official_models.nlp.bert.config import BertConfig, read_config
 from official_models.nlp.bert.finetuning import features
 from official_models.nlp.datasets import glue
 from official_models.nlp.text import wordpiece
-from official_models.nlp.transformer.layers import BertConfig
 from tpu import job, job_flags, training, warm_start
 from tpu.classification import Classification
 from tpu.question_answering import QuestionAnswering
@@ -249,7 +248,7 @@ def main(_) -> None:
     """Trains, evaluates, predicts and exports, as the flags say."""
     logging.set_verbosity(logging.INFO)
     check_flags()
-    config = bert_config.read_config(FLAGS.bert_config_file)
+    config = read_config(FLAGS.bert_config_file)
     task = make_task(config)
     train_fn, steps = None, 1
     if FLAGS.do_train:

@@ -17,11 +17,11 @@ from absl import flags, logging
 
 from official_models.common import records as record_files
 from official_models.common.errors import InputError, run
-from official_models.nlp.albert import config as bert_config
 from official_models.nlp.albert import model as albert
+from official_models.nlp.albert.config import AlbertConfig, read_either
 from official_models.nlp.bert import model as bert
+from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.pretraining import records
-from official_models.nlp.transformer.layers import BertConfig
 from tpu import job, job_flags, pretraining_losses, training, warm_start
 
 tf1 = tf.compat.v1
@@ -73,7 +73,7 @@ def define_flags() -> None:
 
 def make_model_fn(config: BertConfig):
     """A `model_fn` of this BERT, or ALBERT, by the flags."""
-    is_albert = isinstance(config, albert.AlbertConfig)
+    is_albert = isinstance(config, AlbertConfig)
     make_layers = (albert if is_albert else bert).pretrainer_layers
 
     def model_fn(features, labels, mode, params):
@@ -189,7 +189,7 @@ def main(_) -> None:
         raise InputError(
             "nothing to do: expected --do_train, --do_eval or --export_dir"
         )
-    config = bert_config.read_config(FLAGS.bert_config_file)
+    config = read_either(FLAGS.bert_config_file)
     if FLAGS.max_seq_length > config.max_position_embeddings:
         raise InputError(
             f"--max_seq_length {FLAGS.max_seq_length}: {FLAGS.bert_config_file}"

@@ -6,7 +6,7 @@ import tensorflow as tf
 from absl import flags
 
 from official_models.common.errors import InputError
-from official_models.common.ops import keras2_layers
+from official_models.common.ops import keras2
 from tf_lamb import schedules, v1
 
 tf1 = tf.compat.v1
@@ -174,7 +174,7 @@ def seed_dropout(tokens: tf.Tensor) -> None:
     places = 2 * tf.range(tf.size(flat)) + 1
     step = tf.cast(tf1.train.get_or_create_global_step(), tf.int32)
     key = tf.reduce_sum(flat * places * 40503) + step * 1566083941
-    keras2_layers.seed_dropout(key)
+    keras2.seed_dropout(key)
 
 
 def train_spec(

@@ -14,6 +14,7 @@ import tensorflow as tf
 from benchmarks.batch_scaling import studies
 from official_models.common.errors import InputError
 from official_models.nlp.bert import model as bert
+from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.pretraining import (
     batches as pretraining_batches,
 )
@@ -132,7 +133,7 @@ class MaskedLM:
         )
 
     def model(self, seed):
-        config = bert.BertConfig.of_size(
+        config = BertConfig.of_size(
             "tiny",
             self.arguments["vocab_size"],
             max_position_embeddings=SEQ_LENGTH,

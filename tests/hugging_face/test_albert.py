@@ -13,6 +13,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 from official_models.nlp.albert import model as albert  # noqa: E402
+from official_models.nlp.albert.config import AlbertConfig  # noqa: E402
 
 if keras.backend.backend() != "torch":
     pytest.skip("needs KERAS_BACKEND=torch", allow_module_level=True)
@@ -95,7 +96,7 @@ def test_outputs(gelu, activation):
             value = rng.normal(centre, 0.2, tuple(parameter.shape))
             parameter.copy_(torch.from_numpy(value))
     ours = albert.albert_pretrainer(
-        albert.AlbertConfig(**SIZES, num_layers=3, num_heads=2, gelu=gelu)
+        AlbertConfig(**SIZES, num_layers=3, num_heads=2, gelu=gelu)
     )
     values = dict(_ours(*item) for item in theirs.named_parameters())
     assert {v.path for v in ours.trainable_variables} == values.keys()

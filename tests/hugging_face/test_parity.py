@@ -14,10 +14,12 @@ import keras  # noqa: E402
 import torch  # noqa: E402
 
 from official_models.nlp.bert import huggingface  # noqa: E402
+from official_models.nlp.bert.config import BertConfig  # noqa: E402
 from official_models.nlp.bert.model import (  # noqa: E402
-    BertConfig,
     bert_encoder,
     bert_pretrainer,
+)
+from official_models.nlp.bert.pretraining.losses import (  # noqa: E402
     pretraining_losses,
 )
 

@@ -13,6 +13,11 @@ import tensorflow as tf
 
 import tf_lamb
 from official_models.nlp.bert import model as bert
+from official_models.nlp.bert.config import BertConfig
+from official_models.nlp.bert.pretraining.losses import (
+    pretraining_losses,
+    pretraining_metrics,
+)
 from official_models.vision.resnet import model as resnet
 
 B, T, P = 4, 8, 2
@@ -41,7 +46,7 @@ def offences(function, *arguments) -> list[str]:
 
 
 def bert_and_batch():
-    config = bert.BertConfig.of_size(
+    config = BertConfig.of_size(
         "tiny",
         vocab_size=64,
         hidden_size=16,
@@ -52,8 +57,8 @@ def bert_and_batch():
     model = bert.bert_pretrainer(config, dtype="mixed_bfloat16")
     model.compile(
         _lamb(["LayerNorm", "bias"]),
-        loss=bert.pretraining_losses(),
-        weighted_metrics=bert.pretraining_metrics(),
+        loss=pretraining_losses(),
+        weighted_metrics=pretraining_metrics(),
     )
     tokens = tf.ones((B, T), tf.int32)
     names = "input_ids", "input_mask", "segment_ids"

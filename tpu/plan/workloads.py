@@ -14,13 +14,16 @@ import keras
 
 import tf_lamb
 from official_models.common.errors import InputError
-from official_models.nlp.albert import model as albert
-from official_models.nlp.bert import model as bert
+from official_models.nlp.albert import config as albert_config
+from official_models.nlp.albert.model import albert_pretrainer
+from official_models.nlp.bert import config as bert_config
+from official_models.nlp.bert.model import bert_pretrainer
+from official_models.nlp.bert.pretraining.losses import pretraining_losses
 from official_models.vision.resnet import model as resnet
 
 MODELS = (
-    *(f"bert-{size}" for size in bert.SIZES),
-    *(f"albert-{size}" for size in albert.SIZES),
+    *(f"bert-{size}" for size in bert_config.SIZES),
+    *(f"albert-{size}" for size in albert_config.SIZES),
     *resnet.NETWORKS,
 )
 OPTIMIZERS = ("lamb", "lars", "adamw", "sgd")
@@ -128,10 +131,10 @@ def _bert(name, options):
     length = options.sequence_length
     kind, _, size = name.partition("-")
     config_class, build, pair = {
-        "bert": (bert.BertConfig, bert.bert_pretrainer, "next_sentence"),
+        "bert": (bert_config.BertConfig, bert_pretrainer, "next_sentence"),
         "albert": (
-            albert.AlbertConfig,
-            albert.albert_pretrainer,
+            albert_config.AlbertConfig,
+            albert_pretrainer,
             "sentence_order",
         ),
     }[kind]
@@ -144,10 +147,7 @@ def _bert(name, options):
     model = build(config, dtype=options.dtype)
     model.compile(
         _optimizer(options.optimizer, ["LayerNorm", "bias"]),
-        loss={
-            head: bert.SparseCrossEntropy(name=head)
-            for head in ("masked_lm", pair)
-        },
+        loss=pretraining_losses(pair),
     )
     model.optimizer.build(model.trainable_variables)
     predictions = math.ceil(0.15 * length)

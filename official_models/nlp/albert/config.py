@@ -1,9 +1,48 @@
-"""Reads `albert_config.json`, the sizes beside a published checkpoint."""
+"""ALBERT's configuration: the published sizes, and `albert_config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import ClassVar
 
 from official_models.common.errors import InputError
-from official_models.nlp.albert.model import AlbertConfig
-from official_models.nlp.bert import config
-from official_models.nlp.transformer.layers import BertConfig
+from official_models.common.layer import registration
+from official_models.nlp.bert import config as bert_config
+from official_models.nlp.bert.config import BertConfig
+
+# Layers, hidden, heads, intermediate; E is 128 in all.
+SIZES = {
+    "base": (12, 768, 12, 3072),
+    "large": (24, 1024, 16, 4096),
+    "xlarge": (24, 2048, 16, 8192),
+    "xxlarge": (12, 4096, 64, 16384),
+}
+
+
+@registration("tf_lamb_models.albert")
+@dataclasses.dataclass(frozen=True)
+class AlbertConfig(BertConfig):
+    """Sizes and rates of one ALBERT: those of a BERT, and E.
+
+    Args:
+        embedding_size: E.
+    """
+
+    sizes: ClassVar[dict[str, tuple[int, int, int, int]]] = SIZES
+    published_vocab_size: ClassVar[int] = 30000
+
+    embedding_size: int = 128
+
+    @property
+    def narrow(self) -> BertConfig:
+        """The configuration of what is E wide in place of H."""
+        fields = {f.name for f in dataclasses.fields(BertConfig)}
+        values = {k: v for k, v in vars(self).items() if k in fields}
+        return BertConfig(
+            **{**values, "hidden_size": self.embedding_size, "num_heads": 1}
+        )
+
 
 # Of the models that were tried and not published; all that were have these.
 FIXED = {
@@ -14,28 +53,56 @@ FIXED = {
     "num_memory_blocks": 0,
     "down_scale_factor": 1,
 }
+EXPECTED = "an albert_config.json"
 
 
-def read_config(path: str) -> BertConfig | AlbertConfig:
-    """The configuration in an `albert_config.json` or a `bert_config.json`.
+def read_config(path: str | os.PathLike) -> AlbertConfig:
+    """The configuration in an `albert_config.json`, on `gs://` too.
 
     Args:
-        path: the file, on `gs://` too; it is an ALBERT's if it has an
-            "embedding_size".
+        path: The file.
 
     Raises:
-        InputError: it cannot be read, holds something else, or an ALBERT of
-            more than one group of layers.
+        InputError: It cannot be read, or holds something else, such as an
+            ALBERT of more than one group of layers.
     """
-    found = config.read_json(path)
+    found = bert_config.read_json(path, EXPECTED)
     if "embedding_size" not in found:
-        return config.make_config(path, found)
+        raise InputError(f"{path}: lacks embedding_size; expected {EXPECTED}")
+    return make_config(path, found)
+
+
+def read_either(path: str | os.PathLike) -> BertConfig | AlbertConfig:
+    """The configuration in a `bert_config.json` or an `albert_config.json`.
+
+    Args:
+        path: The file; it is an ALBERT's if it has an "embedding_size".
+
+    Raises:
+        InputError: As in `read_config`.
+    """
+    found = bert_config.read_json(path)
+    make = make_config if "embedding_size" in found else bert_config.make_config
+    return make(path, found)
+
+
+def make_config(path: str | os.PathLike, found: dict) -> AlbertConfig:
+    """A configuration of what `bert.config.read_json` found.
+
+    Raises:
+        InputError: A value is missing or out of range, or other than in all
+            published ones.
+    """
     for name, expected in FIXED.items():
         if found.get(name, expected) != expected:
             raise InputError(
                 f"{path}: {name}: got {found[name]!r}, expected {expected}: "
                 "one layer, applied again and again"
             )
-    return config.make_config(
-        path, found, AlbertConfig, embedding_size=found["embedding_size"]
+    return bert_config.make_config(
+        path,
+        found,
+        AlbertConfig,
+        expected=EXPECTED,
+        embedding_size=found["embedding_size"],
     )

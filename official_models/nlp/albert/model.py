@@ -14,85 +14,31 @@ References:
     https://github.com/google-research/albert (`modeling.py`)
 """
 
-import dataclasses
-from typing import ClassVar
-
 import keras
 
 from official_models.common import ops
+from official_models.common.layer import registration
+from official_models.nlp.albert.config import AlbertConfig
 from official_models.nlp.bert.model import (
+    Embeddings,
     MaskedLM,
     PretrainingHeads,
     pretraining_model,
 )
 from official_models.nlp.transformer.layers import (
-    MASKED_LOGIT,
-    BertConfig,
-    BertLayer,
     Dense,
-    Embeddings,
     LayerNorm,
     SelfAttention,
+    TransformerPart,
+    attention_bias,
     gelu,
-    register,
 )
 
-__all__ = ["SIZES", "AlbertConfig", "albert_pretrainer", "pretrainer_layers"]
-
-# Layers, hidden, heads, intermediate; E is 128 in all.
-SIZES = {
-    "base": (12, 768, 12, 3072),
-    "large": (24, 1024, 16, 4096),
-    "xlarge": (24, 2048, 16, 8192),
-    "xxlarge": (12, 4096, 64, 16384),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class AlbertConfig(BertConfig):
-    """Sizes and rates of one ALBERT: those of a BERT, and E.
-
-    Args:
-        embedding_size: E.
-    """
-
-    sizes: ClassVar[dict[str, tuple[int, int, int, int]]] = SIZES
-    published_vocab_size: ClassVar[int] = 30000
-
-    embedding_size: int = 128
-
-    @property
-    def narrow(self) -> BertConfig:
-        """The configuration of what is E wide in place of H."""
-        fields = {f.name for f in dataclasses.fields(BertConfig)}
-        values = {k: v for k, v in vars(self).items() if k in fields}
-        return BertConfig(
-            **{**values, "hidden_size": self.embedding_size, "num_heads": 1}
-        )
-
-
-class _AlbertLayer(BertLayer):
-    """A layer whose configuration has an E."""
-
-    def narrow_child(self, cls, *args, **kwargs):
-        """Makes a layer that is E wide."""
-        return cls(
-            *args,
-            self.config.narrow,
-            self.seed,
-            dtype=self.dtype_policy,
-            **kwargs,
-        )
-
-    @classmethod
-    def from_config(cls, config):
-        return super(BertLayer, cls).from_config(
-            {**config, "config": AlbertConfig(**config["config"])}
-        )
+register = registration("tf_lamb_models.albert")
 
 
 @register
-class AlbertTransformerLayer(_AlbertLayer):
+class AlbertTransformerLayer(TransformerPart):
     """BERT's `TransformerLayer`, its variables named as in ALBERT's code."""
 
     def build(self, input_shape=None):
@@ -129,16 +75,18 @@ class AlbertTransformerLayer(_AlbertLayer):
 
 
 @register
-class Albert(_AlbertLayer):
+class Albert(TransformerPart):
     """The encoder as one layer, named "bert" as in the published code.
 
-    Call arguments and results are those of `official_models.nlp.bert`'s `Bert`,
-    but that the word embeddings are [V, E].
+    Call arguments and results are those of BERT's `Bert`, but the word
+    embeddings are [V, E].
     """
 
     def build(self, input_shape=None):
         config = self.config
-        self.embeddings = self.narrow_child(Embeddings, name="embeddings")
+        self.embeddings = self.child(
+            Embeddings, name="embeddings", config=config.narrow
+        )
         self.projection = self.child(
             Dense, config.hidden_size, name="embedding_hidden_mapping_in"
         )
@@ -155,8 +103,7 @@ class Albert(_AlbertLayer):
             ops.build_child(self.pooler, (None, config.hidden_size))
 
     def call(self, input_ids, input_mask, segment_ids):
-        mask = ops.cast(input_mask, self.compute_dtype)
-        bias = (1.0 - mask[:, None, None, :]) * MASKED_LOGIT  # [B, 1, 1, T]
+        bias = attention_bias(input_mask, self.compute_dtype)
         x = self.projection(self.embeddings(input_ids, segment_ids))
         for _ in range(self.config.num_layers):
             x = self.layer(x, bias)
@@ -178,7 +125,7 @@ class Albert(_AlbertLayer):
 
 
 @register
-class AlbertMaskedLM(_AlbertLayer, MaskedLM):
+class AlbertMaskedLM(MaskedLM):
     """BERT's, from hidden states H wide to word embeddings E wide."""
 
     @property
@@ -186,11 +133,12 @@ class AlbertMaskedLM(_AlbertLayer, MaskedLM):
         return self.config.hidden_size, self.config.embedding_size
 
     def child(self, cls, *args, **kwargs):
-        return self.narrow_child(cls, *args, **kwargs)
+        # Its dense layer and its norm are E wide.
+        return super().child(cls, *args, config=self.config.narrow, **kwargs)
 
 
 @register
-class AlbertHeads(_AlbertLayer, PretrainingHeads):
+class AlbertHeads(PretrainingHeads):
     """Masked tokens and sentence order as one layer, named "cls".
 
     Sentence order has two logits: 0 as written, 1 swapped (section 3.1).

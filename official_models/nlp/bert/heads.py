@@ -11,40 +11,29 @@ References:
     `run_squad.py`)
 """
 
-import zlib
-
 import keras
 from keras import initializers
 
 from official_models.common import ops
-from official_models.nlp.bert.model import id_inputs
-from official_models.nlp.transformer.layers import (
-    Bert,
-    BertConfig,
-    BertLayer,
-    register,
-)
+from official_models.common.layer import registration, seed_of
+from official_models.nlp.bert.config import BertConfig
+from official_models.nlp.bert.model import Bert, id_inputs
+from official_models.nlp.transformer.layers import TransformerPart
 
-__all__ = [
-    "bert_classifier",
-    "bert_span",
-    "classifier_layers",
-    "span_layers",
-]
+register = registration("tf_lamb_models.bert")
 
 
 @register
-class Classifier(BertLayer):
+class Classifier(TransformerPart):
     """Logits dropout(pooled) W^T + b, with W = `output_weights` [K, H]."""
 
     def __init__(self, num_labels: int, *args, dropout=0.1, **kwargs):
         super().__init__(*args, **kwargs)
         self.num_labels = num_labels
         self.rate = dropout
-        key = f"{self.seed}:output_weights"
         matrix = initializers.TruncatedNormal(
             stddev=self.config.initializer_range,
-            seed=zlib.crc32(key.encode()) >> 1,
+            seed=seed_of(f"{self.seed}:output_weights"),
         )
         # Not in `build`, whose variables have the layer's name before theirs.
         self.output_weights = ops.add_root_weight(
@@ -79,7 +68,7 @@ class Classifier(BertLayer):
 
 
 @register
-class Span(BertLayer):
+class Span(TransformerPart):
     """Logits h W^T + b of each token: first of the answer, last of it."""
 
     def build(self, input_shape=None):
@@ -99,7 +88,7 @@ class Span(BertLayer):
 
 
 @register
-class SpanHeads(BertLayer):
+class SpanHeads(TransformerPart):
     """The span head under the name "cls" of the published checkpoints."""
 
     def build(self, input_shape=None):

@@ -8,36 +8,108 @@ Variables carry the names of Google's published checkpoints, such as
 
 References:
     https://arxiv.org/abs/1810.04805
-    https://github.com/google-research/bert (`run_pretraining.py`)
+    https://github.com/google-research/bert (`modeling.py`,
+    `run_pretraining.py`)
 """
 
 import keras
 
 from official_models.common import ops
+from official_models.common.layer import registration
+from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.transformer.layers import (
-    SIZES,
-    Bert,
-    BertConfig,
-    BertLayer,
     Dense,
     LayerNorm,
+    TransformerLayer,
+    TransformerPart,
+    attention_bias,
     gelu,
-    register,
 )
 
-__all__ = [
-    "SIZES",
-    "BertConfig",
-    "bert_encoder",
-    "bert_pretrainer",
-    "pretrainer_layers",
-    "pretraining_losses",
-    "pretraining_metrics",
-]
+register = registration("tf_lamb_models.bert")
 
 
 @register
-class MaskedLM(BertLayer):
+class Embeddings(TransformerPart):
+    """x = dropout(LN(word[id] + position[t] + token_type[segment]))."""
+
+    def build(self, input_shape=None):
+        config = self.config
+        self.word_embeddings, self.position_embeddings, self.type_embeddings = (
+            self.add_matrix(f"{name}_embeddings", (rows, config.hidden_size))
+            for name, rows in (
+                ("word", config.vocab_size),
+                ("position", config.max_position_embeddings),
+                ("token_type", config.type_vocab_size),
+            )
+        )
+        self.norm = self.child(LayerNorm, name="LayerNorm")
+        ops.build_child(self.norm, None)
+        self.dropout = self.add_dropout(config.hidden_dropout)
+
+    def call(self, input_ids, segment_ids):
+        num_tokens = ops.shape(input_ids)[1]
+        longest = self.config.max_position_embeddings
+        if (input_ids.shape[1] or 0) > longest:
+            raise ValueError(
+                f"input_ids: got {num_tokens} tokens, expected at most "
+                f"max_position_embeddings = {longest}"
+            )
+        x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, T, H]
+        x = x + self.position_embeddings[:num_tokens]
+        x = x + ops.take(self.type_embeddings, segment_ids, axis=0)
+        return self.dropout(self.norm(x))
+
+
+@register
+class Bert(TransformerPart):
+    """The encoder as one layer, named "bert".
+
+    Call arguments are `input_ids`, `input_mask` (1 = real token, 0 = padding)
+    and `segment_ids`, each [B, T] int32. It returns the hidden states
+    [B, T, H], the pooled first token tanh(h_CLS W + b) [B, H], and the word
+    embeddings [V, H] for heads that tie their output matrix to them.
+    """
+
+    def build(self, input_shape=None):
+        config = self.config
+        self.embeddings = self.child(Embeddings, name="embeddings")
+        self.encoder = [
+            self.child(TransformerLayer, name=f"layer_{i}")
+            for i in range(config.num_layers)
+        ]
+        self.pooler = self.child(Dense, config.hidden_size, name="dense")
+        ops.build_child(self.embeddings, None)
+        with ops.name_scope("encoder"):
+            for layer in self.encoder:
+                ops.build_child(layer, None)
+        with ops.name_scope("pooler"):
+            ops.build_child(self.pooler, (None, config.hidden_size))
+
+    def call(self, input_ids, input_mask, segment_ids):
+        bias = attention_bias(input_mask, self.compute_dtype)
+        x = self.embeddings(input_ids, segment_ids)
+        for layer in self.encoder:
+            x = layer(x, bias)
+        pooled = ops.tanh(self.pooler(x[:, 0]))
+        words = ops.convert_to_tensor(self.embeddings.word_embeddings)
+        return x, pooled, ops.cast(words, self.compute_dtype)
+
+    def compute_output_spec(self, input_ids, input_mask, segment_ids):
+        batch, num_tokens = input_ids.shape
+        vocab, size = self.config.vocab_size, self.config.hidden_size
+        return tuple(
+            keras.KerasTensor(shape, self.compute_dtype)
+            for shape in (
+                (batch, num_tokens, size),
+                (batch, size),
+                (vocab, size),
+            )
+        )
+
+
+@register
+class MaskedLM(TransformerPart):
     """Logits LN(gelu(h W + b)) E^T + output_bias of the masked tokens.
 
     h [B, P, H] are the hidden states at the predicted positions and E [V, H]
@@ -76,7 +148,7 @@ class MaskedLM(BertLayer):
 
 
 @register
-class NextSentence(BertLayer):
+class NextSentence(TransformerPart):
     """Logits pooled W^T + b that the second segment is 0 next or 1 random."""
 
     def build(self, input_shape=None):
@@ -92,7 +164,7 @@ class NextSentence(BertLayer):
 
 
 @register
-class PretrainingHeads(BertLayer):
+class PretrainingHeads(TransformerPart):
     """Both heads as one layer, named "cls".
 
     Attributes:
@@ -157,7 +229,7 @@ def bert_encoder(
 
 
 def pretraining_model(
-    encoder: BertLayer, heads: PretrainingHeads, name: str
+    encoder: TransformerPart, heads: PretrainingHeads, name: str
 ) -> keras.Model:
     """An encoder with pretraining heads, as `bert_pretrainer` describes it."""
     inputs = id_inputs("input_ids", "input_mask", "segment_ids")
@@ -205,82 +277,3 @@ def bert_pretrainer(
     """
     bert, heads = pretrainer_layers(config, seed=seed, dtype=dtype)
     return pretraining_model(bert, heads, "bert_pretrainer")
-
-
-@register
-class SparseCrossEntropy(keras.losses.Loss):
-    """Mean of -log softmax(logits)[label], weighted by `sample_weight`.
-
-    sum(w nll) / sum(w), and 0 where all weights are 0; to that end Google's
-    code adds 1e-5 to the denominator. The gradient is written out because it
-    then needs a softmax and nothing else, which a TensorFlow graph on CPU does
-    in a third of the time of `keras.losses.SparseCategoricalCrossentropy`.
-
-    Call arguments are labels [...] and logits [..., V].
-    """
-
-    def __init__(self, name: str = "sparse_cross_entropy", **kwargs):
-        kwargs.setdefault("reduction", "mean_with_sample_weight")
-        super().__init__(name=name, **kwargs)
-
-    def call(self, y_true, y_pred):
-        vocab_size = y_pred.shape[-1]
-        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))  # [R]
-
-        @ops.custom_gradient
-        def nll(logits):
-            top = ops.max(logits, axis=-1)
-            # log sum exp(z) = max z - log max softmax(z); the latter is at
-            # least 1 / V, so that its logarithm is safe.
-            top_log_probability = ops.log(ops.max(ops.softmax(logits), axis=-1))
-
-            def gradient(*args, upstream=None):
-                if upstream is None:
-                    (upstream,) = args
-                target = ops.one_hot(labels, vocab_size, dtype=logits.dtype)
-                return (ops.softmax(logits) - target) * upstream[:, None]
-
-            values = top - top_log_probability - _pick(logits, labels)
-            return values, gradient
-
-        values = nll(ops.reshape(y_pred, (-1, vocab_size)))  # [R]
-        return ops.reshape(values, ops.shape(y_true))
-
-
-def _pick(logits, labels):
-    """logits[..., label], [...]."""
-    picked = ops.take_along_axis(logits, labels[..., None], axis=-1)
-    return ops.squeeze(picked, -1)
-
-
-@register
-def is_top(y_true, y_pred):
-    """1 where no logit exceeds that of the label, else 0.
-
-    Unlike an argmax it counts a tie for the label. It takes half the time.
-
-    Args:
-        y_true: labels [...].
-        y_pred: logits [..., V].
-
-    Returns:
-        [...], the dtype of `y_pred`.
-    """
-    label = _pick(y_pred, ops.cast(y_true, "int32"))
-    return ops.cast(label == ops.max(y_pred, axis=-1), y_pred.dtype)
-
-
-def pretraining_losses() -> dict[str, keras.losses.Loss]:
-    """Losses of `bert_pretrainer` by output, for `compile(loss=...)`."""
-    return {
-        name: SparseCrossEntropy(name=name)
-        for name in ("masked_lm", "next_sentence")
-    }
-
-
-def pretraining_metrics() -> dict[str, keras.metrics.Metric]:
-    """Accuracies of `bert_pretrainer`, for `compile(weighted_metrics=...)`."""
-    return {
-        name: keras.metrics.MeanMetricWrapper(is_top, name="accuracy")
-        for name in ("masked_lm", "next_sentence")
-    }

@@ -18,7 +18,12 @@ from absl import flags
 from official_models.common import errors, optimizers, script, strategies
 from official_models.common import flags as run_flags
 from official_models.nlp.bert import model as bert
+from official_models.nlp.bert.config import SIZES, BertConfig
 from official_models.nlp.bert.pretraining import report, source
+from official_models.nlp.bert.pretraining.losses import (
+    pretraining_losses,
+    pretraining_metrics,
+)
 
 FLAGS = flags.FLAGS
 SIZE_FLAGS = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
@@ -46,7 +51,7 @@ def define_flags() -> None:
         flags.adopt_module_key_flags(module)  # for --help
     flags.DEFINE_integer("steps", 1600, "Updates in all.", 1)
     flags.DEFINE_integer("global_batch_size", 256, "Sequences an update.", 1)
-    flags.DEFINE_enum("size", "tiny", list(bert.SIZES), "Size of the model.")
+    flags.DEFINE_enum("size", "tiny", list(SIZES), "Size of the model.")
     for name in SIZE_FLAGS:
         flags.DEFINE_integer(name, None, "Replaces that of --size.", 1)
     flags.DEFINE_float("dropout", 0.0, "Dropout of states and attention.")
@@ -58,7 +63,7 @@ def make_model(vocab_size: int) -> keras.Model:
     """The compiled model of the flags."""
     sizes = {name: FLAGS[name].value for name in SIZE_FLAGS}
     with run_flags.naming_the_flag():
-        config = bert.BertConfig.of_size(
+        config = BertConfig.of_size(
             FLAGS.size,
             vocab_size,
             max_position_embeddings=max(FLAGS.max_seq_length, 64),
@@ -73,8 +78,8 @@ def make_model(vocab_size: int) -> keras.Model:
         optimizer.build(model.trainable_variables)
     model.compile(
         optimizer=optimizer,
-        loss=bert.pretraining_losses(),
-        weighted_metrics=bert.pretraining_metrics(),
+        loss=pretraining_losses(),
+        weighted_metrics=pretraining_metrics(),
         **strategies.compile_arguments(),
     )
     return model

@@ -1,124 +1,56 @@
-"""The layers of BERT (Devlin et al., 2018): a post-LN Transformer encoder.
+"""The layers of a post-LN Transformer, as BERT has them.
 
-Axes: B batch, T tokens, H hidden, N heads, D = H / N, I intermediate,
-V vocabulary.
+Axes: B batch, T tokens, H hidden, N heads, D = H / N, I intermediate.
 
 References:
+    https://arxiv.org/abs/1706.03762
     https://arxiv.org/abs/1810.04805
     https://github.com/google-research/bert (`modeling.py`)
 """
 
-import dataclasses
-import zlib
-from typing import ClassVar
+from typing import Protocol
 
-import keras
-from keras import initializers, layers
+from keras import initializers
 
 from official_models.common import ops
+from official_models.common.layer import ConfiguredLayer, registration
 
-register = keras.saving.register_keras_serializable(package="tf_lamb_models")
+register = registration("tf_lamb_models.transformer")
 
-# Hidden states beyond the attention mask get this logit; its exponential
+# A key beyond the attention mask has this added to its logit; its exponential
 # relative to any real logit is an exact zero in every dtype in use.
 MASKED_LOGIT = -10000.0
 
-SIZES = {
-    "tiny": (2, 128, 2, 512),
-    "mini": (4, 256, 4, 1024),
-    "small": (4, 512, 8, 2048),
-    "medium": (8, 512, 8, 2048),
-    "base": (12, 768, 12, 3072),
-    "large": (24, 1024, 16, 4096),
-}
 
-
-@dataclasses.dataclass(frozen=True)
-class BertConfig:
-    """Sizes and rates of one BERT.
-
-    Args:
-        vocab_size: V.
-        hidden_size: H, a multiple of `num_heads`.
-        num_layers: number of Transformer layers.
-        num_heads: N.
-        intermediate_size: I, the width inside the feed-forward block.
-        max_position_embeddings: longest sequence, in tokens.
-        type_vocab_size: number of segment ids.
-        hidden_dropout: rate on hidden states, in [0, 1).
-        attention_dropout: rate on attention probabilities, in [0, 1).
-        initializer_range: standard deviation of a new matrix.
-        layer_norm_epsilon: added to the variance.
-        gelu: "tanh" (Google's approximation) or "erf" (Hugging Face's).
+class TransformerConfig(Protocol):
+    """What the layers read of their configuration; `BertConfig` has it all.
 
     Attributes:
-        sizes: {name: (num_layers, hidden_size, num_heads, intermediate_size)}
-            of the published ones.
-        published_vocab_size: V of those.
-
-    Raises:
-        ValueError: a value is out of range.
+        hidden_size: H, a multiple of `num_heads`.
+        num_heads: N.
+        intermediate_size: I, the width inside the feed-forward block.
+        hidden_dropout: Rate on hidden states, in [0, 1).
+        attention_dropout: Rate on attention probabilities, in [0, 1).
+        initializer_range: Standard deviation of a new matrix.
+        layer_norm_epsilon: Added to the variance.
+        gelu: "tanh" or "erf".
     """
 
-    sizes: ClassVar[dict[str, tuple[int, int, int, int]]] = SIZES
-    published_vocab_size: ClassVar[int] = 30522
-
-    vocab_size: int
     hidden_size: int
-    num_layers: int
     num_heads: int
     intermediate_size: int
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    hidden_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    initializer_range: float = 0.02
-    layer_norm_epsilon: float = 1e-12
-    gelu: str = "tanh"
-
-    def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if name == "gelu":
-                valid, expected = value in ("tanh", "erf"), "'tanh' or 'erf'"
-            elif name.endswith("dropout"):
-                valid, expected = 0 <= value < 1, "0 <= rate < 1"
-            else:
-                valid, expected = value > 0, "more than 0"
-            if not valid:
-                raise ValueError(f"{name}: got {value!r}, expected {expected}")
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"hidden_size: got {self.hidden_size}, expected a multiple of "
-                f"num_heads = {self.num_heads}"
-            )
-
-    @classmethod
-    def of_size(cls, name: str, vocab_size: int | None = None, **changes):
-        """The published size `name` of `sizes`, with `changes` on top.
-
-        Args:
-            name: one of `sizes`.
-            vocab_size: V; None for the published one.
-            changes: other arguments.
-
-        Raises:
-            ValueError: no such size.
-        """
-        if name not in cls.sizes:
-            raise ValueError(
-                f"size: got {name!r}, expected one of {', '.join(cls.sizes)}"
-            )
-        fields = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
-        published = dict(zip(fields, cls.sizes[name]))
-        published["vocab_size"] = vocab_size or cls.published_vocab_size
-        return cls(**{**published, **changes})
+    hidden_dropout: float
+    attention_dropout: float
+    initializer_range: float
+    layer_norm_epsilon: float
+    gelu: str
 
 
 def gelu(x, kind: str):
     """Gaussian error linear unit.
 
     "erf" is exact, x (1 + erf(x / sqrt 2)) / 2; "tanh" approximates it by
-    x (1 + tanh(sqrt(2 / pi) (x + .044715 x^3))) / 2.
+    x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
 
     Args:
         x: [...], floating point.
@@ -133,24 +65,21 @@ def gelu(x, kind: str):
     return ops.gelu(x, approximate=kind == "tanh")
 
 
-class BertLayer(layers.Layer):
-    """A layer that knows the model's configuration and seed."""
+def attention_bias(mask, dtype):
+    """What is added to attention logits: 0, or `MASKED_LOGIT` for padding.
 
-    def __init__(self, config: BertConfig, seed: int = 0, **kwargs):
-        super().__init__(**kwargs)
-        self.config = config
-        self.seed = seed
+    Args:
+        mask: 1 for a real token, 0 for padding, [B, T].
+        dtype: Of the result.
 
-    def child(self, cls, *args, **kwargs):
-        """Makes a layer of this layer's configuration, seed and dtype."""
-        return cls(
-            *args, self.config, self.seed, dtype=self.dtype_policy, **kwargs
-        )
+    Returns:
+        [B, 1, 1, T].
+    """
+    return (1.0 - ops.cast(mask, dtype)[:, None, None, :]) * MASKED_LOGIT
 
-    def seed_for(self, name: str) -> int:
-        """A seed of its own for `name`, whatever else was seeded before."""
-        path = ops.layer_path(self)
-        return zlib.crc32(f"{self.seed}:{path}/{name}".encode()) >> 1
+
+class TransformerPart(ConfiguredLayer):
+    """A layer of a Transformer, whose `config` is a `TransformerConfig`."""
 
     def add_matrix(self, name: str, shape: tuple[int, ...]):
         """Adds a variable drawn from a truncated normal."""
@@ -166,28 +95,15 @@ class BertLayer(layers.Layer):
         )
 
     def add_dropout(self, rate: float, name: str = "dropout"):
-        """Makes a dropout layer of this layer's; `name` seeds it."""
+        """Makes a dropout inside this layer; `name` seeds it."""
         return Dropout(rate, seed=self.seed_for(name), dtype=self.dtype_policy)
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "config": dataclasses.asdict(self.config),
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return super().from_config(
-            {**config, "config": BertConfig(**config["config"])}
-        )
 
 
 Dropout = register(ops.Dropout)
 
 
 @register
-class Dense(BertLayer):
+class Dense(TransformerPart):
     """y = x W + b, with W = `kernel` [inputs, outputs] and b = `bias`."""
 
     def __init__(self, outputs: int, *args, **kwargs):
@@ -210,7 +126,7 @@ class Dense(BertLayer):
 
 
 @register
-class LayerNorm(BertLayer):
+class LayerNorm(TransformerPart):
     """y = gamma (x - mean) / sqrt(var + epsilon) + beta over the last axis.
 
     var = mean((x - mean)^2) is written out because `tf.nn.moments`, and with
@@ -240,39 +156,7 @@ class LayerNorm(BertLayer):
 
 
 @register
-class Embeddings(BertLayer):
-    """x = dropout(LN(word[id] + position[t] + token_type[segment]))."""
-
-    def build(self, input_shape=None):
-        config = self.config
-        self.word_embeddings, self.position_embeddings, self.type_embeddings = (
-            self.add_matrix(f"{name}_embeddings", (rows, config.hidden_size))
-            for name, rows in (
-                ("word", config.vocab_size),
-                ("position", config.max_position_embeddings),
-                ("token_type", config.type_vocab_size),
-            )
-        )
-        self.norm = self.child(LayerNorm, name="LayerNorm")
-        ops.build_child(self.norm, None)
-        self.dropout = self.add_dropout(config.hidden_dropout)
-
-    def call(self, input_ids, segment_ids):
-        num_tokens = ops.shape(input_ids)[1]
-        longest = self.config.max_position_embeddings
-        if (input_ids.shape[1] or 0) > longest:
-            raise ValueError(
-                f"input_ids: got {num_tokens} tokens, expected at most "
-                f"max_position_embeddings = {longest}"
-            )
-        x = ops.take(self.word_embeddings, input_ids, axis=0)  # [B, T, H]
-        x = x + self.position_embeddings[:num_tokens]
-        x = x + ops.take(self.type_embeddings, segment_ids, axis=0)
-        return self.dropout(self.norm(x))
-
-
-@register
-class SelfAttention(BertLayer):
+class SelfAttention(TransformerPart):
     """softmax(Q K^T / sqrt(D) + bias) V for each head.
 
     The softmax is taken in the variable dtype, float32 in mixed precision.
@@ -309,7 +193,7 @@ class SelfAttention(BertLayer):
 
 
 @register
-class ResidualOutput(BertLayer):
+class ResidualOutput(TransformerPart):
     """y = LN(residual + dropout(x W + b)): the end of either sub-block."""
 
     def build(self, input_shape):
@@ -324,7 +208,7 @@ class ResidualOutput(BertLayer):
 
 
 @register
-class TransformerLayer(BertLayer):
+class TransformerLayer(TransformerPart):
     """Self-attention, then a feed-forward block, each ending in LN."""
 
     def build(self, input_shape=None):
@@ -345,51 +229,3 @@ class TransformerLayer(BertLayer):
         x = self.attention_output(self.attention(x, bias), x)
         inner = gelu(self.intermediate(x), self.config.gelu)  # [B, T, I]
         return self.feed_forward_output(inner, x)
-
-
-@register
-class Bert(BertLayer):
-    """The encoder as one layer, named "bert".
-
-    Call arguments are `input_ids`, `input_mask` (1 = real token, 0 = padding)
-    and `segment_ids`, each [B, T] int32. It returns the hidden states
-    [B, T, H], the pooled first token tanh(h_CLS W + b) [B, H], and the word
-    embeddings [V, H] for heads that tie their output matrix to them.
-    """
-
-    def build(self, input_shape=None):
-        config = self.config
-        self.embeddings = self.child(Embeddings, name="embeddings")
-        self.encoder = [
-            self.child(TransformerLayer, name=f"layer_{i}")
-            for i in range(config.num_layers)
-        ]
-        self.pooler = self.child(Dense, config.hidden_size, name="dense")
-        ops.build_child(self.embeddings, None)
-        with ops.name_scope("encoder"):
-            for layer in self.encoder:
-                ops.build_child(layer, None)
-        with ops.name_scope("pooler"):
-            ops.build_child(self.pooler, (None, config.hidden_size))
-
-    def call(self, input_ids, input_mask, segment_ids):
-        mask = ops.cast(input_mask, self.compute_dtype)
-        bias = (1.0 - mask[:, None, None, :]) * MASKED_LOGIT  # [B, 1, 1, T]
-        x = self.embeddings(input_ids, segment_ids)
-        for layer in self.encoder:
-            x = layer(x, bias)
-        pooled = ops.tanh(self.pooler(x[:, 0]))
-        words = ops.convert_to_tensor(self.embeddings.word_embeddings)
-        return x, pooled, ops.cast(words, self.compute_dtype)
-
-    def compute_output_spec(self, input_ids, input_mask, segment_ids):
-        batch, num_tokens = input_ids.shape
-        vocab, size = self.config.vocab_size, self.config.hidden_size
-        return tuple(
-            keras.KerasTensor(shape, self.compute_dtype)
-            for shape in (
-                (batch, num_tokens, size),
-                (batch, size),
-                (vocab, size),
-            )
-        )

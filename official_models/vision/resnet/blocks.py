@@ -176,7 +176,7 @@ class PooledStage(ConvNorm):
 
     def __init__(self, filters: int, residual: bool, *args, **kwargs):
         super().__init__(filters, 3, 1, *args, **kwargs)
-        self.pool = layers.MaxPooling2D(2, dtype=self.compute_policy)
+        self.pool = layers.MaxPooling2D(2, dtype=self.dtype_policy)
         self.block = None
         if residual:
             convs = [(filters, 3, 1)] * 2

@@ -8,18 +8,24 @@ References:
 """
 
 import dataclasses
-import zlib
 
 import keras
 from keras import initializers, layers
 
 from official_models.common import ops
+from official_models.common.layer import (
+    Config,
+    ConfiguredLayer,
+    registration,
+    seed_of,
+)
 
-register = keras.saving.register_keras_serializable(package="tf_lamb_models")
+register = registration("tf_lamb_models.resnet")
 
 
+@register
 @dataclasses.dataclass(frozen=True)
-class LayerConfig:
+class ResNetConfig(Config):
     """What all layers of one ResNet share.
 
     Args:
@@ -60,31 +66,21 @@ def regularizer(l2: float):
     return keras.regularizers.L2(l2 / 2) if l2 else None
 
 
-def seed_of(seed: int, name: str) -> int:
-    """A seed of its own for `name`, whatever else was seeded before."""
-    return zlib.crc32(f"{seed}/{name}".encode()) >> 1
+class ResNetLayer(ConfiguredLayer):
+    """A layer of a ResNet, whose `config` is a `ResNetConfig`.
 
+    Each has another seed, because layers are made in `__init__`, where they
+    have no path yet.
+    """
 
-class ResNetLayer(layers.Layer):
-    """A layer that knows the network's configuration and its own seed."""
+    def seed_for(self, name: str) -> int:
+        """The seed of a layer that this one makes."""
+        return seed_of(f"{self.seed}/{name}")
 
-    def __init__(self, config: LayerConfig, seed: int = 0, **kwargs):
-        super().__init__(**kwargs)
-        self.config = config
-        self.seed = seed
-
-    def child(self, cls, *args, name: str, **kwargs):
-        """Makes a layer inside this one."""
-        seed = seed_of(self.seed, name)
-        kwargs.setdefault("dtype", self.compute_policy)
-        return cls(*args, self.config, seed, name=name, **kwargs)
-
-    @property
-    def compute_policy(self) -> str:
-        """The dtype policy, by the name that any Keras makes one of."""
-        if self.compute_dtype == self.variable_dtype:
-            return self.compute_dtype
-        return f"mixed_{self.compute_dtype}"
+    def child(self, cls: type, *args, name: str, **kwargs):
+        """Makes a layer inside this one, by default with a seed of its own."""
+        shared = {"name": name, "seed": self.seed_for(name)}
+        return super().child(cls, *args, **{**shared, **kwargs})
 
     def add_conv(self, name: str, filters: int, kernel_size: int, stride: int):
         """Makes a convolution without bias inside this one."""
@@ -93,9 +89,9 @@ class ResNetLayer(layers.Layer):
             kernel_size,
             stride,
             l2=self.config.l2,
-            seed=seed_of(self.seed, name),
+            seed=self.seed_for(name),
             name=name,
-            dtype=self.compute_policy,
+            dtype=self.dtype_policy,
         )
 
     def add_norm(self, name: str, *, zero_gamma: bool = False):
@@ -106,19 +102,6 @@ class ResNetLayer(layers.Layer):
             zero_gamma=zero_gamma,
             # float32 in mixed precision.
             dtype=self.variable_dtype,
-        )
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "config": dataclasses.asdict(self.config),
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return super().from_config(
-            {**config, "config": LayerConfig(**config["config"])}
         )
 
 

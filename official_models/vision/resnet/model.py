@@ -20,13 +20,13 @@ import keras
 from keras import initializers, layers
 
 from official_models.common import ops
+from official_models.common.layer import seed_of
 from official_models.vision.resnet.blocks import ConvNorm, PooledStage, Stage
 from official_models.vision.resnet.layers import (
-    LayerConfig,
     Patches,
+    ResNetConfig,
     register,
     regularizer,
-    seed_of,
 )
 
 __all__ = [
@@ -106,7 +106,7 @@ def build(
         norm_momentum: of the batch norms' running statistics, in [0, 1).
         norm_epsilon: added to the batch norms' variance.
         l2: L2 penalty in the loss, 0 for an optimizer that decays weights
-            (`LayerConfig`).
+            (`ResNetConfig`).
         zero_gamma: start residual blocks as identities (not in "davidnet",
             whose blocks end in a relu).
         synchronized: batch statistics over all replicas (`BatchNorm`).
@@ -120,7 +120,7 @@ def build(
     Raises:
         ValueError: a value is out of range; the message begins with its name.
     """
-    config = LayerConfig(
+    config = ResNetConfig(
         norm_momentum, norm_epsilon, l2, zero_gamma, synchronized
     )
     size = _check_size(name, image_size)
@@ -143,7 +143,7 @@ def build(
         )
 
     def part(cls, name, *args):
-        return cls(*args, name=name, seed=seed_of(seed, name), **shared)
+        return cls(*args, name=name, seed=seed_of(f"{seed}/{name}"), **shared)
 
     network = NETWORKS[name]
     x = images = keras.Input((*size, channels), name="images")
@@ -162,7 +162,7 @@ def _head(network, x, num_classes, seed, l2):
     # Float32 costs nothing here, and logits want it.
     dtype = "float64" if "float64" in str(x.dtype) else "float32"
     nine = network.kind == "davidnet"
-    seed = seed_of(seed, "dense")
+    seed = seed_of(f"{seed}/dense")
     if nine:
         initializer = initializers.VarianceScaling(
             1 / 3, "fan_in", "uniform", seed=seed

@@ -14,16 +14,17 @@ from pathlib import Path
 import tensorflow as tf
 
 import tf_lamb
-from official_models.nlp.albert import config as bert_config
-from official_models.nlp.albert.model import AlbertConfig, albert_pretrainer
+from official_models.nlp.albert.config import AlbertConfig, read_either
+from official_models.nlp.albert.model import albert_pretrainer
 from official_models.nlp.bert import model
 from official_models.nlp.bert.pretraining import records
+from official_models.nlp.bert.pretraining.losses import pretraining_losses
 from tests.tpu.estimator.bert_job import P, T, V
 
 
 def main(folder: Path, steps: int, config: str, checkpoint: str) -> None:
     tf.random.set_seed(1)  # the order of records is also a function of it
-    config = bert_config.read_config(str(folder / config))
+    config = read_either(str(folder / config))
     if isinstance(config, AlbertConfig):
         bert, pair = albert_pretrainer(config), "sentence_order"
     else:
@@ -38,10 +39,7 @@ def main(folder: Path, steps: int, config: str, checkpoint: str) -> None:
             exclude_from_weight_decay=("LayerNorm", "bias"),
             global_clipnorm=1.0,
         ),
-        loss={
-            name: model.SparseCrossEntropy(name=name)
-            for name in ("masked_lm", pair)
-        },
+        loss=pretraining_losses(pair),
         jit_compile=False,
     )
     batches = records.read_records(

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from official_models.common.ops import keras2_layers
+from official_models.common.ops import keras2
 
 tf1 = tf.compat.v1
 
@@ -11,8 +11,8 @@ tf1 = tf.compat.v1
 def _masks(key, uses=3):
     """Of one layer that is applied several times in a graph."""
     with tf.Graph().as_default(), tf1.Session() as session:
-        keras2_layers.seed_dropout(tf.constant(key, tf.int32))
-        layer = keras2_layers.Dropout(0.5, seed=2**31 - 1)
+        keras2.seed_dropout(tf.constant(key, tf.int32))
+        layer = keras2.Dropout(0.5, seed=2**31 - 1)
         ones = tf.ones((64,))
         return session.run([layer(ones, training=True) for _ in range(uses)])
 

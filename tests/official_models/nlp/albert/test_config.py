@@ -5,8 +5,8 @@ import json
 import pytest
 
 from official_models.nlp.albert import config
-from official_models.nlp.albert.model import AlbertConfig
-from official_models.nlp.bert.model import BertConfig
+from official_models.nlp.albert.config import AlbertConfig
+from official_models.nlp.bert.config import BertConfig
 from tests.official_models.nlp.bert.test_config import PUBLISHED
 from tests.official_models.scripts import refusal
 
@@ -25,20 +25,25 @@ ALBERT = {
 }
 
 
-def _read(folder, **changes):
+def _write(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps({**PUBLISHED, **changes}))
-    return lambda: config.read_config(str(path))
+    return str(path)
 
 
 def test_published(tmp_path):
-    assert _read(tmp_path, **ALBERT)() == AlbertConfig.of_size(
+    path = _write(tmp_path, **ALBERT)
+    expected = AlbertConfig.of_size(
         "base", hidden_dropout=0, attention_dropout=0
     )
+    assert config.read_config(path) == config.read_either(path) == expected
 
 
 def test_a_bert_s(tmp_path):
-    assert _read(tmp_path)() == BertConfig.of_size("base")
+    path = _write(tmp_path)
+    assert config.read_either(path) == BertConfig.of_size("base")
+    expected = "lacks embedding_size; expected an albert_config.json"
+    refusal(lambda: config.read_config(path), path, expected)
 
 
 @pytest.mark.parametrize(
@@ -52,4 +57,6 @@ def test_a_bert_s(tmp_path):
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_refusals(tmp_path, changes, parts):
-    refusal(_read(tmp_path, **{**ALBERT, **changes}), *parts)
+    path = _write(tmp_path, **{**ALBERT, **changes})
+    for read in (config.read_config, config.read_either):
+        refusal(lambda read=read: read(path), path, *parts)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from official_models.nlp.albert import model as albert
-from official_models.nlp.bert.model import SparseCrossEntropy
+from official_models.nlp.albert.config import AlbertConfig
+from official_models.nlp.transformer.losses import SparseCrossEntropy
 
 CONFIG = dict(
     vocab_size=50,
@@ -21,7 +22,7 @@ B, T, P = 2, 7, 3
 
 
 def small(num_layers=3, **changes):
-    config = albert.AlbertConfig(**{**CONFIG, **changes}, num_layers=num_layers)
+    config = AlbertConfig(**{**CONFIG, **changes}, num_layers=num_layers)
     return albert.albert_pretrainer(config, seed=1)
 
 
@@ -48,7 +49,7 @@ def batch(seed=0):
 def test_parameters_of_the_encoder(size, published):
     """Lan et al. 2019, section 3.1: V E + E H and one layer's."""
     with keras.device("cpu"), _without_memory() as variables:
-        layer = albert.Albert(albert.AlbertConfig.of_size(size), name="bert")
+        layer = albert.Albert(AlbertConfig.of_size(size), name="bert")
         layer.build()
         count = sum(np.prod(v.shape, dtype="int64") for v in variables(layer))
     assert count == published
@@ -124,4 +125,4 @@ def test_saved_and_loaded(tmp_path):
 
 def test_an_unknown_size():
     with pytest.raises(ValueError, match="xxxl"):
-        albert.AlbertConfig.of_size("xxxl")
+        AlbertConfig.of_size("xxxl")

@@ -15,7 +15,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from official_models.nlp.bert import hub, huggingface
-from official_models.nlp.bert.model import BertConfig, bert_encoder
+from official_models.nlp.bert.config import BertConfig
+from official_models.nlp.bert.model import bert_encoder
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
 

@@ -1,6 +1,6 @@
 """The small BERT of the tests: the sizes of hf_fixture.npz."""
 
-from official_models.nlp.bert.model import BertConfig
+from official_models.nlp.bert.config import BertConfig
 
 V = 60
 

@@ -1,11 +1,12 @@
-"""bert_config.json: read, and refused."""
+"""BERT's configuration: sizes, bert_config.json, and what is refused."""
 
 import json
 
 import pytest
 
 from official_models.nlp.bert import config as bert_config
-from official_models.nlp.bert.model import BertConfig
+from official_models.nlp.bert.config import BertConfig
+from tests.official_models.nlp.bert.small_bert import config_of
 from tests.official_models.scripts import refusal
 
 # As published beside BERT-base, uncased.
@@ -31,6 +32,30 @@ def _write(folder, **changes):
         json.dumps({n: v for n, v in found.items() if v is not None})
     )
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": 33}, "hidden_size: got 33, .*multiple of num_heads"),
+        ({"num_layers": 0}, "num_layers: got 0, expected more than 0"),
+        ({"hidden_dropout": 1.0}, r"hidden_dropout: got 1.0, .*0 <= rate < 1"),
+        ({"attention_dropout": -0.1}, "attention_dropout: got -0.1"),
+        ({"gelu": "relu"}, "gelu: got 'relu', expected 'tanh' or 'erf'"),
+    ],
+)
+def test_config_refuses(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config_of(**changes)
+
+
+def test_sizes():
+    base = BertConfig.of_size("base", hidden_dropout=0.0)
+    assert (base.num_layers, base.hidden_size) == (12, 768)
+    assert (base.num_heads, base.intermediate_size) == (12, 3072)
+    assert (base.vocab_size, base.hidden_dropout) == (30522, 0.0)
+    with pytest.raises(ValueError, match="size: got 'huge', .*tiny, mini"):
+        BertConfig.of_size("huge")
 
 
 def test_published(tmp_path):

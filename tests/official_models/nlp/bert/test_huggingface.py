@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 
 from official_models.nlp.bert import huggingface
-from official_models.nlp.bert.model import (
-    bert_encoder,
-    bert_pretrainer,
-    pretraining_losses,
-)
+from official_models.nlp.bert.model import bert_encoder, bert_pretrainer
+from official_models.nlp.bert.pretraining.losses import pretraining_losses
 from tests.official_models.nlp.bert.small_bert import V, config_of
 
 FIXTURE = pathlib.Path(__file__).with_name("hf_fixture.npz")
@@ -143,7 +140,8 @@ JAX_SCRIPT = """
 import sys
 import numpy as np
 from official_models.nlp.bert import huggingface, model
-from official_models.nlp.transformer.layers import BertConfig
+from official_models.nlp.bert.config import BertConfig
+from official_models.nlp.bert.pretraining.losses import pretraining_losses
 
 with np.load(sys.argv[1]) as arrays:
     arrays = dict(arrays)
@@ -155,7 +153,7 @@ inputs = {k[7:]: v for k, v in arrays.items() if k.startswith("inputs/")}
 outputs = {k: np.asarray(v) for k, v in bert(inputs).items()}
 y = {k: v.argmin(-1) for k, v in outputs.items()}
 w = {k: np.ones(v.shape, "float32") for k, v in y.items()}
-bert.compile("sgd", model.pretraining_losses(), jit_compile=True)
+bert.compile("sgd", pretraining_losses(), jit_compile=True)
 losses = bert.test_on_batch(inputs, y, w)
 np.savez(sys.argv[2], losses=losses, **outputs)
 assert "tensorflow" not in sys.modules

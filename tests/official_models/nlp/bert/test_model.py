@@ -1,16 +1,13 @@
-"""BERT: names, heads, losses, seeds, saving."""
+"""BERT: names, heads, seeds, saving."""
 
 import keras
 import numpy as np
 import pytest
-import scipy.special
 import tensorflow as tf
 
-from official_models.nlp.bert.model import (
-    BertConfig,
-    SparseCrossEntropy,
-    bert_encoder,
-    bert_pretrainer,
+from official_models.nlp.bert.config import BertConfig
+from official_models.nlp.bert.model import bert_encoder, bert_pretrainer
+from official_models.nlp.bert.pretraining.losses import (
     pretraining_losses,
     pretraining_metrics,
 )
@@ -178,79 +175,6 @@ def test_mixed_bfloat16():
     encoder = bert_encoder(config_of(), dtype="mixed_bfloat16")
     hidden = encoder(encoder_inputs(x))["sequence_output"]
     assert hidden.dtype == tf.bfloat16
-
-
-# --- losses and metrics ------------------------------------------------------
-
-
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_losses_and_accuracies_of_a_compiled_step(jit_compile):
-    model = bert_pretrainer(config_of())
-    randomise(model)
-    x, y, weights = make_batch()
-    weights["masked_lm"] = np.random.default_rng(2).random((B, P), "float32")
-    outputs = numpy_of(model(x))
-    expected = {}
-    for name, labels in y.items():
-        nll = -np.take_along_axis(
-            scipy.special.log_softmax(outputs[name].astype("float64"), -1),
-            labels[..., np.newaxis],
-            -1,
-        )[..., 0]
-        w = weights[name]
-        # Google's denominator; w sums to more than 1.
-        expected[f"{name}_loss"] = (w * nll).sum() / (w.sum() + 1e-5)
-        hits = outputs[name].argmax(-1) == labels
-        expected[f"{name}_accuracy"] = (w * hits).sum() / w.sum()
-    expected["loss"] = expected["masked_lm_loss"]
-    expected["loss"] += expected["next_sentence_loss"]
-    model.compile(
-        keras.optimizers.SGD(0.0),
-        loss=pretraining_losses(),
-        weighted_metrics=pretraining_metrics(),
-        jit_compile=jit_compile,
-    )
-    actual = model.train_on_batch(x, y, weights, return_dict=True)
-    assert actual.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_allclose(
-            actual[name], value, rtol=2e-5, atol=1e-7, err_msg=name
-        )
-
-
-def test_loss_without_weight_is_zero_and_has_no_gradient():
-    logits = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 5)))
-    logits = tf.cast(logits, tf.float32)
-    labels = np.zeros((2, 3), "int32")
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        loss = pretraining_losses()["masked_lm"](
-            labels, logits, np.zeros((2, 3), "float32")
-        )
-    assert loss.numpy() == 0.0
-    assert not np.any(tape.gradient(loss, logits))
-
-
-@pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_loss_equals_the_stock_loss_and_its_gradient(scale):
-    rng = np.random.default_rng(0)
-    logits = tf.constant(scale * rng.normal(size=(4, 3, 50)), tf.float32)
-    labels = rng.integers(0, 50, (4, 3))
-    weights = rng.random((4, 3), "float32")
-    results = []
-    for loss in (
-        SparseCrossEntropy(),
-        keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, reduction="mean_with_sample_weight"
-        ),
-    ):
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            value = loss(labels, logits, weights)
-        results.append((value, tape.gradient(value, logits)))
-    (ours, our_gradient), (stock, stock_gradient) = results
-    np.testing.assert_allclose(ours, stock, rtol=1e-6)
-    np.testing.assert_allclose(our_gradient, stock_gradient, atol=1e-7)
 
 
 # --- seeds, saving -----------------------------------------------------------

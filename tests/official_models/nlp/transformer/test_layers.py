@@ -1,4 +1,4 @@
-"""The layers of BERT: configuration, GELU, LayerNorm, second derivatives."""
+"""The layers of a Transformer: GELU, LayerNorm, second derivatives."""
 
 import keras
 import numpy as np
@@ -6,12 +6,9 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
-from official_models.nlp.bert.model import (
-    BertConfig,
-    SparseCrossEntropy,
-    bert_pretrainer,
-)
+from official_models.nlp.bert.model import bert_pretrainer
 from official_models.nlp.transformer import layers
+from official_models.nlp.transformer.losses import SparseCrossEntropy
 from tests.official_models.nlp.bert.small_bert import config_of
 
 
@@ -21,30 +18,6 @@ def randomise(model: keras.Model, seed: int = 0, scale: float = 0.3) -> None:
     for v in model.trainable_variables:
         centre = 1.0 if v.path.endswith("gamma") else 0.0
         v.assign(centre + scale * rng.normal(size=v.shape))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"hidden_size": 33}, "hidden_size: got 33, .*multiple of num_heads"),
-        ({"num_layers": 0}, "num_layers: got 0, expected more than 0"),
-        ({"hidden_dropout": 1.0}, r"hidden_dropout: got 1.0, .*0 <= rate < 1"),
-        ({"attention_dropout": -0.1}, "attention_dropout: got -0.1"),
-        ({"gelu": "relu"}, "gelu: got 'relu', expected 'tanh' or 'erf'"),
-    ],
-)
-def test_config_refuses(changes, message):
-    with pytest.raises(ValueError, match=message):
-        config_of(**changes)
-
-
-def test_sizes():
-    base = BertConfig.of_size("base", hidden_dropout=0.0)
-    assert (base.num_layers, base.hidden_size) == (12, 768)
-    assert (base.num_heads, base.intermediate_size) == (12, 3072)
-    assert (base.vocab_size, base.hidden_dropout) == (30522, 0.0)
-    with pytest.raises(ValueError, match="size: got 'huge', .*tiny, mini"):
-        BertConfig.of_size("huge")
 
 
 @pytest.mark.parametrize("gelu", ["tanh", "erf"])

@@ -11,7 +11,7 @@ from tests.official_models.vision.resnet.test_forward import randomise
 
 
 def pair_of_norms(shape):
-    config = layers.LayerConfig(norm_momentum=0.8, norm_epsilon=1e-3)
+    config = layers.ResNetConfig(norm_momentum=0.8, norm_epsilon=1e-3)
     ours = layers.BatchNorm(config, name="norm")
     stock = keras.layers.BatchNormalization(
         momentum=0.8, epsilon=1e-3, name="norm"
@@ -57,7 +57,7 @@ def batch_norm_hvp_error(layer) -> float:
 
 
 def test_second_derivatives():
-    ours = layers.BatchNorm(layers.LayerConfig(), dtype="float64")
+    ours = layers.BatchNorm(layers.ResNetConfig(), dtype="float64")
     assert batch_norm_hvp_error(ours) < 1e-7
 
 
@@ -65,7 +65,7 @@ def batch_norm_hvp(dtype):
     """Hessian of a loss in (x, gamma, beta) times a fixed direction."""
     rng = np.random.default_rng(1)
     shape = (4, 3, 2, 5)
-    layer = layers.BatchNorm(layers.LayerConfig(), dtype=dtype)
+    layer = layers.BatchNorm(layers.ResNetConfig(), dtype=dtype)
     layer.build(shape)
     x = keras.Variable(rng.normal(size=shape), dtype=dtype)
     target = tf.constant(rng.normal(size=shape), dtype)
@@ -106,12 +106,12 @@ def test_second_derivatives_of_the_stock_layer_are_wrong():
 def test_synchronized_statistics_are_those_of_the_whole_batch(mirrored):
     x = np.random.default_rng(0).normal(1.0, 2.0, (6, 2, 2, 3))
     x = x.astype("float32") * np.arange(1, 7)[:, None, None, None]
-    alone = layers.BatchNorm(layers.LayerConfig())
+    alone = layers.BatchNorm(layers.ResNetConfig())
     expected = alone(x, training=True)
     outputs = {}
     for synchronized in (True, False):
         with mirrored.scope():
-            config = layers.LayerConfig(synchronized=synchronized)
+            config = layers.ResNetConfig(synchronized=synchronized)
             layer = layers.BatchNorm(config)
             layer.build(x.shape)
         parts = mirrored.experimental_distribute_values_from_function(
@@ -136,7 +136,7 @@ def test_blocks_with_a_zero_gamma_are_identities():
     convs = [(6, 3, 1), (6, 3, 1)]
     for zero_gamma in (True, False):
         block = blocks.ResidualBlock(
-            convs, "A", layers.LayerConfig(zero_gamma=zero_gamma)
+            convs, "A", layers.ResNetConfig(zero_gamma=zero_gamma)
         )
         same = np.array_equal(block(x, training=True), x)
         assert same == zero_gamma
@@ -144,7 +144,7 @@ def test_blocks_with_a_zero_gamma_are_identities():
 
 def test_compiled_block_equals_the_eager_one():
     block = blocks.ResidualBlock(
-        [(4, 3, 2), (4, 3, 1)], "B", layers.LayerConfig(zero_gamma=False)
+        [(4, 3, 2), (4, 3, 1)], "B", layers.ResNetConfig(zero_gamma=False)
     )
     x = np.random.default_rng(0).normal(size=(3, 5, 5, 2)).astype("float32")
     expected = block(x, training=True)
