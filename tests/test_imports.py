@@ -105,7 +105,7 @@ ROOMS = {
             BERT + r"pretraining\.(batches|masking|packing|records)",
         ),
     ),
-    r"official_models/nlp/bert/finetuning/\w+\.py": (
+    r"official_models/nlp/bert/finetuning/(tasks/)?\w+\.py": (
         ("tensorflow",),
         (
             DATA_TOOLS,

@@ -13,19 +13,26 @@ runs on this machine. README.md beside this file has each flag, and what was run
 where.
 """
 
+import dataclasses
 import os
+from collections.abc import Iterator
 
 import tensorflow as tf
 from absl import flags, logging
 
 from official_models.common.errors import InputError, run
 from official_models.nlp.bert.config import BertConfig, read_config
-from official_models.nlp.bert.finetuning import features
+from official_models.nlp.bert.finetuning import features as bert_features
+from official_models.nlp.bert.finetuning.tasks.classification import (
+    Classification,
+)
+from official_models.nlp.bert.finetuning.tasks.question_answering import (
+    Options,
+    QuestionAnswering,
+)
 from official_models.nlp.datasets import glue
 from official_models.nlp.text import wordpiece
-from tpu import job, job_flags, training, warm_start
-from tpu.classification import Classification
-from tpu.question_answering import QuestionAnswering
+from tpu import finetuning_metrics, job, job_flags, training, warm_start
 
 tf1 = tf.compat.v1
 FLAGS = flags.FLAGS
@@ -51,33 +58,57 @@ def define_flags() -> None:
     )
     string("task_name", None, "A task of GLUE, or squad.", required=True)
     string("data_dir", None, "Folder of the task's TSV files (GLUE).")
-    string("vocab_file", None, "WordPieces of the model.", required=True)
-    string("bert_config_file", None, "Sizes of the model.", required=True)
-    string("init_checkpoint", None, "Initial weights: a BERT's checkpoint.")
-    boolean("do_lower_case", True, "As the vocabulary: True for an uncased.")
-    integer("max_seq_length", None, "Tokens; 128, and 384 for squad.", 5)
+    string(
+        "vocab_file",
+        None,
+        "Vocabulary of the model, a WordPiece a line.",
+        required=True,
+    )
+    string(
+        "bert_config_file", None, "The model's bert_config.json.", required=True
+    )
+    string(
+        "init_checkpoint",
+        None,
+        "Checkpoint of a BERT, whose weights are the first.",
+    )
+    boolean(
+        "do_lower_case",
+        True,
+        "Lower-case the text, as an uncased vocabulary needs it.",
+    )
+    integer(
+        "max_seq_length",
+        None,
+        "Tokens of a sequence; 128, for squad 384, if absent.",
+        5,
+    )
     boolean("do_train", False, "Train.")
-    boolean("do_eval", False, "Evaluate: the dev set, or --predict_file.")
-    boolean("do_predict", False, "Predict: the test set, or --predict_file.")
-    integer("predict_batch_size", 8, "Examples, over all cores.", 1)
+    boolean("do_eval", False, "Evaluate on the dev set, or on --predict_file.")
+    boolean("do_predict", False, "Predict the test set, or --predict_file.")
+    integer("predict_batch_size", 8, "Examples of a batch, over all cores.", 1)
     flags.DEFINE_float("num_train_epochs", 3.0, "Passes over the data.", 0.0)
     flags.DEFINE_float(
-        "warmup_proportion", 0.1, "Share of all updates.", 0.0, 1.0
+        "warmup_proportion", 0.1, "Share of all updates that warm up.", 0.0, 1.0
     )
-    flags.DEFINE_float("dropout", 0.1, "Before the classifier.", 0.0, 0.99)
+    flags.DEFINE_float(
+        "dropout", 0.1, "Dropout rate before the classifier.", 0.0, 0.99
+    )
     _define_squad_flags()
 
 
 def _define_squad_flags() -> None:
     string, integer = flags.DEFINE_string, flags.DEFINE_integer
-    string("train_file", None, "SQuAD's JSON to train on.")
-    string("predict_file", None, "SQuAD's JSON to answer.")
+    string("train_file", None, "JSON file of SQuAD to train on.")
+    string("predict_file", None, "JSON file of SQuAD to answer.")
     integer("doc_stride", 128, "Tokens between two windows' beginnings.", 1)
-    integer("max_query_length", 64, "Tokens of a question.", 1)
-    integer("n_best_size", 20, "Answers listed, starts and ends paired.", 1)
-    integer("max_answer_length", 30, "Tokens of an answer.", 1)
+    integer("max_query_length", 64, "Longest question, in tokens.", 1)
+    integer("n_best_size", 20, "Answers that are listed of a question.", 1)
+    integer("max_answer_length", 30, "Longest answer, in tokens.", 1)
     flags.DEFINE_boolean(
-        "version_2_with_negative", False, "Some have no answer: SQuAD 2.0."
+        "version_2_with_negative",
+        False,
+        "Some questions have no answer, as in SQuAD 2.0.",
     )
     flags.DEFINE_float(
         "null_score_diff_threshold",
@@ -139,7 +170,9 @@ def make_model_fn(task, config: BertConfig, total_steps: int):
             return spec(mode, predictions=task.predictions(logits, features))
         losses = task.losses(logits, features)
         if mode == tf1.estimator.ModeKeys.EVAL:
-            metrics = task.eval_metrics(logits, features, losses)
+            metrics = finetuning_metrics.eval_metrics(
+                task, logits, features, losses
+            )
             loss = tf.reduce_mean(losses)
             return spec(mode, loss=loss, eval_metrics=metrics)
         return training.train_spec(
@@ -177,7 +210,7 @@ def make_input_fn(task, path: str, num_examples: int | None = None):
                 "seed": FLAGS.seed,
                 "first_batch": job.first_step(FLAGS.output_dir),
             }
-        return features.read_features(
+        return bert_features.read_features(
             path,
             lengths,
             batch_size=params["batch_size"],
@@ -214,8 +247,47 @@ def make_task(config: BertConfig):
             "expected the model's own vocabulary"
         )
     if is_squad:
-        return QuestionAnswering(tokenizer, length)
-    return Classification(glue.task_of(FLAGS.task_name), tokenizer, length)
+        names = [field.name for field in dataclasses.fields(Options)]
+        options = Options(**{name: FLAGS[name].value for name in names})
+        return QuestionAnswering(tokenizer, length, options)
+    return Classification(
+        glue.task_of(FLAGS.task_name),
+        tokenizer,
+        length,
+        data_dir=FLAGS.data_dir,
+        dropout=FLAGS.dropout,
+    )
+
+
+class EstimatorRunner:
+    """The `tasks.runner.Runner` of a job: its last checkpoint, its folder.
+
+    Args:
+        estimator: Of `job.estimator`.
+        task: Whose records are read.
+    """
+
+    def __init__(self, estimator, task):
+        self._estimator, self._task = estimator, task
+        self.folder = FLAGS.output_dir
+        self.eval_batch_size = FLAGS.eval_batch_size
+        self.predict_batch_size = FLAGS.predict_batch_size
+
+    def step(self) -> int:
+        """Of the last checkpoint."""
+        return job.first_step(self.folder)
+
+    def evaluate(self, path: str, batches: int) -> dict[str, float]:
+        """The task's metrics, and `global_step`."""
+        input_fn = make_input_fn(self._task, path)
+        metrics = job.evaluate(self._estimator, input_fn, batches)
+        # Estimator's own mean counts the padding of the last batch.
+        del metrics["loss"]
+        return metrics
+
+    def predict(self, path: str) -> Iterator[dict]:
+        """The task's predictions, by record."""
+        return job.predict(self._estimator, make_input_fn(self._task, path))
 
 
 def prepare_training(task) -> tuple[object, int]:
@@ -261,15 +333,13 @@ def main(_) -> None:
     if train_fn:
         job.train(estimator, train_fn, steps)
 
-    def input_fn_of(path):
-        return make_input_fn(task, path)
-
+    runner = EstimatorRunner(estimator, task)
     if FLAGS.do_eval:
-        for split, metrics in task.evaluate(estimator, input_fn_of).items():
+        for split, metrics in task.evaluate(runner).items():
             for name, value in metrics.items():
                 print(f"{split}: {name} = {value:g}")
     if FLAGS.do_predict:
-        task.predict(estimator, input_fn_of)
+        task.predict(runner)
     if FLAGS.export_dir:
         print(export(estimator, task.max_seq_length))
 

@@ -45,26 +45,32 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "bert_config_file",
         None,
-        "Sizes of the model, JSON: a BERT's, or an ALBERT's.",
+        "The model's bert_config.json or albert_config.json.",
         required=True,
     )
     flags.DEFINE_alias("albert_config_file", "bert_config_file")
     flags.DEFINE_list(
-        "input_file", None, "Records: files, globs, folders.", required=True
+        "input_file", None, "Files, globs or folders of records.", required=True
     )
-    flags.DEFINE_list("eval_input_file", None, "As --input_file by default.")
+    flags.DEFINE_list(
+        "eval_input_file",
+        None,
+        "Records to evaluate on; --input_file if absent.",
+    )
     flags.DEFINE_string(
-        "init_checkpoint", None, "Initial weights: a checkpoint."
+        "init_checkpoint", None, "Checkpoint whose weights are the first."
     )
     flags.DEFINE_integer("max_seq_length", 128, "Tokens of a record.", 1)
-    flags.DEFINE_integer("max_predictions_per_seq", 20, "Of a record.", 1)
+    flags.DEFINE_integer(
+        "max_predictions_per_seq", 20, "Masked tokens of a record.", 1
+    )
     flags.DEFINE_boolean("do_train", False, "Train.")
     flags.DEFINE_boolean("do_eval", False, "Evaluate.")
     flags.DEFINE_integer("num_train_steps", 100000, "Updates in all.", 1)
-    flags.DEFINE_integer("num_warmup_steps", 10000, "That warm up.", 0)
-    flags.DEFINE_integer("max_eval_steps", 100, "Batches evaluated.", 1)
+    flags.DEFINE_integer("num_warmup_steps", 10000, "Updates that warm up.", 0)
+    flags.DEFINE_integer("max_eval_steps", 100, "Batches of an evaluation.", 1)
     flags.DEFINE_integer(
-        "eval_every", 0, "Updates between evaluations; 0: at the end.", 0
+        "eval_every", 0, "Updates between evaluations; 0 is one at the end.", 0
     )
     flags.DEFINE_boolean(
         "check_records", True, "Read all records once, to name a bad one."

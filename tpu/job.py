@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 from absl import flags
 
+from official_models.common import files
 from official_models.common.errors import InputError
 from tpu import warm_start
 
@@ -94,7 +95,7 @@ def estimator(
     # The loops that TPUEstimator builds are those of TensorFlow 1.
     tf1.disable_control_flow_v2()
     if not FLAGS.use_tpu:
-        # Else a run that is killed and goes on ends in other last bits.
+        # Else a run that is killed and resumed differs in its last bits.
         tf.config.experimental.enable_op_determinism()
     return tf1.estimator.tpu.TPUEstimator(
         _checked(model_fn, folder),
@@ -125,8 +126,8 @@ def _checked(model_fn: Callable, folder: str) -> Callable:
 def first_step(folder: str) -> int:
     """The step of the last checkpoint, 0 if there is none.
 
-    An input function begins there, so that a run that goes on sees the batches
-    that an uninterrupted one would.
+    An input function begins there, so that a resumed run sees the batches that
+    an uninterrupted one would.
 
     Raises:
         InputError: the checkpoint cannot be read.
@@ -145,23 +146,23 @@ def first_step(folder: str) -> int:
         ) from error
 
 
-def files_of_host(params: dict, files: list[str]) -> tuple[int, list[str]]:
+def files_of_host(params: dict, paths: list[str]) -> tuple[int, list[str]]:
     """Index of the host that an input function is called for, and its files.
 
     Args:
         params: of the input function.
-        files: of all hosts, in order.
+        paths: of all hosts' files, in order.
 
     Raises:
         InputError: there are fewer files than hosts.
     """
     index, count = host_of(params)
-    if len(files) < count:
+    if len(paths) < count:
         raise InputError(
-            f"{files[0]} ...: {len(files)} files for {count} hosts; expected "
+            f"{paths[0]} ...: {len(paths)} files for {count} hosts; expected "
             "at least one for each: write the records in more files"
         )
-    return index, files[index::count]
+    return index, paths[index::count]
 
 
 def host_of(params: dict) -> tuple[int, int]:
@@ -178,7 +179,7 @@ def host_of(params: dict) -> tuple[int, int]:
 
 
 def train(estimator, input_fn: Callable, total_steps: int) -> None:
-    """Trains, or goes on training, until `total_steps` updates are made.
+    """Trains, or resumes training, until `total_steps` updates are made.
 
     Raises:
         InputError: the folder has a checkpoint of another model, or a damaged
@@ -235,7 +236,7 @@ def train_and_evaluate(
         total_steps = 0
     step, metrics = first_step(estimator.model_dir), {}
     while True:
-        # A run that goes on evaluates where an uninterrupted one would.
+        # A resumed run evaluates where an uninterrupted one would.
         step = min((step // steps_between + 1) * steps_between, total_steps)
         if train_input_fn:
             train(estimator, train_input_fn, step)
@@ -267,7 +268,7 @@ def evaluate(estimator, input_fn: Callable, steps: int | None) -> dict:
     except tf.errors.DataLossError as error:
         _refuse_damage(folder, error)
     metrics = {name: value.item() for name, value in sorted(metrics.items())}
-    write_text(
+    files.write_text(
         os.path.join(folder, "eval_results.txt"),
         "".join(f"{name} = {value}\n" for name, value in metrics.items()),
     )
@@ -294,14 +295,6 @@ def predict(estimator, input_fn: Callable) -> Iterator[dict]:
         yield from estimator.predict(input_fn)
     except tf.errors.DataLossError as error:
         _refuse_damage(folder, error)
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a file, on `gs://` too, under a temporary name; renames it."""
-    temporary = f"{path}.tmp"
-    with tf.io.gfile.GFile(temporary, "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(temporary, path, overwrite=True)
 
 
 def export(

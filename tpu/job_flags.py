@@ -35,23 +35,27 @@ def define_flags(
         folder,
         None,
         "Folder of checkpoints and summaries, gs:// on a TPU. A run that is "
-        "there already goes on.",
+        "there already is resumed.",
         required=True,
     )
     for name, size in (
         ("train_batch_size", train_batch_size),
         ("eval_batch_size", eval_batch_size),
     ):
-        flags.DEFINE_integer(name, size, "Examples, over all cores.", 1)
+        flags.DEFINE_integer(
+            name, size, "Examples of a batch, over all cores.", 1
+        )
     _define_tpu_flags()
     _define_loop_flags()
     flags.DEFINE_enum("optimizer", "lamb", list(OPTIMIZERS), "The optimizer.")
-    flags.DEFINE_float("learning_rate", learning_rate, "Peak rate.", 0.0)
+    flags.DEFINE_float(
+        "learning_rate", learning_rate, "Peak learning rate.", 0.0
+    )
     flags.DEFINE_float("weight_decay", weight_decay, "Weight decay.", 0.0)
     flags.DEFINE_list(
         "exclude_from_weight_decay",
         list(exclusions),
-        "Regexes on variable names: no weight decay.",
+        "Regexes of the variables that get no weight decay.",
     )
     flags.DEFINE_float(
         "global_clipnorm",
@@ -65,37 +69,53 @@ def define_flags(
 
 
 def _define_tpu_flags() -> None:
-    flags.DEFINE_boolean("use_tpu", False, "A TPU; False is this machine.")
+    flags.DEFINE_boolean("use_tpu", False, "Run on a TPU, not on this machine.")
     flags.DEFINE_string(
-        "tpu_name", None, "Name or grpc:// address of the TPU; 'local': here."
+        "tpu_name",
+        None,
+        "Name or grpc:// address of the TPU; 'local' is one in this machine.",
     )
     flags.DEFINE_alias("tpu", "tpu_name")
-    flags.DEFINE_string("tpu_zone", None, "Zone of the TPU; that of this VM.")
-    flags.DEFINE_string("gcp_project", None, "Its project; that of this VM.")
+    flags.DEFINE_string(
+        "tpu_zone", None, "Zone of the TPU; this VM's if absent."
+    )
+    flags.DEFINE_string(
+        "gcp_project", None, "Project of the TPU; this VM's if absent."
+    )
     flags.DEFINE_string("master", None, "Address of a TensorFlow master.")
     flags.DEFINE_integer("num_tpu_cores", 8, "Cores of the TPU.", 1)
     flags.DEFINE_enum(
         "precision",
         "float32",
         ["float32", "bfloat16"],
-        "Of activations; variables and the loss are float32.",
+        "Dtype of activations; variables and the loss are float32.",
     )
 
 
 def _define_loop_flags() -> None:
     flags.DEFINE_integer(
-        "iterations_per_loop", 1000, "Updates on a TPU between two calls.", 1
+        "iterations_per_loop",
+        1000,
+        "Updates that a TPU makes between two calls from the host.",
+        1,
     )
     flags.DEFINE_integer(
         "save_checkpoints_steps", 1000, "Updates between checkpoints.", 1
     )
-    flags.DEFINE_integer("keep_checkpoint_max", 5, "Checkpoints that stay.", 1)
     flags.DEFINE_integer(
-        "log_every", 0, "Updates between summaries; 0: iterations_per_loop.", 0
+        "keep_checkpoint_max", 5, "Checkpoints that are kept.", 1
     )
-    flags.DEFINE_integer("seed", 1, "Of weights, order and dropout.", 0)
+    flags.DEFINE_integer(
+        "log_every",
+        0,
+        "Updates between summaries; 0 is --iterations_per_loop.",
+        0,
+    )
+    flags.DEFINE_integer("seed", 1, "Seed of weights, order and dropout.", 0)
     flags.DEFINE_string(
-        "export_dir", None, "Writes a SavedModel into a folder of this one."
+        "export_dir",
+        None,
+        "Folder in which a SavedModel is written at the end.",
     )
 
 
@@ -114,19 +134,44 @@ def _define_rule_flags() -> None:
     flags.DEFINE_list(
         "exclude_from_layer_adaptation",
         None,
-        "Regexes: trust ratio 1 (LAMB, LARS); as for weight decay if absent.",
+        "Regexes of the variables whose trust ratio is 1 (LAMB, LARS); those "
+        "of --exclude_from_weight_decay if absent.",
     )
-    flags.DEFINE_float("beta_1", 0.9, "Of LAMB and AdamW.")
-    flags.DEFINE_float("beta_2", 0.999, "Of LAMB and AdamW.")
-    flags.DEFINE_float("epsilon", 1e-6, "Of LAMB and AdamW.")
-    flags.DEFINE_boolean("bias_correction", True, "Of LAMB's moments.")
-    flags.DEFINE_float("momentum", 0.9, "Of LARS and momentum.")
-    flags.DEFINE_boolean("nesterov", False, "Of LARS and momentum.")
-    flags.DEFINE_float("trust_coefficient", 0.001, "Of LARS.")
-    flags.DEFINE_enum("form", "you2017", list(rules.LARS_FORMS), "Of LARS.")
-    flags.DEFINE_enum("norm", "l2", list(arithmetic.NORMS), "Of LAMB and LARS.")
+    flags.DEFINE_float(
+        "beta_1", 0.9, "Decay of the first moment (LAMB, AdamW)."
+    )
+    flags.DEFINE_float(
+        "beta_2", 0.999, "Decay of the second moment (LAMB, AdamW)."
+    )
+    flags.DEFINE_float(
+        "epsilon", 1e-6, "Added to the root of the second moment (LAMB, AdamW)."
+    )
+    flags.DEFINE_boolean(
+        "bias_correction", True, "Bias correction of LAMB's moments."
+    )
+    flags.DEFINE_float(
+        "momentum", 0.9, "Momentum of LARS and of --optimizer momentum."
+    )
+    flags.DEFINE_boolean(
+        "nesterov", False, "Nesterov momentum (LARS, momentum)."
+    )
+    flags.DEFINE_float(
+        "trust_coefficient", 0.001, "Factor of LARS' trust ratio."
+    )
     flags.DEFINE_enum(
-        "moment_dtype", "float32", list(rules.MOMENT_DTYPES[1:]), "Of them."
+        "form", "you2017", list(rules.LARS_FORMS), "Form of LARS."
+    )
+    flags.DEFINE_enum(
+        "norm",
+        "l2",
+        list(arithmetic.NORMS),
+        "Norm in the trust ratio (LAMB, LARS).",
+    )
+    flags.DEFINE_enum(
+        "moment_dtype",
+        "float32",
+        list(rules.MOMENT_DTYPES[1:]),
+        "Dtype in which LAMB and LARS store their moments.",
     )
 
 

@@ -23,7 +23,7 @@ from tpu import job, job_flags, training
 tf1 = tf.compat.v1
 FLAGS = flags.FLAGS
 DEPTHS = (18, 34, 50, 101, 152)
-# Goyal et al. 2017 (arXiv:1706.02677): .1 for 256 images, linear in the batch.
+# Goyal et al. 2017 (arXiv:1706.02677): 0.1 for 256 images, linear in the batch.
 BASE_BATCH_SIZE = 256
 SGD = {"base_learning_rate": 0.1, "warmup_epochs": 5.0}
 
@@ -58,24 +58,44 @@ def define_flags() -> None:
         "place of --learning_rate.",
         0.0,
     )
-    flags.DEFINE_float("warmup_epochs", None, "By --optimizer if absent.", 0.0)
+    flags.DEFINE_float(
+        "warmup_epochs",
+        None,
+        "Epochs that warm up; the --optimizer's own number if absent.",
+        0.0,
+    )
     for split in ("train", "eval"):
         flags.DEFINE_integer(
-            f"num_{split}_images", None, "What --data_dir has to hold.", 1
+            f"num_{split}_images",
+            None,
+            "Images that --data_dir has to hold.",
+            1,
         )
     _define_model_flags()
 
 
 def _define_model_flags() -> None:
-    flags.DEFINE_enum("resnet_depth", "50", [str(n) for n in DEPTHS], "Layers.")
-    flags.DEFINE_integer("width", None, "Channels of its first stage.", 1)
+    flags.DEFINE_enum(
+        "resnet_depth", "50", [str(n) for n in DEPTHS], "Layers of the network."
+    )
+    flags.DEFINE_integer(
+        "width", None, "Channels of the network's first stage.", 1
+    )
     flags.DEFINE_integer("image_size", 224, "Side of the images.", 1)
     flags.DEFINE_integer(
-        "num_label_classes", None, "Logits; those of the records if absent.", 1
+        "num_label_classes",
+        None,
+        "Number of logits; that of the records' classes if absent.",
+        1,
     )
-    flags.DEFINE_float("label_smoothing", None, "In [0, 1).", 0.0)
+    flags.DEFINE_float(
+        "label_smoothing",
+        None,
+        "Share of the target that all labels get alike, in [0, 1).",
+        0.0,
+    )
     flags.DEFINE_enum(
-        "resize", "bilinear", ["bilinear", "bicubic"], "Of images."
+        "resize", "bilinear", ["bilinear", "bicubic"], "How images are resized."
     )
     flags.DEFINE_integer("shuffle_buffer", 10_000, "Records to draw from.", 1)
 
@@ -258,7 +278,7 @@ def build_model(num_classes: int, l2: float):
         InputError: a flag's value is out of range.
     """
     try:
-        resnet.SmoothedCrossEntropy(FLAGS.label_smoothing)
+        resnet.check_label_smoothing(FLAGS.label_smoothing)
         # A functional model has a placeholder and a first graph behind it,
         # which are of no use: they stay off the TPU.
         with tf.control_dependencies(None):

@@ -162,8 +162,8 @@ def _make_optimizer(rate):
 def seed_dropout(tokens: tf.Tensor) -> None:
     """Makes the dropout masks a function of the step and the core's examples.
 
-    To be called by a `model_fn` in training before its model. A job that goes
-    on draws the masks that an uninterrupted one would, and each core draws its
+    To be called by a `model_fn` in training before its model. A resumed job
+    draws the masks that an uninterrupted one would, and each core draws its
     own.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from official_models.common import weights
 from official_models.common.errors import InputError
 
 tf1 = tf.compat.v1
@@ -17,7 +18,6 @@ STATE = (
     r"^(global_step|updates|skipped_steps|beta[12]_power)$",
 )
 ALBERT = "/inner_group_"  # in names of what only an ALBERT has
-_SHOWN = 4
 
 
 def read_shapes(checkpoint: str) -> dict[str, list[int]]:
@@ -67,7 +67,7 @@ def assignment(
             shape; the message names them.
     """
     shapes = read_shapes(checkpoint)
-    ours = {re.sub(r":\d+$", "", v.name): v for v in variables}
+    ours = {_name(v): v for v in variables}
     holds, expected = (any(ALBERT in n for n in x) for x in (shapes, ours))
     if holds != expected:
         raise InputError(
@@ -75,37 +75,22 @@ def assignment(
             f"ALBERT, this model is {'one' if expected else 'none'}; give the "
             "configuration of this checkpoint, or another checkpoint"
         )
-    problems = []
-    for what, names, allowed in (
-        ("lacks", ours.keys() - shapes.keys(), new),
-        ("has unknown", shapes.keys() - ours.keys(), unused),
-    ):
-        names = {
-            name
-            for name in names
-            if not any(re.search(pattern, name) for pattern in allowed)
-        }
-        if names:
-            problems.append(f"{what} {_list(names)}")
-    common = ours.keys() & shapes.keys()
-    for name in sorted(common):
-        expected = list(ours[name].shape)
-        if shapes[name] != expected:
-            problems.append(
-                f"has {name!r} of shape {shapes[name]}, expected {expected}"
-            )
-    if not problems:
-        return {name: ours[name] for name in common}
-    more = len(problems) - _SHOWN
-    tail = f"; and {more} more" if more > 0 else ""
-    raise InputError(
-        f"--init_checkpoint {checkpoint}: {'; '.join(problems[:_SHOWN])}{tail}"
-        "; give the configuration of this checkpoint, or another checkpoint"
+    problem = weights.differences(
+        {name: v.shape.as_list() for name, v in ours.items()},
+        shapes,
+        new=new,
+        unused=unused,
     )
+    if problem:
+        raise InputError(
+            f"--init_checkpoint {checkpoint}: {problem}; give the "
+            "configuration of this checkpoint, or another checkpoint"
+        )
+    return {name: ours[name] for name in ours.keys() & shapes.keys()}
 
 
 def check_own(checkpoint: str, variables: Sequence[tf.Variable]) -> None:
-    """Holds the checkpoint of a run that goes on against its model.
+    """Holds the checkpoint of a run that is resumed against its model.
 
     Raises:
         InputError: it lacks a variable, or has one of another shape.
@@ -117,15 +102,16 @@ def check_own(checkpoint: str, variables: Sequence[tf.Variable]) -> None:
             f"{checkpoint}: damaged ({str(error).splitlines()[0]}); name "
             "another folder"
         ) from error
-    for variable in variables:
-        name, expected = re.sub(r":\d+$", "", variable.name), variable.shape
-        if name not in shapes or shapes[name] != list(expected):
-            found = shapes.get(name, "nothing")
-            raise InputError(
-                f"{checkpoint}: another model's or optimizer's: {name}: "
-                f"expected shape {list(expected)}, found {found}; give the "
-                "flags it was trained with, or name another folder"
-            )
+    problem = weights.differences(
+        {_name(v): v.shape.as_list() for v in variables},
+        shapes,
+        unused=[""],  # such as what the optimizer of another run kept
+    )
+    if problem:
+        raise InputError(
+            f"{checkpoint}: is of another model or optimizer: it {problem}; "
+            "give the flags it was trained with, or name another folder"
+        )
 
 
 def scaffold_fn(
@@ -137,8 +123,8 @@ def scaffold_fn(
 ) -> Callable | None:
     """Initial values from a checkpoint, for a `TPUEstimatorSpec`.
 
-    A checkpoint in the run's own folder goes before it: these are initial
-    values only. The arguments are those of `assignment`.
+    A checkpoint in the run's own folder takes precedence over these values. The
+    arguments are those of `assignment`.
 
     Raises:
         InputError: as in `assignment`.
@@ -154,8 +140,6 @@ def scaffold_fn(
     return scaffold
 
 
-def _list(names) -> str:
-    names = sorted(names)
-    shown = ", ".join(map(repr, names[:_SHOWN]))
-    more = len(names) - _SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+def _name(variable: tf.Variable) -> str:
+    """Its name in a checkpoint."""
+    return re.sub(r":\d+$", "", variable.name)

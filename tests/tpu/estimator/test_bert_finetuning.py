@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from official_models.nlp.bert.finetuning import answers
 from official_models.nlp.bert.finetuning import features as bert_features
+from official_models.nlp.bert.finetuning.tasks.classification import METRICS
 from official_models.nlp.datasets import glue
 from official_models.nlp.datasets.squad import read_squad
 from official_models.nlp.text import wordpiece
 from tests.official_models import scripts
 from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.tpu.estimator import bert_job, job_process
-from tpu import bert_finetuning, classification
+from tpu import bert_finetuning, finetuning_metrics
 
 tf1 = tf.compat.v1
 STEPS = 180  # 48 sentences, 8 a batch, 30 epochs
@@ -67,7 +68,7 @@ def places(folder, run, *more):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Runs `whole`, `killed` (and gone on), `start` and `squad`."""
+    """Runs `whole`, `killed` (and resumed), `start` and `squad`."""
     folder = tmp_path_factory.mktemp("finetuning")
     small_tasks.write_vocab(folder)
     small_tasks.write_sst2(folder / "SST-2")
@@ -234,10 +235,10 @@ def test_metrics_of_two_batches():
     weights[-7:] = 0
     with tf.Graph().as_default(), tf1.Session() as session:
         feeds = [tf1.placeholder(t) for t in (tf.int32, tf.int32, tf.float32)]
-        counts = classification.confusion(*feeds)
+        counts = finetuning_metrics.confusion(*feeds)
         metrics = {
             name: [formula(*row) for row in counts]
-            for name, formula in classification.METRICS.items()
+            for name, formula in METRICS.items()
         }
         session.run(tf1.local_variables_initializer())
         for part in (slice(0, 20), slice(20, 40)):

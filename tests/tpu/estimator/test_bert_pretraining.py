@@ -237,8 +237,8 @@ def _damage(data, how):
 @pytest.mark.parametrize(
     "case, parts",
     [
-        ("hidden_size", ["word_embeddings", "[50, 32]", "[50, 16]"]),
-        ("--optimizer=lars", ["LARSOptimizer", "found nothing"]),
+        ("hidden_size", ["LayerNorm/beta", "(16,)", "(32,)"]),
+        ("--optimizer=lars", ["lacks", "LARSOptimizer"]),
         ("cut", ["damaged"]),
         ("overwritten", ["damaged"]),
     ],

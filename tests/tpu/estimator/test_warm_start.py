@@ -37,7 +37,7 @@ def test_published_names(tmp_path, moments):
     "changes, parts",
     [
         ({KERNEL: None}, ["lacks", KERNEL]),
-        ({KERNEL: (3, 4)}, [KERNEL, "[3, 4]", "[32, 16]"]),
+        ({KERNEL: (3, 4)}, [KERNEL, "(3, 4)", "(32, 16)"]),
         ({"cls/other": (2,)}, ["has unknown 'cls/other'"]),
         (
             {"bert/encoder/transformer/group_0/inner_group_0/x": (2,)},

@@ -200,5 +200,7 @@ def test_encoder_s_folder_is_checked(tmp_path):
         hub.read_encoder(tmp_path)
     for name in hub.FILES:
         (tmp_path / name).write_text("{}")
-    with pytest.raises(InputError, match="'vocab_size' is missing or wrong"):
+    with pytest.raises(
+        InputError, match="config.json: lacks vocab_size, hidden_size"
+    ):
         hub.read_encoder(tmp_path)

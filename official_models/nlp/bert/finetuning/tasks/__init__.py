@@ -1,0 +1,1 @@
+"""BERT's fine-tuning tasks: examples, losses, predictions, result files."""
