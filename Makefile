@@ -128,7 +128,8 @@ test-docstrings: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --doctest-modules tf_lamb
 
 # What models share with every Keras there is.
-EVERY_KERAS = tests/official_models/vision/resnet/test_forward.py \
+EVERY_KERAS = tests/official_models/common/test_ops.py \
+	tests/official_models/vision/resnet/test_forward.py \
 	tests/official_models/nlp/bert/test_forward.py \
 	tests/official_models/nlp/bert/test_heads.py
 

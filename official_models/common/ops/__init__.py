@@ -3,7 +3,8 @@
 A model imports this module and never `keras.ops` itself, so that one place
 decides which library serves it: `keras.ops` under Keras 3, else, up to
 TensorFlow 2.15, TensorFlow's functions of the same names (those that the
-vision models need).
+models need). What Keras 2 and 3 have under other names, such as a weight that
+stays uncast, has one name here: `keras3.py` describes it.
 """
 
 import keras

@@ -76,6 +76,30 @@ def test_defaults_and_erf(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("gelu", "erf"), ("gelu_new", "tanh"), ("gelu_pytorch_tanh", "tanh")],
+)
+def test_hugging_face_means_another_gelu(tmp_path, activation, expected):
+    path = _write(
+        tmp_path, hidden_act=activation, layer_norm_eps=1e-6, model_type="bert"
+    )
+    config = bert_config.read_config(path, gelu=bert_config.HUGGING_FACE_GELU)
+    assert config == BertConfig.of_size(
+        "base", gelu=expected, layer_norm_epsilon=1e-6
+    )
+
+
+def test_hugging_face_has_no_gelu_erf(tmp_path):
+    path = _write(tmp_path, hidden_act="gelu_erf")
+    options = {"gelu": bert_config.HUGGING_FACE_GELU}
+    refusal(
+        lambda: bert_config.read_config(path, **options),
+        path,
+        "hidden_act: got 'gelu_erf', expected one of gelu, gelu_new",
+    )
+
+
+@pytest.mark.parametrize(
     "changes, parts",
     [
         ({"hidden_size": None}, ["lacks hidden_size"]),
