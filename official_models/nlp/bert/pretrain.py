@@ -19,11 +19,7 @@ from official_models.common import errors, optimizers, script, strategies
 from official_models.common import flags as run_flags
 from official_models.nlp.bert import model as bert
 from official_models.nlp.bert.config import SIZES, BertConfig
-from official_models.nlp.bert.pretraining import report, source
-from official_models.nlp.bert.pretraining.losses import (
-    pretraining_losses,
-    pretraining_metrics,
-)
+from official_models.nlp.bert.pretraining import losses, report, source
 
 FLAGS = flags.FLAGS
 SIZE_FLAGS = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
@@ -78,8 +74,8 @@ def make_model(vocab_size: int) -> keras.Model:
         optimizer.build(model.trainable_variables)
     model.compile(
         optimizer=optimizer,
-        loss=pretraining_losses(),
-        weighted_metrics=pretraining_metrics(),
+        loss=losses.pretraining_losses(),
+        weighted_metrics=losses.pretraining_metrics(),
         **strategies.compile_arguments(),
     )
     return model
