@@ -3,7 +3,10 @@
 `optimizers.py` has their arguments; this module has the methods that Keras 2
 expects of an optimizer. Two arguments that only Keras 3 has work here too:
 `gradient_accumulation_steps` and `loss_scale_factor`. Averages (EMA) begin with
-the first updated weights, as in Keras 3.
+the first updated weights, as in Keras 3. A learning rate that is a function is
+called at each step; where the step is compiled by `tf.function`, as in `fit`,
+it is called while the step is traced, so it has to read what changes from a
+variable. Its value, not the function, is in `get_config`.
 
 A run of `tfa.optimizers.LAMB` can be resumed: `LAMB.from_config(its config)`
 takes its settings, and `tf.train.Checkpoint` or `load_weights` reads its
@@ -14,6 +17,7 @@ restores no optimizer's state.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -45,6 +49,11 @@ _Optimizer: Any = keras.optimizers.Optimizer
 _Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 
+def _is_function(learning_rate: Any) -> bool:
+    """Whether a rate is a function of no arguments, not a schedule."""
+    return callable(learning_rate) and not isinstance(learning_rate, _Schedule)
+
+
 class _Keras2Arguments(_Optimizer):
     """Keras 2's optimizer with the two arguments that only Keras 3 has."""
 
@@ -72,14 +81,39 @@ class _Keras2Arguments(_Optimizer):
             learning_rate = keras.optimizers.schedules.InverseTimeDecay(
                 learning_rate, decay_steps=1, decay_rate=decay
             )
-        if callable(learning_rate) and not isinstance(learning_rate, _Schedule):
-            learning_rate = learning_rate()
         super().__init__(name=name, weight_decay=None, **kwargs)
         # Moments of a checkpoint that was restored before `build`.
         self._waiting_slots = self._no_dependency([])
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.loss_scale_factor = loss_scale_factor
         self._learning_rate = self._build_learning_rate(learning_rate)
+
+    def _build_learning_rate(self, learning_rate: Any) -> Any:
+        if _is_function(learning_rate):
+            return learning_rate
+        return super()._build_learning_rate(learning_rate)
+
+    @property
+    def learning_rate(self) -> Any:
+        """The rate: a variable, or what the function returns now."""
+        if _is_function(self._learning_rate):
+            return tf.cast(self._learning_rate(), keras.backend.floatx())
+        return super().learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        if _is_function(learning_rate):
+            self._learning_rate = learning_rate
+        elif not _is_function(self._learning_rate):
+            _Optimizer.learning_rate.fset(self, learning_rate)
+        elif isinstance(learning_rate, _Schedule):
+            self._learning_rate = self._build_learning_rate(learning_rate)
+        else:
+            raise TypeError(
+                "learning_rate: this optimizer's rate is a function, which a "
+                f"number cannot replace, got {learning_rate!r}; let the "
+                "function read a variable, and set that."
+            )
 
     @classmethod
     def from_config(
@@ -94,8 +128,16 @@ class _Keras2Arguments(_Optimizer):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, as `from_config` takes them."""
         config: dict[str, Any] = super().get_config()
+        rate = self._serialize_hyperparameter(self._learning_rate)
+        if _is_function(self._learning_rate):
+            rate = float(tf.convert_to_tensor(rate))
+            warnings.warn(
+                "learning_rate: a config cannot hold a function; it holds its "
+                f"value, {rate!r}. Pass the function again after loading.",
+                stacklevel=2,
+            )
         config.update(
-            learning_rate=self._serialize_hyperparameter(self._learning_rate),
+            learning_rate=rate,
             loss_scale_factor=self.loss_scale_factor,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
         )

@@ -59,8 +59,10 @@ class LAMB(LayerAdaptive):
     of `tfa.optimizers.LAMB`, in its order and with its defaults.
 
     Args:
-      learning_rate: float >= 0, schedule or callable. A LAMB rate is a relative
-        step: 1e-3 moves an adapted tensor by a thousandth of its norm.
+      learning_rate: float >= 0, schedule, or function of no arguments that is
+        called at each step (where the step is compiled, while it is traced: let
+        it read a variable). A LAMB rate is a relative step: 1e-3 moves an
+        adapted tensor by a thousandth of its norm.
       beta_1: decay of the first moment, in [0, 1).
       beta_2: decay of the second moment, in [0, 1).
       epsilon: > 0, added to the root of the second moment.
@@ -207,7 +209,9 @@ class LARS(LayerAdaptive):
     is the form of the 2017 paper; `tf_lamb.rules.lars` has all five in a table.
 
     Args:
-      learning_rate: float >= 0, schedule or callable.
+      learning_rate: float >= 0, schedule, or function of no arguments that is
+        called at each step (where the step is compiled, while it is traced: let
+        it read a variable).
       momentum: `mu`, in [0, 1).
       weight_decay: `lambda` >= 0; leave L2 out of the loss then.
       trust_coefficient: `c` > 0.
