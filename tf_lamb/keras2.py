@@ -6,7 +6,9 @@ expects of an optimizer. Two arguments that only Keras 3 has work here too:
 the first updated weights, as in Keras 3. A learning rate that is a function is
 called at each step; where the step is compiled by `tf.function`, as in `fit`,
 it is called while the step is traced, so it has to read what changes from a
-variable. Its value, not the function, is in `get_config`.
+variable. Its value, not the function, is in `get_config`. `apply_gradients`
+divides by `loss_scale_factor`: a loop of one's own differentiates
+`optimizer.scale_loss(loss)`, which `fit` and `minimize` do by themselves.
 
 A run of `tfa.optimizers.LAMB` can be resumed: `LAMB.from_config(its config)`
 takes its settings, and `tf.train.Checkpoint` or `load_weights` reads its
@@ -114,6 +116,42 @@ class _Keras2Arguments(_Optimizer):
                 f"number cannot replace, got {learning_rate!r}; let the "
                 "function read a variable, and set that."
             )
+
+    def scale_loss(self, loss: Any) -> Any:
+        """The loss times `loss_scale_factor`, for custom loops.
+
+        `apply_gradients` divides by the factor. `fit`, `minimize` and
+        `compute_gradients` multiply by it on their own.
+
+        Args:
+          loss: tensor of any shape.
+        """
+        factor = self.loss_scale_factor
+        return loss if factor is None else loss * factor
+
+    def compute_gradients(
+        self, loss: Any, var_list: Any, tape: tf.GradientTape | None = None
+    ) -> Any:
+        """Gradients of the loss times `loss_scale_factor`; `minimize` calls it.
+
+        Args:
+          loss: tensor that `tape` recorded, or function that returns one.
+          var_list: variables, or (for a function) function that returns them.
+          tape: a `tf.GradientTape`, for a tensor.
+
+        Returns:
+          `(gradient, variable)` pairs, for `apply_gradients`.
+        """
+        if callable(loss):
+            return super().compute_gradients(
+                lambda: self.scale_loss(loss()), var_list, tape
+            )
+        if self.loss_scale_factor is None or tape is None:
+            return super().compute_gradients(loss, var_list, tape)
+        # The same as the gradients of the scaled loss, which was not recorded.
+        seed = self.scale_loss(tf.ones_like(loss))
+        grads = tape.gradient(loss, var_list, output_gradients=seed)
+        return list(zip(grads, var_list))
 
     @classmethod
     def from_config(

@@ -40,8 +40,10 @@ _BASE_ARGUMENTS = """
       **kwargs: the arguments of `keras.optimizers.Optimizer`: `clipnorm`,
         `clipvalue`, `global_clipnorm` (all act on the gradients summed over
         replicas and averaged over accumulated micro-batches), `use_ema`,
-        `ema_momentum`, `ema_overwrite_frequency`, `loss_scale_factor`,
-        `gradient_accumulation_steps`.
+        `ema_momentum`, `ema_overwrite_frequency`,
+        `gradient_accumulation_steps`, `loss_scale_factor` (gradients are
+        divided by it; a loop of one's own differentiates
+        `optimizer.scale_loss(loss)`).
 
     Raises:
       ValueError: a hyperparameter outside its range, a regex that does not
