@@ -92,6 +92,18 @@ def dtype_name(x: Array) -> str:
     return found.group()
 
 
+def wide_dtype(name: str) -> str:
+    """The dtype of the arithmetic for arrays of a dtype.
+
+    Args:
+      name: of a floating dtype, as from `dtype_name`.
+
+    Returns:
+      "float64" for float64, else "float32".
+    """
+    return "float64" if name == "float64" else "float32"
+
+
 def widen(ops: Ops, x: Array) -> Array:
     """`x` in the dtype of the arithmetic.
 

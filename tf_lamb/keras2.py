@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tf_lamb import check, fused, optimizers, schedules
+from tf_lamb import arithmetic, check, fused, optimizers, schedules
 from tf_lamb.addons_checkpoints import AddonsCheckpoints
 from tf_lamb.layer_adaptive import Variable
 from tf_lamb.replicated import Replicated, accumulate_or_update
@@ -245,6 +245,35 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
             return self.add_variable_from_reference(variable, name)
         return self._add_like(variable, name, dtype)
 
+    def add_variable_from_reference(
+        self,
+        model_variable: tf.Variable,
+        variable_name: str,
+        shape: Any = None,
+        initial_value: Any = None,
+    ) -> tf.Variable:
+        """Makes a variable like another one.
+
+        An average of weights (EMA) is float32 where the weights' dtype is
+        narrower.
+
+        Args:
+          model_variable: the variable whose shape and dtype it has.
+          variable_name: name of the slot.
+          shape: in place of the variable's.
+          initial_value: zeros by default.
+
+        Returns:
+          A `tf.Variable`.
+        """
+        wide = _wide(model_variable)
+        if variable_name == "average" and wide != _dtype(model_variable):
+            value = tf.cast(initial_value, wide)
+            return self._add_like(model_variable, variable_name, wide, value)
+        return super().add_variable_from_reference(
+            model_variable, variable_name, shape, initial_value
+        )
+
     def _add_sum(self, variable: tf.Variable) -> tf.Variable:
         """Each replica's own sum of gradients; the sum of all is saved."""
         return self._add_like(
@@ -256,12 +285,17 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
         )
 
     def _add_like(
-        self, variable: tf.Variable, name: str, dtype: tf.DType, **kwargs: Any
+        self,
+        variable: tf.Variable,
+        name: str,
+        dtype: tf.DType,
+        value: tf.Tensor | None = None,
+        **kwargs: Any,
     ) -> tf.Variable:
         strategy = tf.distribute.get_strategy()
         with strategy.extended.colocate_vars_with(variable):
             return self._add_variable(
-                tf.zeros(variable.shape, dtype),
+                tf.zeros(variable.shape, dtype) if value is None else value,
                 dtype,
                 f"{name}/{variable._shared_name}",
                 **kwargs,
@@ -404,6 +438,11 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
 def _dtype(variable: Variable) -> tf.DType:
     """The dtype that is stored, under a mixed-precision policy too."""
     return getattr(variable, "true_dtype", variable.dtype)
+
+
+def _wide(variable: Variable) -> tf.DType:
+    """The dtype of the arithmetic on a variable."""
+    return tf.as_dtype(arithmetic.wide_dtype(_dtype(variable).name))
 
 
 @_register

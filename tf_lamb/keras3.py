@@ -91,12 +91,30 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
         if self._overwrite_variable_with_gradient(variable):
             return None
         dtype = self._slot_dtype(arithmetic.dtype_name(variable))
+        return self._add_like(variable, name, dtype)
+
+    def _add_wide(
+        self, variable: Variable, name: str, initializer: Any
+    ) -> Variable:
+        dtype = arithmetic.wide_dtype(arithmetic.dtype_name(variable))
+        return self._add_like(variable, name, dtype, initializer)
+
+    def _add_like(
+        self,
+        variable: Variable,
+        name: str,
+        dtype: str,
+        initializer: Any = "zeros",
+    ) -> Variable:
+        """A variable of another one's shape and layout, and of `dtype`."""
         if dtype == arithmetic.dtype_name(variable):
-            return self.add_variable_from_reference(variable, name)
+            return super().add_variable_from_reference(
+                variable, name, initializer
+            )
         path = getattr(variable, "path", variable.name)
         return self.add_variable(
             variable.shape,
-            "zeros",
+            initializer,
             dtype,
             layout=getattr(variable, "_layout", None),
             name=f"{path.replace('/', '_').replace(':', '_')}_{name}",
@@ -110,8 +128,10 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
     ) -> Variable:
         """Makes a variable like another one.
 
-        On TensorFlow an accumulator of gradients is a variable of which each
-        replica has its own value; the stock optimizer has one for all.
+        An average of weights (EMA) is float32 where the weights' dtype is
+        narrower. On TensorFlow an accumulator of gradients is a variable of
+        which each replica has its own value; the stock optimizer has one for
+        all.
 
         Args:
           reference_variable: the variable whose shape and dtype it has.
@@ -121,6 +141,8 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
         Returns:
           A `keras.Variable`.
         """
+        if name == "average":
+            return self._add_wide(reference_variable, name, initializer)
         if BACKEND != "tensorflow" or name != "gradient_accumulator":
             return super().add_variable_from_reference(
                 reference_variable, name, initializer

@@ -164,9 +164,8 @@ class LayerAdaptive:
 
     def _slot_dtype(self, variable_dtype: str) -> str:
         """float64 for float64, else `moment_dtype`, by default float32."""
-        if variable_dtype == "float64":
-            return "float64"
-        return self.moment_dtype or "float32"
+        wide = arithmetic.wide_dtype(variable_dtype)
+        return wide if wide == "float64" else self.moment_dtype or wide
 
     @property
     def trust_ratios(self) -> dict[str, float]:
@@ -347,13 +346,13 @@ class LayerAdaptive:
 
         $$a_1 = x_1,\qquad a_t = d\, a_{t-1} + (1 - d)\, x_t$$
 
-        with `d` the `ema_momentum` and `t` the `step`. Every
+        with `d` the `ema_momentum` and `t` the `step`. Averages of narrower
+        variables are float32: a bfloat16 would not move by a thousandth. Every
         `ema_overwrite_frequency` updates the weights are set to their average.
         A skipped step (`proceed` is False) changes neither.
         """
         ops = self._ops
         first = ops.equal(step, 1.0)
-        momentum = ops.where(first, 0.0, self.ema_momentum)
         overwrite = ops.convert_to_tensor(False)
         if self.ema_overwrite_frequency:
             due = (self._updates_due() + 1) % self.ema_overwrite_frequency == 0
@@ -362,17 +361,24 @@ class LayerAdaptive:
         def average(
             variable: Variable,
             mean: Variable,
-            momentum: Array,
+            first: Array,
             proceed: Array,
             overwrite: Array,
         ) -> Array:
-            momentum = ops.cast(momentum, variable.dtype)
             value = ops.convert_to_tensor(variable)
             old = ops.convert_to_tensor(mean)
-            moved = momentum * old + (1 - momentum) * value
+            wide = arithmetic.dtype_name(mean)
+            momentum = ops.where(
+                first,
+                ops.convert_to_tensor(0.0, wide),
+                ops.convert_to_tensor(self.ema_momentum, wide),
+            )
+            x = ops.cast(value, wide)
+            moved = momentum * old + (1 - momentum) * x
             moved = ops.where(proceed, moved, old)
             mean.assign(moved)
             if self.ema_overwrite_frequency:
+                moved = arithmetic.narrow(ops, moved, value)
                 variable.assign(ops.where(overwrite, moved, value))
             return momentum
 
@@ -385,8 +391,25 @@ class LayerAdaptive:
         ]
         n = len(pairs)
         self._each(
-            average, pairs, [[momentum] * n, [proceed] * n, [overwrite] * n]
+            average, pairs, [[first] * n, [proceed] * n, [overwrite] * n]
         )
+
+    def _overwrite_model_variables_with_average_value(
+        self, trainable_variables: Sequence[Variable]
+    ) -> None:
+        """Sets variables to their averages, rounded to nearest.
+
+        It replaces the method of this name in Keras, which
+        `finalize_variable_values` calls.
+        """
+        for variable in trainable_variables:
+            mean = self._model_variables_moving_average[self._index(variable)]
+            if mean is not None:
+                self._set(variable, mean)
+
+    def _set(self, variable: Variable, mean: Variable) -> None:
+        value = self._ops.convert_to_tensor(mean)
+        variable.assign(arithmetic.narrow(self._ops, value, variable))
 
     def _updates_due(self) -> Array:
         """Updates before this one, skipped ones among them."""

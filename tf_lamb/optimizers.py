@@ -40,7 +40,8 @@ _BASE_ARGUMENTS = """
       **kwargs: the arguments of `keras.optimizers.Optimizer`: `clipnorm`,
         `clipvalue`, `global_clipnorm` (all act on the gradients summed over
         replicas and averaged over accumulated micro-batches), `use_ema`,
-        `ema_momentum`, `ema_overwrite_frequency`,
+        `ema_momentum`, `ema_overwrite_frequency` (averages are kept in float32
+        for narrower variables, and rounded to nearest when they are assigned),
         `gradient_accumulation_steps`, `loss_scale_factor` (gradients are
         divided by it; a loop of one's own differentiates
         `optimizer.scale_loss(loss)`).

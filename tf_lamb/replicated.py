@@ -128,6 +128,14 @@ class Replicated(LayerAdaptive):
             replica_columns,
         )
 
+    def _set(self, variable: Variable, mean: Variable) -> None:
+        # Called by `fit` outside the replicas.
+        self._distribution_strategy.extended.update(
+            self._native(variable),
+            lambda x, mean: x.assign(tf.cast(mean, x.dtype)),
+            args=(self._native(mean),),
+        )
+
 
 def update_each(
     strategy: tf.distribute.Strategy,

@@ -1,0 +1,47 @@
+"""Variables in narrow dtypes: what is kept in float32 beside them."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_lamb import keras2
+
+MOMENTA = {"bfloat16": 0.999, "float16": 0.9999}
+
+
+def _numpy(x):
+    return tf.cast(x, "float64").numpy()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("dtype", MOMENTA)
+def test_averages_follow_the_weights(mirrored, dtype, replicas):
+    strategy = mirrored if replicas == 2 else tf.distribute.get_strategy()
+    d = MOMENTA[dtype]
+    with strategy.scope():
+        variable = tf.Variable(
+            tf.cast(tf.linspace(1.0, 2.0, 6), dtype), name="w"
+        )
+        optimizer = keras2.LAMB(0.1, use_ema=True, ema_momentum=d)
+        optimizer.build([variable])
+
+    @tf.function
+    def step(grad):
+        strategy.run(
+            lambda g: optimizer.apply_gradients([(g, variable)]), [grad]
+        )
+
+    expected = first = None
+    for i in range(12):
+        step(tf.cast(tf.cos(tf.range(6.0) + i) + 1.0, dtype))
+        x = _numpy(variable)
+        first = x if first is None else first
+        expected = x if expected is None else d * expected + (1 - d) * x
+    (mean,) = optimizer._model_variables_moving_average
+    assert mean.dtype == tf.float32
+    moved = np.abs(expected - first).max()
+    assert moved > 1e-4
+    assert np.abs(_numpy(mean) - expected).max() < 0.01 * moved
+    optimizer.finalize_variable_values([variable])
+    nearest = tf.cast(tf.convert_to_tensor(mean), dtype)
+    np.testing.assert_array_equal(_numpy(variable), _numpy(nearest))
