@@ -275,11 +275,14 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
         )
 
     def _add_sum(self, variable: tf.Variable) -> tf.Variable:
-        """Each replica's own sum of gradients; the sum of all is saved."""
+        """Each replica's own sum of gradients; the sum of all is saved.
+
+        It is float32 where the variable's dtype is narrower.
+        """
         return self._add_like(
             variable,
             "gradient_accumulator",
-            _dtype(variable),
+            _wide(variable),
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.SUM,
         )
@@ -397,6 +400,7 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
         if not k:
             self._apply_once(grads, variables, aggregate)
             return
+        grads = [arithmetic.widen(self._ops, g) for g in grads]
         sums = [self._sums[self._index(v)] for v in variables]
 
         def update(*grads: tf.Tensor) -> None:

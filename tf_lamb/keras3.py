@@ -93,12 +93,6 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
         dtype = self._slot_dtype(arithmetic.dtype_name(variable))
         return self._add_like(variable, name, dtype)
 
-    def _add_wide(
-        self, variable: Variable, name: str, initializer: Any
-    ) -> Variable:
-        dtype = arithmetic.wide_dtype(arithmetic.dtype_name(variable))
-        return self._add_like(variable, name, dtype, initializer)
-
     def _add_like(
         self,
         variable: Variable,
@@ -128,10 +122,9 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
     ) -> Variable:
         """Makes a variable like another one.
 
-        An average of weights (EMA) is float32 where the weights' dtype is
-        narrower. On TensorFlow an accumulator of gradients is a variable of
-        which each replica has its own value; the stock optimizer has one for
-        all.
+        An average of weights (EMA) and an accumulator of gradients are float32
+        where the weights' dtype is narrower. On TensorFlow each replica has its
+        own value of an accumulator; the stock optimizer has one for all.
 
         Args:
           reference_variable: the variable whose shape and dtype it has.
@@ -141,17 +134,18 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
         Returns:
           A `keras.Variable`.
         """
-        if name == "average":
-            return self._add_wide(reference_variable, name, initializer)
-        if BACKEND != "tensorflow" or name != "gradient_accumulator":
+        if name not in ("average", "gradient_accumulator"):
             return super().add_variable_from_reference(
                 reference_variable, name, initializer
             )
+        dtype = arithmetic.wide_dtype(arithmetic.dtype_name(reference_variable))
+        if BACKEND != "tensorflow" or name == "average":
+            return self._add_like(reference_variable, name, dtype, initializer)
         # Each replica has its own sum; the sum of them all is saved.
         total = keras.Variable(
             initializer,
             shape=reference_variable.shape,
-            dtype=reference_variable.dtype,
+            dtype=dtype,
             trainable=False,
             aggregation="sum",
             synchronization="on_read",
@@ -207,6 +201,7 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
         if not k:
             self._apply_once(grads, trainable_variables)
             return
+        grads = [arithmetic.widen(ops, g) for g in grads]
         indices = [self._get_variable_index(v) for v in trainable_variables]
         sums = [self._accumulated_gradients[i] for i in indices]
 

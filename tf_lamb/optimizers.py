@@ -42,9 +42,9 @@ _BASE_ARGUMENTS = """
         replicas and averaged over accumulated micro-batches), `use_ema`,
         `ema_momentum`, `ema_overwrite_frequency` (averages are kept in float32
         for narrower variables, and rounded to nearest when they are assigned),
-        `gradient_accumulation_steps`, `loss_scale_factor` (gradients are
-        divided by it; a loop of one's own differentiates
-        `optimizer.scale_loss(loss)`).
+        `gradient_accumulation_steps` (sums are float32 likewise),
+        `loss_scale_factor` (gradients are divided by it; a loop of one's own
+        differentiates `optimizer.scale_loss(loss)`).
 
     Raises:
       ValueError: a hyperparameter outside its range, a regex that does not

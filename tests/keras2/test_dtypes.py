@@ -28,7 +28,7 @@ def test_averages_follow_the_weights(mirrored, dtype, replicas):
     @tf.function
     def step(grad):
         strategy.run(
-            lambda g: optimizer.apply_gradients([(g, variable)]), [grad]
+            lambda g: optimizer.apply_gradients([(1 * g, variable)]), [grad]
         )
 
     expected = first = None
@@ -45,3 +45,31 @@ def test_averages_follow_the_weights(mirrored, dtype, replicas):
     optimizer.finalize_variable_values([variable])
     nearest = tf.cast(tf.convert_to_tensor(mean), dtype)
     np.testing.assert_array_equal(_numpy(variable), _numpy(nearest))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("dtype", MOMENTA)
+def test_small_micro_batches_count_beside_large_ones(mirrored, dtype, replicas):
+    """Sums in the variable's dtype would lose every quarter."""
+    parts = [1024.0, *[0.25] * 6, -1024.0]
+    strategy = mirrored if replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        variable = tf.Variable(tf.ones(3, dtype), name="w")
+        optimizer = keras2.LARS(
+            1.0,
+            momentum=0.0,
+            exclude_from_layer_adaptation=["w"],
+            gradient_accumulation_steps=len(parts),
+        )
+        optimizer.build([variable])
+
+    @tf.function
+    def step(grad):
+        strategy.run(
+            lambda g: optimizer.apply_gradients([(1 * g, variable)]), [grad]
+        )
+
+    for part in parts:
+        step(tf.fill([3], tf.cast(part, dtype)))
+    moved = 1 - _numpy(variable)
+    np.testing.assert_array_equal(moved, replicas * 1.5 / len(parts))

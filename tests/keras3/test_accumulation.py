@@ -42,6 +42,26 @@ def test_accumulation_touches_nothing_but_its_sums_in_between():
     assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == 0
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_small_micro_batches_count_beside_large_ones(dtype):
+    """Sums in the variable's dtype would lose every quarter."""
+    parts = [1024.0, *[0.25] * 6, -1024.0]
+    variable = keras.Variable(np.ones(3), dtype=dtype, name="w")
+    optimizer = tf_lamb.LARS(
+        1.0,
+        momentum=0.0,
+        exclude_from_layer_adaptation=["w"],
+        gradient_accumulation_steps=len(parts),
+    )
+    for part in parts:
+        grad = np.full(3, part, "float32")
+        problems.apply(optimizer, [variable], {"w": grad})
+    moved = 1 - keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32"))
+    np.testing.assert_array_equal(moved, 1.5 / len(parts))
+    (total,) = optimizer._accumulated_gradients
+    assert total.dtype == "float32"
+
+
 def test_nonfinite_micro_batch_skips_its_update_and_is_forgotten():
     optimizer = tf_lamb.LAMB(0.1, gradient_accumulation_steps=2)
     variables = problems.make_variables(problems.initial_values())
