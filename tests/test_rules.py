@@ -184,3 +184,10 @@ def test_moments_of_large_float16_gradients_do_not_overflow():
         np, np.ones(4, "float16"), g, zeros, zeros, 1.0, learning_rate=0.1
     )
     assert np.isfinite(step.v).all() and np.isfinite(step.param).all()
+
+
+def test_a_bfloat16_momentum_needs_the_step():
+    m = np.zeros(X.shape, ml_dtypes.bfloat16)
+    for form in rules.LARS_FORMS:
+        with pytest.raises(ValueError, match="step: expected the count"):
+            rules.lars(np, X, X, m, learning_rate=0.1, form=form)

@@ -164,8 +164,8 @@ def round_by_chance(ops: BitOps, x: Array, step: Array) -> Array:
 
     $$P(b) = \frac{x - a}{b - a},\qquad E[\text{result}] = x$$
 
-    Rounding to nearest would stop a second moment that decays by a thousandth
-    a step, because the neighbours of a bfloat16 are 1/256 to 1/128 apart.
+    Rounding to nearest would stop a moment that decays by a thousandth a step,
+    because the neighbours of a bfloat16 are 1/256 to 1/128 apart.
     The chance is a hash of `step`, an element's place and its bits: a run
     repeats itself, and replicas agree.
 

@@ -354,9 +354,12 @@ def _lars(
     dtype = _wide_dtype(x)
     decay = tf.cast(scalars.weight_decay, dtype)
     rate = tf.cast(scalars.learning_rate, dtype)
+    step = tf.cast(scalars.step, dtype)
     g = _scaled(grad, scalars, dtype)
     same: dict[str, Any] = dict(momentum=options.momentum, form=options.form)
-    moment = rules.lars_moment(ops, x, g, m, weight_decay=decay, **same)
+    moment = rules.lars_moment(
+        ops, x, g, m, weight_decay=decay, step=step, **same
+    )
     moment = tf.where(scalars.proceed, moment, m)
 
     def update(x: tf.Tensor, g: tf.Tensor, m: tf.Tensor) -> tf.Tensor:
@@ -388,7 +391,9 @@ def _lars(
         )
     direction = update(x, g, moment)
     last: dict[str, Any] = dict(learning_rate=rate, **same)
-    new_m = rules.lars_late_moment(ops, direction, moment, ratio, **last)
+    new_m = rules.lars_late_moment(
+        ops, direction, moment, ratio, step=step, **last
+    )
     if new_m is not moment:
         # Selected before it is used: the next loop reads it where it is stored.
         new_m = tf.where(scalars.proceed, new_m, m)
@@ -415,7 +420,7 @@ def lars(
       grad: dense gradient, same shape.
       m: momentum buffer.
       scalars: float32 `[5]`, what changes from step to step, `Scalars.packed`;
-        `step` is not used.
+        `step` is used where the momentum is bfloat16.
       adapt: whether the local rate applies.
       options: constants of the run.
       jit_compile: False runs the same operations uncompiled.

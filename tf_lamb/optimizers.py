@@ -32,9 +32,10 @@ _BASE_ARGUMENTS = """
         moment and no average, and is counted in `skipped_steps`. The count `t`
         of the bias correction does not include it; the schedule's step does.
       moment_dtype: how moments are stored: None or "float32", or "bfloat16",
-        which halves their memory and traffic (arithmetic stays float32; the
-        second moment is rounded by chance, because it could not decay if it
-        were rounded to nearest). Moments of float64 variables are float64.
+        which halves their memory and traffic (arithmetic stays float32; they
+        are rounded by chance, because a moment that decays slowly would stand
+        still if it were rounded to nearest). Moments of float64 variables are
+        float64.
       jit_compile: on TensorFlow, compile the update by XLA, one kernel for each
         distinct shape. False runs the same operations uncompiled.
       **kwargs: the arguments of `keras.optimizers.Optimizer`: `clipnorm`,
@@ -324,6 +325,7 @@ class LARS(LayerAdaptive):
             norm_kind=self.norm,
             phi_bounds=self.phi_bounds,
             proceed=proceed,
+            step=step,
         )
 
     def _options(self) -> tuple[Any, ...]:

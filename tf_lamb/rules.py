@@ -8,8 +8,8 @@ framework: for a variable that is excluded from weight decay, `weight_decay` is
 
 Arithmetic and norms are in float32 for every narrower dtype (and in float64 for
 float64). Results have the dtype of the array that they replace. The direction
-is computed from the moments as they are stored. A second moment in bfloat16 is
-rounded by chance (`arithmetic.round_by_chance`).
+is computed from the moments as they are stored. Moments in bfloat16 are rounded
+by chance (`arithmetic.round_by_chance`).
 
 Letters, as in the papers: `x` (`param`) is the parameter of one layer, `g`
 (`grad`) its gradient, `m` and `v` are the moments, `u` (`update`) is the
@@ -126,6 +126,18 @@ def _one_minus_power(ops: Ops, beta: float, exponent: Array) -> Array:
     return -ops.expm1(exponent * math.log(beta))
 
 
+def _stored(ops: Ops, moment: Array, old: Array, step: Array | None) -> Array:
+    """A moment in the dtype of the old one; bfloat16 is rounded by chance."""
+    if dtype_name(old) == "bfloat16":
+        if step is None:
+            raise ValueError(
+                "step: expected the count of updates, by which a bfloat16 "
+                "moment is rounded, got None."
+            )
+        moment = round_by_chance(cast(BitOps, ops), moment, step)
+    return narrow(ops, moment, old)
+
+
 def _moment_estimate(
     ops: Ops,
     moment: Array,
@@ -171,9 +183,7 @@ def lamb_moments(
     g = widen(ops, grad)
     new_m = beta_1 * widen(ops, m) + (1 - beta_1) * g
     new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(g)
-    if dtype_name(v) == "bfloat16":
-        new_v = round_by_chance(cast(BitOps, ops), new_v, step)
-    return narrow(ops, new_m, m), narrow(ops, new_v, v)
+    return _stored(ops, new_m, m, step), _stored(ops, new_v, v, step)
 
 
 def lamb_update(
@@ -326,6 +336,7 @@ def lars_moment(
     momentum: float,
     weight_decay: Array,
     form: str,
+    step: Array | None = None,
 ) -> Array:
     r"""The new momentum, in the forms that divide by its norm; else `m`.
 
@@ -338,7 +349,8 @@ def lars_moment(
         return m
     share = 1 - momentum if form == "you2020" else 1.0
     decayed = widen(ops, grad) + weight_decay * widen(ops, param)
-    return narrow(ops, momentum * widen(ops, m) + share * decayed, m)
+    new_m = momentum * widen(ops, m) + share * decayed
+    return _stored(ops, new_m, m, step)
 
 
 def lars_update(
@@ -414,6 +426,7 @@ def lars_late_moment(
     learning_rate: Array,
     momentum: float,
     form: str,
+    step: Array | None = None,
 ) -> Array:
     r"""The new momentum, in the forms that scale what is added; else `m`.
 
@@ -425,7 +438,7 @@ def lars_late_moment(
     if _DENOMINATOR[form] == "momentum":
         return m
     scaled = _scaled(update, ratio, learning_rate, form)
-    return narrow(ops, momentum * widen(ops, m) + scaled, m)
+    return _stored(ops, momentum * widen(ops, m) + scaled, m, step)
 
 
 def _scaled(
@@ -478,6 +491,7 @@ def lars(
     norm_kind: str = "l2",
     phi_bounds: tuple[float, float] | None = None,
     proceed: Array | None = None,
+    step: Array | None = None,
 ) -> Step:
     r"""One LARS update of one layer, in one of the five forms in use.
 
@@ -513,9 +527,14 @@ def lars(
       phi_bounds: bounds of phi on `|x|`, or None for `phi(z) = z`.
       proceed: bool scalar; False skips the step: parameter and momentum stay.
         None: it is never skipped.
+      step: `t`, floating scalar; only a momentum in bfloat16 needs it, which is
+        rounded by chance.
 
     Returns:
       A `Step` whose `v` is None and whose `trust_ratio` is the local rate.
+
+    Raises:
+      ValueError: the momentum is bfloat16 and `step` is None.
 
     References:
       You, Gitman, Ginsburg 2017 (arXiv:1708.03888), Algorithm 1; You et al.
@@ -525,7 +544,7 @@ def lars(
         momentum=momentum, weight_decay=weight_decay, form=form
     )
     old_m = m
-    m = lars_moment(ops, param, grad, old_m, **same)
+    m = lars_moment(ops, param, grad, old_m, step=step, **same)
     # The direction is computed from the moments as stored: so a compiler can
     # compute it twice instead of keeping it.
     m = unless_skipped(ops, proceed, m, old_m)
@@ -546,7 +565,7 @@ def lars(
     last: dict[str, Any] = dict(
         learning_rate=learning_rate, momentum=momentum, form=form
     )
-    new_m = lars_late_moment(ops, update, m, ratio, **last)
+    new_m = lars_late_moment(ops, update, m, ratio, step=step, **last)
     new_m = unless_skipped(ops, proceed, new_m, m)
     new = lars_param(
         ops, param, update, new_m, ratio, nesterov=nesterov, **last

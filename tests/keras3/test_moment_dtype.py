@@ -64,6 +64,41 @@ def _second_moment(optimizer):
     return keras.ops.cast(optimizer._slots[1][0], "float32")
 
 
+def _mean_of_each_sign(slot, sign):
+    m = keras.ops.convert_to_numpy(keras.ops.cast(slot, "float32"))
+    return np.array([m[sign > 0].mean(), m[sign < 0].mean()])
+
+
+# LAMB's first moment; LARS' momentum that is added before the local rate is
+# known, and after it.
+SLOW = {
+    "LAMB": ("LAMB", {"beta_1": 0.999}),
+    "LARS-you2020": ("LARS", {"momentum": 0.999, "form": "you2020"}),
+    "LARS-timm": ("LARS", {"momentum": 0.999, "form": "timm"}),
+}
+
+
+@pytest.mark.parametrize("name, arguments", SLOW.values(), ids=SLOW)
+def test_a_first_moment_decays_where_rounding_to_nearest_would_not(
+    name, arguments
+):
+    variable = keras.Variable(np.ones((64, 64), "float32"), name="w")
+    optimizer = getattr(tf_lamb, name)(
+        1e-4, moment_dtype="bfloat16", **arguments
+    )
+    rng = np.random.default_rng(0)
+    grad = rng.uniform(0.5, 1, (64, 64)) * rng.choice([-1, 1], (64, 64))
+    for _ in range(5):
+        problems.apply(optimizer, [variable], {"w": grad.astype("float32")})
+    slot = optimizer._slots[0][0]
+    first = _mean_of_each_sign(slot, grad)
+    assert first[0] > 0 > first[1]
+    for _ in range(100):
+        problems.apply(optimizer, [variable], {"w": 0 * grad})
+    decayed = _mean_of_each_sign(slot, grad) / first
+    np.testing.assert_allclose(decayed, 0.999**100, rtol=5e-3)
+
+
 def test_config_and_bad_value():
     optimizer = tf_lamb.LARS(moment_dtype="bfloat16")
     config = optimizer.get_config()
