@@ -321,7 +321,8 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
         updates = tf.convert_to_tensor(self._updates)
         iterations = tf.convert_to_tensor(self.iterations)
         k = self.gradient_accumulation_steps or 1
-        return tf.where(updates < 0, iterations // k, updates)
+        updates = tf.where(updates < 0, iterations // k, updates)
+        return tf.maximum(updates, 0)  # `iterations` may be set to anything
 
     def _averaged_variables(self) -> Sequence[tf.Variable]:
         variables: Sequence[tf.Variable] = self._averaged

@@ -166,8 +166,14 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
     def _updates_due(self) -> Array:
         return self.iterations
 
+    def _skipped_before(self) -> Array:
+        skipped = super()._skipped_before()
+        iterations = ops.cast(self.iterations, skipped.dtype)
+        # Where `iterations` was set back, none of them was skipped.
+        return ops.where(skipped > iterations, ops.zeros_like(skipped), skipped)
+
     def _updates_made(self) -> Array:
-        return self.iterations - self._skipped_steps
+        return self.iterations - self._skipped_before()
 
     def _averaged_variables(self) -> Sequence[Variable]:
         variables: Sequence[Variable] = self._trainable_variables

@@ -209,8 +209,9 @@ class LayerAdaptive:
         """
         ops = self._ops
         grads, scales, proceed = self._clip(grads)
-        # t counts updates that were made; in float32, exact up to 2^24.
-        step = ops.cast(self._updates_made() + 1, "float32")
+        # t counts updates that were made; in float32, exact up to 2^24. Below
+        # 1, where the count was set by hand, the bias correction has no value.
+        step = ops.maximum(ops.cast(self._updates_made() + 1, "float32"), 1.0)
         rate = ops.cast(self.learning_rate, "float32")
         ratios = self._update_all(grads, variables, scales, proceed, step, rate)
 
@@ -218,10 +219,16 @@ class LayerAdaptive:
         self._trust_ratios.assign(
             ops.where(proceed, self._ratio_vector(old, variables, ratios), old)
         )
-        self._skipped_steps.assign_add(1 - ops.cast(proceed, "int32"))
+        self._skipped_steps.assign(
+            self._skipped_before() + 1 - ops.cast(proceed, "int32")
+        )
         if self.use_ema:
             self._update_averages(proceed, step)
         return proceed
+
+    def _skipped_before(self) -> Array:
+        """Skipped steps before this one, int32."""
+        return self._ops.convert_to_tensor(self._skipped_steps)
 
     def _updates_made(self) -> Array:
         """Updates before this one, without those that were skipped."""

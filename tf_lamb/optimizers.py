@@ -31,6 +31,9 @@ _BASE_ARGUMENTS = """
         float32 (a NaN, an infinity, a norm above 1.8e19) changes no weight, no
         moment and no average, and is counted in `skipped_steps`. The count `t`
         of the bias correction does not include it; the schedule's step does.
+        On Keras 3 `t` is `iterations - skipped_steps + 1`: setting `iterations`
+        sets it, and below `skipped_steps` that count begins at 0 again. On
+        tf_keras `t` is a count of its own. It is never below 1.
       moment_dtype: how moments are stored: None or "float32", or "bfloat16",
         which halves their memory and traffic (arithmetic stays float32; they
         are rounded by chance, because a moment that decays slowly would stand

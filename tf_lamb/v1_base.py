@@ -221,7 +221,9 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
             )
             proceed = self._all_finite(distribution, grads)
             made = self._counters
+            # At least 1, whatever `updates` was set to.
             step = tf.cast(_first(distribution, made[0]) + 1, tf.float32)
+            step = tf.maximum(step, 1.0)
             rate = tf.cast(
                 self._call_if_callable(self._learning_rate), "float32"
             )

@@ -93,6 +93,26 @@ def test_loss_scaler_skips_a_micro_batch_and_the_cycle_goes_on():
         np.testing.assert_array_equal(value, alone[name])
 
 
+@pytest.mark.parametrize("iterations", [0, 1, -5])
+@pytest.mark.parametrize("before", [0, 2])
+def test_iterations_set_by_hand_change_no_count_of_updates(iterations, before):
+    runs = []
+    for assign in (True, False):
+        optimizer = keras2.LAMB(0.1, weight_decay=0.1, use_ema=True)
+        variables = problems.run(optimizer, before)
+        optimizer.build(variables)
+        if before:
+            bad = [(tf.fill(v.shape, np.nan), v) for v in variables]
+            optimizer.apply_gradients(bad)
+        if assign and (before or iterations < 1):
+            optimizer.iterations.assign(iterations)
+        problems.run(optimizer, 3, first_step=2, variables=variables)
+        runs.append(problems.values_of(variables))
+    for name, value in runs[0].items():
+        np.testing.assert_array_equal(value, runs[1][name])
+        assert np.isfinite(value).all()
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_two_models_do_not_touch_each_other(mirrored, replicas):
     """A compiled function must not hold on to the first model's variables."""

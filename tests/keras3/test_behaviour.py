@@ -8,6 +8,7 @@ import pytest
 
 import tf_lamb
 from tests.keras3 import problems
+from tests.reference.lamb import ReferenceLAMB
 
 OPTIMIZERS = ("LAMB", "LARS")
 
@@ -225,6 +226,36 @@ def test_without_skipping_a_nan_reaches_the_weights():
     grads["kernel"][0, 0] = np.nan
     problems.apply(optimizer, variables, grads)
     assert np.isnan(problems.values_of(variables)["kernel"]).any()
+
+
+@pytest.mark.parametrize("iterations", [0, 1, -3, 2**31 - 100])
+def test_iterations_set_by_hand_after_skipped_steps(iterations):
+    """From 0 on, the steps are those that count from 1 with these moments."""
+    optimizer = tf_lamb.LAMB(0.1, weight_decay=0.1, use_ema=True)
+    variables = problems.run(optimizer, 2)
+    for _ in range(3):
+        grads = problems.gradients(2)
+        grads["kernel"][:] = np.nan
+        problems.apply(optimizer, variables, grads)
+    assert optimizer.skipped_steps == 3
+    optimizer.iterations.assign(iterations)
+    expected = ReferenceLAMB(0.1, weight_decay=0.1)
+    params = problems.values_of(variables)
+    for name, slot in zip(("m", "v"), optimizer._slots):
+        values = {
+            x.name: keras.ops.convert_to_numpy(s).astype("float64")
+            for x, s in zip(variables, slot)
+        }
+        setattr(expected, name, values)
+    for step in range(3, 6):
+        grads = problems.gradients(step)
+        problems.apply(optimizer, variables, grads)
+        params = expected.step(params, grads)
+    got = problems.values_of(variables)
+    assert all(np.isfinite(x).all() for x in got.values())
+    if iterations == 0:
+        assert problems.distance(got, params) < 1e-6
+        assert optimizer.skipped_steps == 0
 
 
 def test_missing_gradient_leaves_its_variable_alone():

@@ -409,6 +409,16 @@ def test_no_gradient_at_all_and_bad_arguments():
         v1.LARSOptimizer(form="you2020", nesterov=True)
 
 
+@pytest.mark.parametrize("updates", [-1, -7])
+def test_a_count_of_updates_below_0_gives_no_nan(updates):
+    w = tf.Variable(np.ones(3, "float32"))
+    optimizer = v1.LAMBOptimizer(0.25)
+    for _ in range(2):
+        optimizer.apply_gradients([(tf.ones(3), w)])
+        assert np.isfinite(w.numpy()).all()
+        optimizer.updates.assign(updates)
+
+
 def test_narrow_variable_has_wide_moments():
     w = tf.Variable(np.ones(70_000), dtype=tf.float16)
     optimizer = v1.LAMBOptimizer(0.25)
