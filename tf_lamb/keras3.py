@@ -58,6 +58,9 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
     """The methods of `LayerAdaptive` that are Keras 3's own."""
 
     _ops = ops
+    if BACKEND == "jax":
+        # `fit` compiles it into the step, as a constant.
+        _FIXED = _Update._FIXED | {"weight_decay"}
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Resolves the exclusions and makes the slots.

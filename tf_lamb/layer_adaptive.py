@@ -36,6 +36,7 @@ class LayerAdaptive:
     ema_overwrite_frequency: int | None
     _model_variables_moving_average: Sequence[Variable]
     _var_key: Callable[[Variable], Hashable]
+    _weight_decay: float
 
     # Made by `build`: one row for each of `_SLOTS`.
     _slots: Sequence[Sequence[Variable]]
@@ -45,6 +46,13 @@ class LayerAdaptive:
 
     _ops: Any = None
     _SLOTS: ClassVar[tuple[str, ...]] = ()
+    # A compiled step holds them, so that another value would do nothing.
+    _FIXED: ClassVar[frozenset[str]] = frozenset(
+        "beta_1 beta_2 epsilon momentum trust_coefficient form nesterov "
+        "bias_correction norm phi_bounds skip_nonfinite moment_dtype clipnorm "
+        "clipvalue global_clipnorm use_ema ema_momentum ema_overwrite_frequency"
+        " loss_scale_factor gradient_accumulation_steps".split()
+    )
 
     def __init__(
         self,
@@ -70,9 +78,7 @@ class LayerAdaptive:
         # Of the Keras optimizer: its own decay is outside the trust ratio.
         base: Any = super()
         base.__init__(learning_rate, weight_decay=None, **kwargs)
-        self.weight_decay = check.non_negative(
-            "weight_decay", 0.0 if weight_decay is None else weight_decay
-        )
+        self.weight_decay = weight_decay
         self.norm = check.one_of("norm", norm, arithmetic.NORMS)
         self.phi_bounds = check.bounds("phi_bounds", phi_bounds)
         self.skip_nonfinite = bool(skip_nonfinite)
@@ -88,6 +94,36 @@ class LayerAdaptive:
             "exclude_from_layer_adaptation", exclude_from_layer_adaptation
         )
         self._no_decay_keys: frozenset[Hashable] = frozenset()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._FIXED and getattr(self, "built", False):
+            old = getattr(self, name)
+            if value != old:
+                raise AttributeError(
+                    f"{name}: it stays {old!r} once the optimizer is built, "
+                    f"got {value!r}; make a new optimizer with it (from_config "
+                    "of a changed get_config) and compile the model again."
+                )
+        super().__setattr__(name, value)
+
+    @property
+    def weight_decay(self) -> float:
+        """Weight decay `lambda`; a new value counts from the next step on.
+
+        On JAX it cannot be set once the optimizer is built.
+        """
+        return self._weight_decay
+
+    @weight_decay.setter
+    def weight_decay(self, value: float | None) -> None:
+        self._weight_decay = check.non_negative(
+            "weight_decay", 0.0 if value is None else value
+        )
+        if getattr(self, "built", False):
+            self._set_decay()
+
+    def _set_decay(self) -> None:
+        """Hands a new weight decay to compiled steps, where there are some."""
 
     def exclude_from_weight_decay(
         self,
@@ -147,6 +183,7 @@ class LayerAdaptive:
         self._slots = [
             [self._add_slot(v, name) for v in variables] for name in self._SLOTS
         ]
+        self._set_decay()
 
     def _add_state(
         self,

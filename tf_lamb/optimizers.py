@@ -50,6 +50,10 @@ _BASE_ARGUMENTS = """
         `loss_scale_factor` (gradients are divided by it; a loop of one's own
         differentiates `optimizer.scale_loss(loss)`).
 
+    Once the optimizer is built, `learning_rate` and `weight_decay` can be set,
+    and count from the next step on (on JAX, `learning_rate` only); setting
+    another hyperparameter raises AttributeError.
+
     Raises:
       ValueError: a hyperparameter outside its range, a regex that does not
         compile, or (when the variables are known) one that matches none.

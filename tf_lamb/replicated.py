@@ -8,6 +8,7 @@ device's own components.
 
 from __future__ import annotations
 
+import types
 from typing import Any, Callable, Hashable, Sequence
 
 import tensorflow as tf
@@ -33,6 +34,24 @@ class Replicated(LayerAdaptive):
     _distribution_strategy: tf.distribute.Strategy
     _RULE_NAME: str
     _options: Callable[[], tuple[Any, ...]]
+
+    # Weight decay as compiled steps read it. It is no state: a checkpoint does
+    # not have it, and loading one leaves it as it is.
+    _decay: types.SimpleNamespace | None = None
+
+    def _set_decay(self) -> None:
+        if self._decay is not None:
+            self._decay.variable.assign(self.weight_decay)
+            return
+        with tf.init_scope():
+            variable = tf.Variable(
+                self.weight_decay,
+                dtype=tf.float32,
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+        # In a namespace TensorFlow does not track it.
+        self._decay = types.SimpleNamespace(variable=variable)
 
     def _native(self, variable: Variable) -> tf.Variable:
         """TensorFlow's own variable."""
@@ -78,11 +97,13 @@ class Replicated(LayerAdaptive):
             [self._native(slot[i]) for i in indices] for slot in self._slots
         ]
         packed: dict[Hashable, tf.Tensor] = {}
+        assert self._decay is not None
+        weight_decay = tf.convert_to_tensor(self._decay.variable)
 
         def scalars(treatment: Treatment, scale: tf.Tensor) -> tf.Tensor:
             key = treatment.decay, id(scale)
             if key not in packed:
-                decay = self.weight_decay if treatment.decay else 0.0
+                decay = weight_decay if treatment.decay else 0.0
                 now = fused.Scalars(rate, decay, step, scale, proceed)
                 packed[key] = now.packed()
             return packed[key]

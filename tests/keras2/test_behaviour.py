@@ -93,6 +93,29 @@ def test_loss_scaler_skips_a_micro_batch_and_the_cycle_goes_on():
         np.testing.assert_array_equal(value, alone[name])
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_weight_decay_that_is_set_takes_effect(mirrored, replicas):
+    """Not adapted, and without a gradient: a step only decays."""
+    strategy = mirrored if replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        model = keras.Sequential(
+            [keras.layers.Dense(3, use_bias=False, input_shape=(4,))]
+        )
+        optimizer = keras2.LAMB(
+            0.125, weight_decay=0.5, exclude_from_layer_adaptation=[""]
+        )
+        model.compile(optimizer, "mse")
+    for decay in (0.5, 0.25, 0.0):
+        optimizer.weight_decay = decay
+        before = model.get_weights()[0]
+        model.fit(np.zeros((8, 4)), np.zeros((8, 3)), batch_size=4, verbose=0)
+        np.testing.assert_allclose(
+            model.get_weights()[0], before * (1 - 0.125 * decay) ** 2, rtol=1e-5
+        )
+    with pytest.raises(AttributeError, match="beta_1: it stays 0.9"):
+        optimizer.beta_1 = 0.8
+
+
 @pytest.mark.parametrize("iterations", [0, 1, -5])
 @pytest.mark.parametrize("before", [0, 2])
 def test_iterations_set_by_hand_change_no_count_of_updates(iterations, before):
