@@ -121,3 +121,25 @@ def bounds(name: str, value: Any) -> tuple[float, float] | None:
             f"0 <= lower <= upper, or None, got {value!r}."
         )
     return lower, upper
+
+
+def floating_variables(
+    owner: str, paths: Sequence[str], dtypes: Sequence[str]
+) -> None:
+    """Checks that variables can be trained.
+
+    Args:
+      owner: name of the optimizer, for the message.
+      paths: of the variables.
+      dtypes: their dtypes' names.
+
+    Raises:
+      ValueError: a dtype is that of whole, complex or other numbers.
+    """
+    for path, dtype in zip(paths, dtypes):
+        if dtype.startswith(("bool", "complex", "int", "q", "string", "uint")):
+            raise ValueError(
+                f"{owner}: variable {path!r} is {dtype}; expected a floating "
+                "dtype; make it with trainable=False, or leave it out of the "
+                "variables."
+            )

@@ -199,7 +199,8 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
           variables: all that the optimizer will update.
 
         Raises:
-          ValueError: a regex matches none of them.
+          ValueError: a regex matches none of them, or one of them is not of a
+            floating dtype.
         """
         if self.built:
             return

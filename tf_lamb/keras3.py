@@ -69,7 +69,8 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
           variables: all that the optimizer will update.
 
         Raises:
-          ValueError: a regex matches none of them.
+          ValueError: a regex matches none of them, or one of them is not of a
+            floating dtype.
         """
         super().build(variables)
         if (

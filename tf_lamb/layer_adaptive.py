@@ -26,6 +26,7 @@ class LayerAdaptive:
     """
 
     # Of Keras' own optimizer.
+    name: str
     built: Any
     learning_rate: Any
     clipnorm: float | None
@@ -159,12 +160,15 @@ class LayerAdaptive:
           variables: all that the optimizer will update.
 
         Raises:
-          ValueError: a regex matches none of them.
+          ValueError: a regex matches none of them, or one of them is not of a
+            floating dtype.
         """
         if self.built:
             return
         variables = list(variables)
         paths = [getattr(v, "path", v.name) for v in variables]
+        dtypes = [arithmetic.dtype_name(v) for v in variables]
+        check.floating_variables(self.name, paths, dtypes)
         treatments = exclusion.resolve(paths, self._no_decay, self._no_adapt)
         base: Any = super()
         base.build(variables)

@@ -56,7 +56,8 @@ _BASE_ARGUMENTS = """
 
     Raises:
       ValueError: a hyperparameter outside its range, a regex that does not
-        compile, or (when the variables are known) one that matches none.
+        compile, or (when the variables are known) one that matches none, or a
+        variable of whole or complex numbers.
 """
 
 

@@ -128,7 +128,8 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
 
         Raises:
           ValueError: no variable has a gradient; a variable is not a resource
-            variable; a regex matches no variable.
+            variable, or has a gradient and no floating dtype; a regex matches
+            no variable.
           RuntimeError: it was not called in a replica.
         """
         pairs = list(grads_and_vars)
@@ -141,6 +142,12 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
             raise ValueError(
                 f"No gradients provided for any variable: {names}."
             )
+        trained = [v for _, v in pairs]
+        check.floating_variables(
+            self.get_name(),
+            [exclusion.normalize_path(v.name) for v in trained],
+            [v.dtype.base_dtype.name for v in trained],
+        )
         self._resolve(variables)
         context = tf.distribute.get_replica_context()
         if context is None:

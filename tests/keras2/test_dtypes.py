@@ -73,3 +73,16 @@ def test_small_micro_batches_count_beside_large_ones(mirrored, dtype, replicas):
         step(tf.fill([3], tf.cast(part, dtype)))
     moved = 1 - _numpy(variable)
     np.testing.assert_array_equal(moved, replicas * 1.5 / len(parts))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex128"])
+def test_variables_that_are_not_floating_are_refused_by_name(dtype):
+    weight = tf.Variable(tf.ones(3), name="weight")
+    other = tf.Variable(tf.cast([1, 1, 1], dtype), name="other")
+    for optimizer in (keras2.LAMB(0.1), keras2.LARS(0.1)):
+        with pytest.raises(ValueError, match=f"variable 'other.* is {dtype};"):
+            optimizer.apply_gradients(
+                [(tf.ones(3), weight), (tf.ones_like(other), other)]
+            )
+        assert not optimizer.built
+        np.testing.assert_array_equal(weight.numpy(), 1)

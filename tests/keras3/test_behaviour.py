@@ -365,6 +365,22 @@ def test_describe_and_exclude_method():
         optimizer.exclude_from_weight_decay(var_names=["x"])
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "complex64"])
+def test_variables_that_are_not_floating_are_refused_by_name(name, dtype):
+    weight = keras.Variable(np.ones(3, "float32"), name="weight")
+    try:
+        other = keras.Variable(np.ones(3, dtype), dtype=dtype, name="other")
+    except ValueError as error:
+        # Keras has no complex variables then, nor could anyone pass one.
+        assert dtype in str(error)
+        return
+    optimizer = getattr(tf_lamb, name)(0.1)
+    with pytest.raises(ValueError, match=f"variable 'other' is {dtype}; exp"):
+        optimizer.build([weight, other])
+    assert not optimizer.built and not hasattr(optimizer, "_slots")
+
+
 def test_pattern_without_a_match_names_the_nearest_and_changes_nothing():
     optimizer = tf_lamb.LAMB(exclude_from_weight_decay=["Bais"])
     variables = problems.make_variables(problems.initial_values())

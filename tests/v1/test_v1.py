@@ -409,6 +409,19 @@ def test_no_gradient_at_all_and_bad_arguments():
         v1.LARSOptimizer(form="you2020", nesterov=True)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "complex64"])
+def test_variables_that_are_not_floating_are_refused_by_name(dtype):
+    weight = tf.Variable(tf.ones(3), name="weight")
+    other = tf.Variable(tf.cast([1, 1, 1], dtype), name="other")
+    for optimizer in (v1.LAMBOptimizer(0.1), v1.LARSOptimizer(0.1)):
+        with pytest.raises(ValueError, match=f"variable 'other' is {dtype};"):
+            optimizer.apply_gradients(
+                [(tf.ones(3), weight), (tf.ones_like(other), other)]
+            )
+        # One without a gradient is left alone: a counter, for instance.
+        optimizer.apply_gradients([(tf.ones(3), weight), (None, other)])
+
+
 @pytest.mark.parametrize("updates", [-1, -7])
 def test_a_count_of_updates_below_0_gives_no_nan(updates):
     w = tf.Variable(np.ones(3, "float32"))
