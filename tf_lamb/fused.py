@@ -29,10 +29,12 @@ from tf_lamb import arithmetic, rules
 # TensorFlow's functions under NumPy's and Keras' names.
 ops: Any = types.SimpleNamespace(
     abs=tf.abs,
+    all=tf.reduce_all,
     arange=tf.range,
     array=lambda x, dtype: tf.cast(x, dtype),
     cast=tf.cast,
     clip=tf.clip_by_value,
+    cond=tf.cond,
     convert_to_numpy=lambda x: x.numpy(),
     convert_to_tensor=tf.convert_to_tensor,
     equal=tf.equal,
@@ -53,6 +55,7 @@ ops: Any = types.SimpleNamespace(
     unstack=tf.unstack,
     view=tf.bitcast,
     where=tf.where,
+    zeros_like=tf.zeros_like,
 )
 
 

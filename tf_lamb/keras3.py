@@ -61,6 +61,8 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
     if BACKEND == "jax":
         # `fit` compiles it into the step, as a constant.
         _FIXED = _Update._FIXED | {"weight_decay"}
+        # XLA reads a gradient once for two sums, but again for a condition.
+        _HAS_BRANCHES = False
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Resolves the exclusions and makes the slots.

@@ -17,6 +17,10 @@ from tf_lamb.arithmetic import Array
 # A variable of any Keras, or TensorFlow's own.
 Variable = Any
 
+# A power of two: the squares of any float32, times it, add up to a float32.
+_SMALL = 2.0**-96
+_SMALLEST_NORMAL = 2.0**-126
+
 
 class LayerAdaptive:
     """LAMB and LARS but for their rule; mixed into a Keras optimizer.
@@ -47,6 +51,9 @@ class LayerAdaptive:
 
     _ops: Any = None
     _SLOTS: ClassVar[tuple[str, ...]] = ()
+    # Whether `_ops.cond` runs one branch only. If not, both cost less in one
+    # loop than a condition.
+    _HAS_BRANCHES: ClassVar[bool] = True
     # A compiled step holds them, so that another value would do nothing.
     _FIXED: ClassVar[frozenset[str]] = frozenset(
         "beta_1 beta_2 epsilon momentum trust_coefficient form nesterov "
@@ -168,7 +175,9 @@ class LayerAdaptive:
         variables = list(variables)
         paths = [getattr(v, "path", v.name) for v in variables]
         dtypes = [arithmetic.dtype_name(v) for v in variables]
-        check.floating_variables(self.name, paths, dtypes)
+        check.floating_variables(
+            self.name, list(map(exclusion.normalize_path, paths)), dtypes
+        )
         treatments = exclusion.resolve(paths, self._no_decay, self._no_adapt)
         base: Any = super()
         base.build(variables)
@@ -311,28 +320,56 @@ class LayerAdaptive:
 
         Returns:
           The gradients; their factors, float32 scalars; a bool scalar, False if
-          the step has to be skipped because the sum of squares is not finite.
+          the step has to be skipped: without clipping because the sum of
+          squares is not finite, else because a gradient is not, or its factor
+          is below float32's normal numbers.
         """
         ops = self._ops
-        one = ops.ones((), "float32")
-        proceed = ops.convert_to_tensor(True)
-        if self.skip_nonfinite or self.clipnorm or self.global_clipnorm:
-            squares = self._squared_norms(grads)
-            total = ops.sum(squares)
-        if self.skip_nonfinite:
-            proceed = ops.isfinite(total)
-        scales = [one] * len(grads)
-        if self.clipnorm:
-            limit = self.clipnorm
-            factors = limit / ops.maximum(ops.sqrt(squares), limit)
-            scales = ops.unstack(factors, len(grads))
-        elif self.global_clipnorm:
-            limit = self.global_clipnorm
-            scales = [limit / ops.maximum(ops.sqrt(total), limit)] * len(grads)
-        elif self.clipvalue:
-            limit = self.clipvalue
-            grads = [ops.clip(g, -limit, limit) for g in grads]
-        return grads, scales, proceed
+        scales = [ops.ones((), "float32")] * len(grads)
+        by_norm = self.clipnorm or self.global_clipnorm
+        if not (self.skip_nonfinite or by_norm):
+            return self._clip_values(grads), scales, ops.convert_to_tensor(True)
+        squares = self._squared_norms(grads)
+        finite = ops.isfinite(ops.sum(squares))
+        if by_norm or self.clipvalue:
+            small = self._small_squares(grads, squares, finite)
+            finite = ops.isfinite(ops.sum(small))
+        if by_norm:
+            if not self.clipnorm:
+                squares, small = ops.sum(squares), ops.sum(small)
+            factors = _clip_factors(ops, by_norm, squares, small)
+            in_range = ops.all(factors >= _SMALLEST_NORMAL)
+            finite = ops.logical_and(finite, in_range)
+            scales = (
+                ops.unstack(factors, len(grads))
+                if self.clipnorm
+                else [factors] * len(grads)
+            )
+        proceed = finite if self.skip_nonfinite else ops.convert_to_tensor(True)
+        return self._clip_values(grads), scales, proceed
+
+    def _clip_values(self, grads: Sequence[Array]) -> Sequence[Array]:
+        if self.clipnorm or self.global_clipnorm or not self.clipvalue:
+            return grads
+        limit = self.clipvalue
+        return [self._ops.clip(g, -limit, limit) for g in grads]
+
+    def _small_squares(
+        self, grads: Sequence[Array], squares: Array, finite: Array
+    ) -> Array:
+        """Squared norms of the gradients times `_SMALL`, `[len(grads)]`.
+
+        Zeros where the plain ones (`squares`) will do: `finite` is True.
+        """
+        ops = self._ops
+
+        def scaled() -> Array:
+            wide = (arithmetic.widen(ops, g) for g in grads)
+            return self._squared_norms([g * _SMALL for g in wide])
+
+        if not self._HAS_BRANCHES:
+            return scaled()
+        return ops.cond(finite, lambda: ops.zeros_like(squares), scaled)
 
     def _squared_norms(self, grads: Sequence[Array]) -> Array:
         """Sums of squares, float32 `[len(grads)]`."""
@@ -492,6 +529,27 @@ class LayerAdaptive:
             jit_compile=self.jit_compile,
         )
         return config
+
+
+def _clip_factors(
+    ops: Any, limit: float, squares: Array, small: Array
+) -> Array:
+    """`limit / max(norm, limit)`, of norms whose squares may overflow.
+
+    Args:
+      ops: array functions.
+      limit: what norms are clipped to.
+      squares: squared norms.
+      small: the same of gradients times `_SMALL`, for where `squares` are
+        infinite.
+
+    Returns:
+      The factors, the shape of `squares`.
+    """
+    fits = ops.isfinite(squares)
+    unit = ops.where(fits, ops.ones_like(squares), _SMALL)
+    norms = ops.sqrt(ops.where(fits, squares, small))
+    return limit / ops.maximum(norms, limit * unit) * unit
 
 
 def _as_list(patterns: Sequence[str] | None) -> list[str] | None:

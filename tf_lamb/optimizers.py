@@ -29,7 +29,9 @@ _BASE_ARGUMENTS = """
         gamma_u)`; None for `phi(z) = z`.
       skip_nonfinite: a step whose gradients' sum of squares is not finite in
         float32 (a NaN, an infinity, a norm above 1.8e19) changes no weight, no
-        moment and no average, and is counted in `skipped_steps`. The count `t`
+        moment and no average, and is counted in `skipped_steps`. With clipping,
+        all that is finite is clipped and not skipped, as far as the factor of
+        `clipnorm` and `global_clipnorm` is above 1.2e-38. The count `t`
         of the bias correction does not include it; the schedule's step does.
         On Keras 3 `t` is `iterations - skipped_steps + 1`: setting `iterations`
         sets it, and below `skipped_steps` that count begins at 0 again. On

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tests.keras2 import problems
 from tests.keras2.problems import fit, make_model
-from tests.keras3.problems import gradients, initial_values
+from tests.keras3.problems import distance, gradients, initial_values
+from tests.reference.lamb import ReferenceLAMB
 from tf_lamb import keras2
 
 keras = keras2.keras
@@ -91,6 +92,28 @@ def test_loss_scaler_skips_a_micro_batch_and_the_cycle_goes_on():
     alone = run(None)
     for name, value in run(5).items():
         np.testing.assert_array_equal(value, alone[name])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
+def test_whatever_is_finite_is_clipped(clip, compiled):
+    optimizer = keras2.LAMB(0.1, **{clip: 0.5})
+    reference = ReferenceLAMB(0.1, **{clip: 0.5})
+    variables = problems.make_variables(initial_values())
+    optimizer.build(variables)
+    params = problems.values_of(variables)
+    step = tf.function(
+        lambda *grads: optimizer.apply_gradients(zip(grads, variables)),
+        jit_compile=compiled,
+    )
+    for i, factor in enumerate((1, 1e25, 1e35)):
+        grads = {n: g * np.float32(factor) for n, g in gradients(i).items()}
+        step(*(tf.constant(g) for g in grads.values()))
+        params = reference.step(
+            params, {n: g.astype("float64") for n, g in grads.items()}
+        )
+    assert optimizer.skipped_steps == 0
+    assert distance(problems.values_of(variables), params) < 3e-6
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -9,6 +9,7 @@ import pytest
 import tf_lamb
 from tests.keras3 import problems
 from tests.reference.lamb import ReferenceLAMB
+from tests.reference.lars import ReferenceLARS
 
 OPTIMIZERS = ("LAMB", "LARS")
 
@@ -204,6 +205,59 @@ def test_nonfinite_gradient_skips_the_whole_update(name, bad):
     expected = problems.run(other, 3)
     problems.run(other, 2, first_step=4, variables=expected)
     problems.assert_equal(variables, expected)
+
+
+CLIPPING = [{"clipnorm": 0.5}, {"global_clipnorm": 0.5}, {"clipvalue": 0.5}]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("clip", CLIPPING, ids=lambda clip: next(iter(clip)))
+@pytest.mark.parametrize("factor", [1e19, 1e25, 1e35])
+@pytest.mark.parametrize("of", ["bias", "all"])
+def test_whatever_is_finite_is_clipped(name, clip, factor, of):
+    """Squares of these gradients are infinite in float32."""
+    arguments = dict(weight_decay=0.1, **clip)
+    if name == "LARS":
+        arguments.update(trust_coefficient=0.1)
+    optimizer = getattr(tf_lamb, name)(0.1, **arguments)
+    reference = {"LAMB": ReferenceLAMB, "LARS": ReferenceLARS}[name](
+        0.1, **arguments
+    )
+    variables = problems.make_variables(problems.initial_values())
+    params = problems.values_of(variables)
+    for step in range(3):
+        grads = problems.gradients(step)
+        if step:  # the first one is in the normal range
+            for variable in [of] if of != "all" else list(grads):
+                grads[variable] *= np.float32(factor)
+        problems.apply(optimizer, variables, grads)
+        wide = {n: g.astype("float64") for n, g in grads.items()}
+        params = reference.step(params, wide)
+    assert optimizer.skipped_steps == 0
+    assert problems.distance(problems.values_of(variables), params) < 3e-6
+
+
+@pytest.mark.parametrize("clip", CLIPPING, ids=lambda clip: next(iter(clip)))
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_skipped_with_clipping_too(clip, bad):
+    optimizer = tf_lamb.LAMB(0.1, **clip)
+    variables = problems.run(optimizer, 2)
+    before = problems.values_of(variables)
+    grads = problems.gradients(2)
+    grads["bias"][2] = bad
+    problems.apply(optimizer, variables, grads)
+    assert optimizer.skipped_steps == 1
+    assert problems.distance(problems.values_of(variables), before) == 0
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm"])
+def test_a_factor_that_no_normal_float32_holds_is_a_skip(clip):
+    optimizer = tf_lamb.LAMB(0.1, **{clip: 1e-4})
+    variables = problems.run(optimizer, 1)
+    grads = problems.gradients(1)
+    grads["kernel"][:] = 3e38
+    problems.apply(optimizer, variables, grads)
+    assert optimizer.skipped_steps == 1
 
 
 def test_first_step_may_be_skipped():
