@@ -2,7 +2,7 @@
 
     python -m benchmarks.batch_scaling                     # digits, minutes
     python -m benchmarks.batch_scaling --task cifar10 \\
-        --data_dir DIR --hours 3                           # can be gone on with
+        --data_dir DIR --hours 3                           # resumable
     python -m benchmarks.batch_scaling --task cifar10 --report
 
 Rates are chosen at the smallest batch on a validation split of the training
@@ -13,7 +13,7 @@ baseline at the largest batch stands beside. Every optimizer gets the same
 epochs, schedule, augmentation and number of seeds.
 
 Each cell is one training run by one worker of one thread; results are written
-after every cell, and a study that was stopped goes on where it was.
+after every cell, and a study that was stopped resumes where it was.
 """
 
 import argparse

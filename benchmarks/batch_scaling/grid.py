@@ -10,7 +10,7 @@ by rule; how good is each optimizer at the other batches? Its stages are
     variation the named optimizer at the largest batch, one thing changed
 
 What comes next is a function of what is done, so a study can be stopped
-anywhere and gone on with. NumPy and the standard library only.
+anywhere and resumed. NumPy and the standard library only.
 """
 
 from __future__ import annotations

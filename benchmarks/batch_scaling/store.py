@@ -16,7 +16,7 @@ class Store:
     """Results by cell, written whole after every cell.
 
     Args:
-        path: the JSON file; one that is there is gone on with.
+        path: the JSON file; one that is there is resumed.
         task: name of the task.
         study: what is varied; results of another study are refused.
         settings: of the task, such as weight decays; the same.

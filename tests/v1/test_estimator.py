@@ -87,7 +87,7 @@ def _write_published(path):
 
 
 def test_init_from_a_published_checkpoint_with_its_moments(tmp_path):
-    """Weights and moments of BERT's AdamW go on, under the same names."""
+    """Weights and moments of BERT's AdamW are restored under the same names."""
     path = str(tmp_path / "bert_model.ckpt")
     state = _write_published(path)
 
