@@ -49,7 +49,7 @@ help:
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
 	@echo "                  TASK=cifar10 ARGS='--data_dir DIR --hours 3'"
 	@echo "make notebooks    executes the notebooks of docs/notebooks in place"
-	@echo "make check        ruff, mypy, then make test: before each merge"
+	@echo "make check        ruff, mypy, make test, make docs: before a merge"
 	@echo "make format       ruff format"
 	@echo "make package      wheel and source distribution under dist/"
 	@echo "make release-check  build, twine check, install the wheel with each extra"
