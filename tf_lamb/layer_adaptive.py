@@ -363,9 +363,15 @@ class LayerAdaptive:
         """
         ops = self._ops
 
+        # Always `_SMALL`, but XLA must not know it: it would square a constant
+        # by itself, and that square is 0 in float32.
+        small = ops.where(self._updates_made() < -1, 1.0, _SMALL)
+
         def scaled() -> Array:
             wide = (arithmetic.widen(ops, g) for g in grads)
-            return self._squared_norms([g * _SMALL for g in wide])
+            return self._squared_norms(
+                [g * ops.cast(small, arithmetic.dtype_name(g)) for g in wide]
+            )
 
         if not self._HAS_BRANCHES:
             return scaled()

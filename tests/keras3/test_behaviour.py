@@ -424,7 +424,9 @@ def test_describe_and_exclude_method():
 def test_variables_that_are_not_floating_are_refused_by_name(name, dtype):
     weight = keras.Variable(np.ones(3, "float32"), name="weight")
     try:
-        other = keras.Variable(np.ones(3, dtype), dtype=dtype, name="other")
+        other = keras.Variable(
+            np.ones(3, dtype), dtype=dtype, name="other", trainable=False
+        )
     except ValueError as error:
         # Keras has no complex variables then, nor could anyone pass one.
         assert dtype in str(error)
