@@ -87,10 +87,10 @@ class Scalars(NamedTuple):
     """The inputs of one variable's update that change from step to step.
 
     Attributes:
-      learning_rate: float32 scalar.
-      weight_decay: float32 scalar, 0 for an excluded variable.
-      step: float32 scalar, 1 at the first update.
-      scale: float32 scalar that multiplies the gradient (clipping).
+      learning_rate: floating scalar.
+      weight_decay: floating scalar, 0 for an excluded variable.
+      step: floating scalar, 1 at the first update.
+      scale: floating scalar that multiplies the gradient (clipping).
       proceed: bool scalar; False leaves parameter and moments as they were.
     """
 
@@ -100,9 +100,18 @@ class Scalars(NamedTuple):
     scale: tf.Tensor
     proceed: tf.Tensor
 
-    def packed(self) -> tf.Tensor:
-        """All as one float32 vector `[5]`: one input of a kernel, not five."""
-        return tf.stack([tf.cast(x, tf.float32) for x in self])
+    def packed(self, dtype: tf.DType = tf.float32) -> tf.Tensor:
+        """All as one vector `[5]`: one input of a kernel, not five.
+
+        Args:
+          dtype: `wide_dtype` of the variable.
+        """
+        return tf.stack(
+            [
+                tf.cast(x, dtype) if tf.is_tensor(x) else tf.constant(x, dtype)
+                for x in self
+            ]
+        )
 
     @classmethod
     def unpacked(cls, vector: tf.Tensor) -> Scalars:
@@ -111,7 +120,6 @@ class Scalars(NamedTuple):
         return cls(rate, decay, step, scale, proceed > 0)
 
 
-_SCALARS = tf.TensorSpec((len(Scalars._fields),), tf.float32)
 _HANDLE = tf.TensorSpec((), tf.resource)
 _kernels: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
 _kernels_lock = threading.Lock()
@@ -205,7 +213,7 @@ def _update_in_place(
       adapt: whether the trust ratio applies, a constant too.
       variables: parameter and slots, of one shape.
       grad: dense gradient, same shape.
-      scalars: float32 `[5]`, `Scalars.packed`.
+      scalars: `[5]`, `Scalars.packed`.
       jit_compile: False runs the same operations uncompiled.
     """
     shape = variables[0].shape
@@ -228,12 +236,16 @@ def _update_in_place(
     arguments = [*(v.handle for v in variables), grad, scalars]
     if not jit_compile:
         return kernel(*arguments)
-    key = (rule, options, adapt, on_cpu, tuple(shape), dtypes, grad.dtype)
+    inputs = grad.dtype, scalars.dtype
+    key = (rule, options, adapt, on_cpu, tuple(shape), dtypes, inputs)
     # Replicas of MirroredStrategy are threads.
     with _kernels_lock:
         if key not in _kernels:
             specs = [_HANDLE] * len(variables)
-            specs += [tf.TensorSpec(shape, grad.dtype), _SCALARS]
+            specs += [
+                tf.TensorSpec(shape, grad.dtype),
+                tf.TensorSpec((len(Scalars._fields),), scalars.dtype),
+            ]
             function = tf.function(
                 kernel, specs, jit_compile=True, autograph=False
             )
@@ -242,8 +254,9 @@ def _update_in_place(
     return _kernels[key](*arguments)
 
 
-def _wide_dtype(x: tf.Tensor) -> tf.DType:
-    return tf.float64 if x.dtype == tf.float64 else tf.float32
+def wide_dtype(x: tf.Tensor | tf.Variable) -> tf.DType:
+    """The dtype of the arithmetic on a variable: float32 or float64."""
+    return tf.as_dtype(arithmetic.wide_dtype(_stored_dtype(x).name))
 
 
 def half_squared_norm(x: tf.Tensor) -> tf.Tensor:
@@ -275,7 +288,7 @@ def _lamb(
     scalars: Scalars,
 ) -> tuple[tf.Tensor, ...]:
     """`rules.lamb`, with norms of a direction that is never stored."""
-    dtype = _wide_dtype(x)
+    dtype = wide_dtype(x)
     step = tf.cast(scalars.step, dtype)
     g = _scaled(grad, scalars, dtype)
     betas: dict[str, float] = dict(beta_1=options.beta_1, beta_2=options.beta_2)
@@ -331,7 +344,7 @@ def lamb(
       grad: dense gradient, same shape.
       m: first moment.
       v: second moment.
-      scalars: float32 `[5]`, what changes from step to step, `Scalars.packed`.
+      scalars: `[5]`, what changes from step to step, `Scalars.packed`.
       adapt: whether the trust ratio applies.
       options: constants of the run.
       jit_compile: False runs the same operations uncompiled.
@@ -354,7 +367,7 @@ def _lars(
     scalars: Scalars,
 ) -> tuple[tf.Tensor, ...]:
     """`rules.lars`, with norms of a direction that is never stored."""
-    dtype = _wide_dtype(x)
+    dtype = wide_dtype(x)
     decay = tf.cast(scalars.weight_decay, dtype)
     rate = tf.cast(scalars.learning_rate, dtype)
     step = tf.cast(scalars.step, dtype)
@@ -422,7 +435,7 @@ def lars(
       param: variable of any shape and floating dtype.
       grad: dense gradient, same shape.
       m: momentum buffer.
-      scalars: float32 `[5]`, what changes from step to step, `Scalars.packed`;
+      scalars: `[5]`, what changes from step to step, `Scalars.packed`;
         `step` is used where the momentum is bfloat16.
       adapt: whether the local rate applies.
       options: constants of the run.

@@ -99,7 +99,8 @@ class _Keras2Arguments(_Optimizer):
     def learning_rate(self) -> Any:
         """The rate: a variable, or what the function returns now."""
         if _is_function(self._learning_rate):
-            return tf.cast(self._learning_rate(), keras.backend.floatx())
+            rate = self._learning_rate()
+            return rate if tf.is_tensor(rate) else tf.constant(rate, tf.float64)
         return super().learning_rate
 
     @learning_rate.setter

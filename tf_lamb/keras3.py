@@ -6,6 +6,7 @@ expects of an optimizer.
 
 from __future__ import annotations
 
+import types
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import keras
@@ -54,10 +55,29 @@ def _cond(
         variable.assign(value)
 
 
+def _array_functions() -> Any:
+    """`keras.ops`; on torch, without its rounding of float64 to float32."""
+    if BACKEND != "torch":
+        return ops
+    import torch
+
+    def exact(function: Callable[..., Array]) -> Callable[..., Array]:
+        def of_two(x: Array, y: Array) -> Array:
+            y = torch.as_tensor(y, dtype=x.dtype, device=x.device)
+            return function(x, y)
+
+        return of_two
+
+    functions = {n: f for n, f in vars(ops).items() if n[0] != "_"}
+    functions["maximum"] = exact(torch.maximum)
+    functions["minimum"] = exact(torch.minimum)
+    return types.SimpleNamespace(**functions)
+
+
 class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
     """The methods of `LayerAdaptive` that are Keras 3's own."""
 
-    _ops = ops
+    _ops = _array_functions()
     if BACKEND == "jax":
         # `fit` compiles it into the step, as a constant.
         _FIXED = _Update._FIXED | {"weight_decay"}
@@ -174,12 +194,13 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
 
     def _skipped_before(self) -> Array:
         skipped = super()._skipped_before()
-        iterations = ops.cast(self.iterations, skipped.dtype)
+        iterations = ops.cast(self.iterations, "int32")
         # Where `iterations` was set back, none of them was skipped.
         return ops.where(skipped > iterations, ops.zeros_like(skipped), skipped)
 
     def _updates_made(self) -> Array:
-        return self.iterations - self._skipped_before()
+        # Under floatx float64, `iterations` is int64 on TensorFlow.
+        return ops.cast(self.iterations, "int32") - self._skipped_before()
 
     def _averaged_variables(self) -> Sequence[Variable]:
         variables: Sequence[Variable] = self._trainable_variables

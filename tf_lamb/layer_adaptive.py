@@ -181,6 +181,7 @@ class LayerAdaptive:
         treatments = exclusion.resolve(paths, self._no_decay, self._no_adapt)
         base: Any = super()
         base.build(variables)
+        self._wide_dtype = "float64" if "float64" in dtypes else "float32"
         self._paths = tuple(map(exclusion.normalize_path, paths))
         self._shapes = tuple(tuple(v.shape) for v in variables)
         self._treatments = tuple(
@@ -262,7 +263,8 @@ class LayerAdaptive:
         # t counts updates that were made; in float32, exact up to 2^24. Below
         # 1, where the count was set by hand, the bias correction has no value.
         step = ops.maximum(ops.cast(self._updates_made() + 1, "float32"), 1.0)
-        rate = ops.cast(self.learning_rate, "float32")
+        # Of what Keras gives: a float32 tensor, or a function's Python number.
+        rate = _as_dtype(ops, self.learning_rate, self._wide_dtype)
         ratios = self._update_all(grads, variables, scales, proceed, step, rate)
 
         old = ops.convert_to_tensor(self._trust_ratios)
@@ -319,7 +321,8 @@ class LayerAdaptive:
         and 1 for `clipvalue`, which changes the gradients themselves.
 
         Returns:
-          The gradients; their factors, float32 scalars; a bool scalar, False if
+          The gradients; their factors, scalars, float32 (float64 if a variable
+          of the optimizer is); a bool scalar, False if
           the step has to be skipped: without clipping because the sum of
           squares is not finite, else because a gradient is not, or its factor
           is below float32's normal numbers.
@@ -351,8 +354,15 @@ class LayerAdaptive:
     def _clip_values(self, grads: Sequence[Array]) -> Sequence[Array]:
         if self.clipnorm or self.global_clipnorm or not self.clipvalue:
             return grads
-        limit = self.clipvalue
-        return [self._ops.clip(g, -limit, limit) for g in grads]
+        limit = float(self.clipvalue)
+        return [self._clip_value(g, limit) for g in grads]
+
+    def _clip_value(self, grad: Array, limit: float) -> Array:
+        # As tensors: for torch, Keras makes a Python number a float32.
+        dtype = arithmetic.dtype_name(grad)
+        lower = self._ops.convert_to_tensor(-limit, dtype)
+        upper = self._ops.convert_to_tensor(limit, dtype)
+        return self._ops.clip(grad, lower, upper)
 
     def _small_squares(
         self, grads: Sequence[Array], squares: Array, finite: Array
@@ -378,10 +388,13 @@ class LayerAdaptive:
         return ops.cond(finite, lambda: ops.zeros_like(squares), scaled)
 
     def _squared_norms(self, grads: Sequence[Array]) -> Array:
-        """Sums of squares, float32 `[len(grads)]`."""
+        """Sums of squares, `[len(grads)]`.
+
+        They are float32, or float64 if a variable of the optimizer is.
+        """
         ops = self._ops
         sums = [ops.sum(ops.square(arithmetic.widen(ops, g))) for g in grads]
-        return ops.stack([ops.cast(x, "float32") for x in sums])
+        return ops.stack([ops.cast(x, self._wide_dtype) for x in sums])
 
     def _update_all(
         self,
@@ -400,9 +413,11 @@ class LayerAdaptive:
         ratios = []
         for variable, grad, scale in zip(variables, grads, scales):
             i = self._index(variable)
+            grad = arithmetic.widen(self._ops, grad)
+            scale = self._ops.cast(scale, arithmetic.dtype_name(grad))
             ratio = self._update_one(
                 variable,
-                arithmetic.widen(self._ops, grad) * scale,
+                grad * scale,
                 [slot[i] for slot in self._slots],
                 self._treatments[i],
                 proceed,
@@ -425,8 +440,8 @@ class LayerAdaptive:
         """Applies the rule to one variable; returns its trust ratio."""
         ops = self._ops
         old = [variable.value, *(slot.value for slot in slots)]
-        if arithmetic.dtype_name(variable) == "float64":
-            step, rate = ops.cast(step, "float64"), ops.cast(rate, "float64")
+        wide = arithmetic.wide_dtype(arithmetic.dtype_name(variable))
+        step, rate = ops.cast(step, wide), ops.cast(rate, wide)
         new = self._rule(*old, grad, treatment, proceed, step, rate)
         for target, value in zip((variable, *slots), new):
             target.assign(value)
@@ -553,9 +568,17 @@ def _clip_factors(
       The factors, the shape of `squares`.
     """
     fits = ops.isfinite(squares)
-    unit = ops.where(fits, ops.ones_like(squares), _SMALL)
+    one = ops.ones_like(squares)
+    unit = ops.where(fits, one, _SMALL * one)
     norms = ops.sqrt(ops.where(fits, squares, small))
     return limit / ops.maximum(norms, limit * unit) * unit
+
+
+def _as_dtype(ops: Any, x: Array, dtype: str) -> Array:
+    """A tensor or Python number in a dtype; a number is rounded once."""
+    if isinstance(x, (int, float)):
+        return ops.convert_to_tensor(x, dtype)
+    return ops.cast(x, dtype)
 
 
 def _as_list(patterns: Sequence[str] | None) -> list[str] | None:

@@ -52,6 +52,11 @@ _BASE_ARGUMENTS = """
         `loss_scale_factor` (gradients are divided by it; a loop of one's own
         differentiates `optimizer.scale_loss(loss)`).
 
+    The update of a float64 variable is in float64: moments, norms, decay,
+    clipping, averages. Its rate is as exact as Keras gives it: float32 (Keras'
+    `floatx`) for a number or a schedule, float64 for a function that returns a
+    Python number. `trust_ratios` are shown in float32.
+
     Once the optimizer is built, `learning_rate` and `weight_decay` can be set,
     and count from the next step on (on JAX, `learning_rate` only); setting
     another hyperparameter raises AttributeError.

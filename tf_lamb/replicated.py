@@ -46,7 +46,7 @@ class Replicated(LayerAdaptive):
         with tf.init_scope():
             variable = tf.Variable(
                 self.weight_decay,
-                dtype=tf.float32,
+                dtype=self._wide_dtype,
                 trainable=False,
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
@@ -75,7 +75,7 @@ class Replicated(LayerAdaptive):
 
     def _squared_norms(self, grads: Sequence[tf.Tensor]) -> tf.Tensor:
         halves = [fused.half_squared_norm(g) for g in grads]
-        return 2 * tf.stack([tf.cast(half, tf.float32) for half in halves])
+        return 2 * tf.stack([tf.cast(h, self._wide_dtype) for h in halves])
 
     def _update_all(
         self,
@@ -100,20 +100,24 @@ class Replicated(LayerAdaptive):
         assert self._decay is not None
         weight_decay = tf.convert_to_tensor(self._decay.variable)
 
-        def scalars(treatment: Treatment, scale: tf.Tensor) -> tf.Tensor:
-            key = treatment.decay, id(scale)
+        def scalars(
+            variable: tf.Variable, treatment: Treatment, scale: tf.Tensor
+        ) -> tf.Tensor:
+            dtype = fused.wide_dtype(variable)
+            key = treatment.decay, id(scale), dtype
             if key not in packed:
                 decay = weight_decay if treatment.decay else 0.0
                 now = fused.Scalars(rate, decay, step, scale, proceed)
-                packed[key] = now.packed()
+                packed[key] = now.packed(dtype)
             return packed[key]
 
+        targets = list(map(self._native, variables))
         return update_each(
             self._distribution_strategy,
             self._fused_update,
-            list(map(self._native, variables)),
+            targets,
             [treatments, *slots],
-            [grads, list(map(scalars, treatments, scales))],
+            [grads, list(map(scalars, targets, treatments, scales))],
         )
 
     def _fused_update(

@@ -109,12 +109,13 @@ def trust_ratio(
       You et al. 2020 (arXiv:1904.00962), Algorithm 2.
     """
     divisor = update_norm if divisor is None else divisor
+    one = ops.ones_like(divisor)
     numerator = param_norm
     if phi_bounds is not None:
-        lower, upper = phi_bounds
+        # For torch, Keras makes a Python number a float32.
+        lower, upper = (bound * one for bound in phi_bounds)
         numerator = ops.minimum(ops.maximum(numerator, lower), upper)
     applies = (param_norm > 0) & (update_norm > 0)
-    one = ops.ones_like(divisor)
     safe = ops.where(applies, divisor, one)
     return ops.where(applies, coefficient * numerator / safe, one)
 

@@ -36,6 +36,8 @@ _COMMON = """
       use_locking: for the base class; updates are ordered anyway.
       name: name of the optimizer.
 
+    The update of a float64 variable is in float64.
+
     Gradients are not clipped here; use `tf.clip_by_global_norm` before.
 
     Raises:

@@ -231,9 +231,9 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
             # At least 1, whatever `updates` was set to.
             step = tf.cast(_first(distribution, made[0]) + 1, tf.float32)
             step = tf.maximum(step, 1.0)
-            rate = tf.cast(
-                self._call_if_callable(self._learning_rate), "float32"
-            )
+            rate = self._call_if_callable(self._learning_rate)
+            if not tf.is_tensor(rate):
+                rate = tf.constant(rate, tf.float64)
             updates = [
                 extended.update(
                     variable,
@@ -300,12 +300,12 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
         if not self._skip_nonfinite:
             return tf.constant(True)
         halves = [
-            tf.cast(
-                fused.half_squared_norm(_first(distribution, g)), tf.float32
-            )
-            for g in grads
+            fused.half_squared_norm(_first(distribution, g)) for g in grads
         ]
-        return tf.math.is_finite(tf.add_n(halves))
+        wide = tf.float32
+        if any(half.dtype == tf.float64 for half in halves):
+            wide = tf.float64
+        return tf.math.is_finite(tf.add_n([tf.cast(h, wide) for h in halves]))
 
     def _update(
         self, variable: tf.Variable, grad: tf.Tensor, *rest: Any
@@ -323,12 +323,9 @@ class LayerAdaptiveOptimizer(tf.compat.v1.train.Optimizer):
             rate: tf.Tensor,
             proceed: tf.Tensor,
         ) -> tf.Tensor:
-            scalars = fused.Scalars(
-                rate, tf.constant(decay), step, tf.constant(1.0), proceed
-            )
-            return self._rule(
-                variable, grad, slots, scalars.packed(), treatment.adapt
-            )
+            scalars = fused.Scalars(rate, decay, step, 1.0, proceed)
+            packed = scalars.packed(fused.wide_dtype(variable))
+            return self._rule(variable, grad, slots, packed, treatment.adapt)
 
         if not tf.compat.v1.executing_eagerly_outside_functions():
             # A session's graph does not order side effects by itself; a

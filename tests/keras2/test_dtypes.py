@@ -4,6 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.keras2 import problems as keras2_problems
+from tests.keras3.problems import (
+    distance,
+    gradients,
+    initial_values,
+    run_reference,
+)
+from tests.parity_cases import STEPS, make
 from tf_lamb import keras2
 
 MOMENTA = {"bfloat16": 0.999, "float16": 0.9999}
@@ -86,3 +94,36 @@ def test_variables_that_are_not_floating_are_refused_by_name(dtype):
             )
         assert not optimizer.built
         np.testing.assert_array_equal(weight.numpy(), 1)
+
+
+FLOAT64 = {
+    "plain": ({}, {}),
+    "uncompiled": ({"jit_compile": False}, {}),
+    "clipnorm": ({"clipnorm": 0.1}, {}),
+    "global_clipnorm": ({"global_clipnorm": 0.1}, {}),
+    "ema": ({"use_ema": True, "ema_momentum": 0.9}, {"ema_momentum": 0.9}),
+}
+
+
+@pytest.mark.parametrize("arguments, changes", FLOAT64.values(), ids=FLOAT64)
+@pytest.mark.parametrize("name", ["LAMB", "LARS"])
+def test_float64_equals_the_reference_to_12_digits(name, arguments, changes):
+    """No number here is a float32."""
+    arguments = {
+        "weight_decay": 0.05,
+        "learning_rate": lambda: 0.02,
+        **arguments,
+    }
+    changes = {"learning_rate": 0.02, **changes}
+    ours, reference = make(keras2, name, arguments, changes)
+    variables = keras2_problems.make_variables(initial_values("float64"))
+    for step in range(STEPS):
+        grads = gradients(step, "float64")
+        ours.apply_gradients([(grads[v.name[:-2]], v) for v in variables])
+    expected = run_reference(reference, STEPS, "float64")
+    got = keras2_problems.values_of(variables)
+    assert distance(got, expected) < 1e-12
+    if ours.use_ema:
+        averages = dict(zip(got, ours._model_variables_moving_average))
+        averages = {n: x.numpy() for n, x in averages.items()}
+        assert distance(averages, reference.average) < 1e-12

@@ -37,8 +37,7 @@ def test_float64_variables_keep_their_precision(optimizer):
     )
     got = problems.values_of(problems.run(ours, STEPS, "float64"))
     expected = problems.run_reference(reference, STEPS, "float64")
-    # The factors that reach a kernel as float32 scalars (rate, decay) are
-    # powers of 2 here, so that nothing is lost on the way.
+    # A rate that is a number is float32 in Keras: here a power of 2.
     assert problems.distance(got, expected) < 1e-12
 
 

@@ -422,6 +422,25 @@ def test_variables_that_are_not_floating_are_refused_by_name(dtype):
         optimizer.apply_gradients([(tf.ones(3), weight), (None, other)])
 
 
+@pytest.mark.parametrize("name", ["LAMB", "LARS"])
+def test_float64_equals_the_reference_to_12_digits(name):
+    """Neither rate nor decay is a float32."""
+    arguments = dict(weight_decay=0.05)
+    make = getattr(v1, f"{name}Optimizer")
+    ours = make(0.02, **arguments)
+    reference = {"LAMB": ReferenceLAMB, "LARS": ReferenceLARS}[name](
+        0.02, **arguments
+    )
+    params = problems.initial_values("float64")
+    variables = {n: tf.Variable(x, name=n) for n, x in params.items()}
+    for step in range(10):
+        grads = problems.gradients(step, "float64")
+        ours.apply_gradients([(grads[n], v) for n, v in variables.items()])
+        params = reference.step(params, grads)
+    got = {n: v.numpy() for n, v in variables.items()}
+    assert problems.distance(got, params) < 1e-12
+
+
 @pytest.mark.parametrize("updates", [-1, -7])
 def test_a_count_of_updates_below_0_gives_no_nan(updates):
     w = tf.Variable(np.ones(3, "float32"))
