@@ -9,6 +9,7 @@ method that they override.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Callable, ClassVar, Hashable, Sequence
 
 from tf_lamb import arithmetic, check, exclusion, rules
@@ -39,6 +40,7 @@ class LayerAdaptive:
     use_ema: bool
     ema_momentum: float
     ema_overwrite_frequency: int | None
+    gradient_accumulation_steps: int | None
     _model_variables_moving_average: Sequence[Variable]
     _var_key: Callable[[Variable], Hashable]
     _weight_decay: float
@@ -499,6 +501,29 @@ class LayerAdaptive:
         self._each(
             average, pairs, [[first] * n, [proceed] * n, [overwrite] * n]
         )
+
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Sets the weights to their averages (EMA); Keras calls it after `fit`.
+
+        Without an update there are no averages: the weights stay, and if that
+        is because too few batches were accumulated, a warning says so.
+
+        Args:
+          var_list: variables of the model.
+        """
+        count = self._ops.convert_to_numpy
+        if self.built and int(count(self._updates_made())) <= 0:
+            k = self.gradient_accumulation_steps
+            if k and int(count(self._updates_due())) == 0:
+                warnings.warn(
+                    f"{self.name}: no weight was updated: fewer batches were "
+                    f"seen than gradient_accumulation_steps={k}; train on more "
+                    "batches, or accumulate fewer.",
+                    stacklevel=3,
+                )
+            return
+        base: Any = super()
+        base.finalize_variable_values(var_list)
 
     def _overwrite_model_variables_with_average_value(
         self, trainable_variables: Sequence[Variable]

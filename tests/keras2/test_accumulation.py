@@ -150,3 +150,14 @@ def test_by_a_condition_below_replicas(monkeypatch, jit_compile):
 def _assert_close(variables, expected):
     got, expected = map(problems.values_of, (variables, expected))
     assert distance(got, expected) < 1e-6
+
+
+def test_a_fit_of_too_few_batches_says_that_nothing_was_updated():
+    model = make_model(keras2.LAMB(0.1, gradient_accumulation_steps=8))
+    before = model.get_weights()
+    with pytest.warns(UserWarning, match="no weight was updated.*steps=8"):
+        problems.fit(model)
+    for a, b in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(a, b)
+    problems.fit(model)
+    assert np.abs(model.get_weights()[0] - before[0]).max() > 0

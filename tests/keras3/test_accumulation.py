@@ -1,5 +1,7 @@
 """Gradient accumulation, on every backend."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -107,3 +109,33 @@ def _operations(program):
         for each in inner:
             names += _operations(each)
     return sorted(names)
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_a_fit_of_too_few_batches_says_that_nothing_was_updated(use_ema):
+    """And leaves the weights, of which there are no averages yet."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(
+        tf_lamb.LAMB(0.1, gradient_accumulation_steps=8, use_ema=use_ema), "mse"
+    )
+    before = model.get_weights()
+    x, y = np.ones((7, 4), "float32"), np.ones((7, 3), "float32")
+    with pytest.warns(UserWarning, match="no weight was updated.*steps=8"):
+        model.fit(x, y, batch_size=1, verbose=0)
+    for a, b in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(a, b)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*no weight was updated")
+        model.fit(x, y, batch_size=1, verbose=0)
+    assert np.abs(model.get_weights()[0] - before[0]).max() > 0
+
+
+def test_a_fit_of_skipped_steps_leaves_the_weights():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(tf_lamb.LAMB(0.1, use_ema=True), "mse")
+    before = model.get_weights()
+    nan = np.full((4, 4), np.nan, "float32")
+    model.fit(nan, np.ones((4, 3), "float32"), verbose=0)
+    assert model.optimizer.skipped_steps == 1
+    for a, b in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(a, b)
