@@ -37,6 +37,13 @@ def _without_type(node, is_method):
     return names + ["return"] * (node.returns is None)
 
 
+def _is_setter(node):
+    return any(
+        isinstance(decorator, ast.Attribute) and decorator.attr == "setter"
+        for decorator in getattr(node, "decorator_list", ())
+    )
+
+
 def _has_docstring(node):
     """Whether there is one, written or assigned (`__doc__ = Other.__doc__`)."""
     assigned = [
@@ -59,8 +66,10 @@ def _lacking(source):
         lacks = []
         if not isinstance(node, ast.ClassDef):
             lacks += [f"type of {x}" for x in _without_type(node, "." in name)]
-        # The class' docstring has the arguments of the constructor.
-        if last != "__init__" and not _has_docstring(node):
+        # The class' docstring has the arguments of the constructor, that of a
+        # property's getter says what can be set.
+        documented = last == "__init__" or _is_setter(node)
+        if not documented and not _has_docstring(node):
             lacks.append("docstring")
         found += [f"{name}: {x}" for x in lacks]
     return found
