@@ -212,6 +212,9 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
         Args:
           var_list: variables of the model.
         """
+        if BACKEND == "jax" and self.built and self.iterations._value is None:
+            # An error ended a step, to which `fit` had handed the variables.
+            return
         super().finalize_variable_values(var_list)
         if BACKEND == "jax" and self.use_ema:
             # Weights and averages now share a buffer, which the next `fit`

@@ -117,7 +117,7 @@ def choose_optimizer() -> None:
             )
         FLAGS.optimizer = "lars"
     batch, momentum = FLAGS.train_batch_size, FLAGS.optimizer == "momentum"
-    smallest, largest = recipes.MLPERF_BATCH
+    smallest, largest = recipes.MLPERF_BATCHES
     mlperf = FLAGS.optimizer == "lars" and smallest <= batch <= largest
     chosen = recipes.choose(
         "mlperf-lars" if mlperf else "untuned",

@@ -513,3 +513,21 @@ def test_rate_can_be_set_and_read():
     before = problems.values_of(variables)
     problems.run(optimizer, 1, first_step=1, variables=variables)
     assert problems.distance(problems.values_of(variables), before) == 0
+
+
+def test_an_error_in_a_step_of_fit_is_the_one_that_is_seen():
+    """On JAX `fit` holds the variables then, and finalizes all the same."""
+
+    def error_of(optimizer):
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+        model.compile(optimizer, "mse", jit_compile=False)
+        y = np.zeros((4, 1), "float32")
+        model.fit(np.zeros((4, 8), "float32"), y, verbose=0)
+        with pytest.raises(Exception) as raised:
+            model.fit(np.zeros((4, 5), "float32"), y, verbose=0)
+        return raised.type
+
+    expected = error_of(keras.optimizers.SGD(0.01))
+    assert expected is not TypeError
+    assert error_of(tf_lamb.LAMB(0.01)) is expected
+    assert error_of(tf_lamb.LAMB(0.01, use_ema=True)) is expected

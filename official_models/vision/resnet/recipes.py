@@ -20,7 +20,8 @@ FLAGS = flags.FLAGS
 NAMES = ("none", "untuned", "mlperf-lars")
 # Up to this batch: rate, epochs of warmup.
 _MLPERF = ((16383, 10.0, 5.0), (32767, 25.0, 5.0), (32768, 31.2, 25.0))
-_MLPERF_SMALLEST = 256
+# The smallest and the largest batch of MLPerf's figures.
+MLPERF_BATCHES = (256, _MLPERF[-1][0])
 
 DATA = {
     "mnist": {
@@ -225,11 +226,11 @@ def _mlperf_lars(chosen: dict) -> dict:
         raise InputError(
             f"--optimizer {optimizer}: --recipe mlperf-lars is for lars"
         )
-    largest = _MLPERF[-1][0]
-    if not _MLPERF_SMALLEST <= batch <= largest:
+    smallest, largest = MLPERF_BATCHES
+    if not smallest <= batch <= largest:
         raise InputError(
             f"--global_batch_size {batch}: --recipe mlperf-lars has figures "
-            f"for {_MLPERF_SMALLEST} to {largest}"
+            f"for {smallest} to {largest}"
         )
     _, rate, warmup = next(row for row in _MLPERF if batch <= row[0])
     return {
