@@ -1,4 +1,4 @@
-"""Images a second of the ImageNet pipeline and of what Keras users write.
+r"""Images a second of the ImageNet pipeline and of what Keras users write.
 
     python -m benchmarks.image_pipeline \
         --output benchmarks/results/image_pipeline.json

@@ -1,4 +1,4 @@
-"""Accuracy against the batch size, by the untuned rule and retuned.
+r"""Accuracy against the batch size, by the untuned rule and retuned.
 
     python -m benchmarks.batch_scaling                     # digits, minutes
     python -m benchmarks.batch_scaling --task cifar10 \\

@@ -1,4 +1,4 @@
-"""Images a second of small networks' training steps, against a matrix product.
+r"""Images a second of small networks' training steps, against a matrix product.
 
     python -m benchmarks.batch_scaling.speed \\
         --output benchmarks/results/batch_scaling/speed.json

@@ -38,10 +38,11 @@ def begin() -> strategies.Strategy:
     Call it before TensorFlow or JAX runs anything.
 
     Raises:
-        InputError: as `strategies.from_flags`.
+        InputError: as `strategies.from_flags`; an unknown --dtype.
     """
     logging.set_verbosity(logging.WARNING)
     strategy = strategies.from_flags()
+    _check_dtype()
     keras.utils.set_random_seed(FLAGS.seed)
     if strategies.is_alone(strategy) and not strategies.compiles_step(
         FLAGS.jit_compile
@@ -50,6 +51,18 @@ def begin() -> strategies.Strategy:
         # without it.
         tf.config.experimental.enable_op_determinism()
     return strategy
+
+
+def _check_dtype() -> None:
+    if "dtype" not in FLAGS:
+        return
+    try:
+        keras.dtype_policies.get(FLAGS.dtype)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"--dtype {FLAGS.dtype}: expected a Keras dtype policy, such as "
+            "float32, bfloat16 or mixed_bfloat16"
+        ) from None
 
 
 class Training:

@@ -121,8 +121,12 @@ class Images:
         )
 
     def facts(self) -> dict:
-        """What decides the batches, as JSON values: digests of the images."""
-        return {f"data_{k}": v for k, v in self.source.identity().items()}
+        """What decides the batches, as JSON values: digests of the images.
+
+        Without the seed, which is a flag of its own.
+        """
+        facts = self.source.identity()
+        return {f"data_{k}": v for k, v in facts.items() if k != "seed"}
 
     def train(self, first_step: int, last_step: int):
         """Batches `first_step` to `last_step` - 1 of the run."""

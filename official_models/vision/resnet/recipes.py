@@ -135,6 +135,8 @@ def apply() -> dict:
         raise InputError(f"--epochs {FLAGS.epochs}: expected more than 0")
     longest = FLAGS.epochs / 2
     FLAGS.set_default("warmup_epochs", min(chosen["warmup_epochs"], longest))
+    if FLAGS.optimizer in ("lamb", "adamw"):
+        del chosen["momentum"]  # they do not read it
     return {
         "recipe": FLAGS.recipe,
         **{name: FLAGS[name].value for name in sorted(chosen)},

@@ -1,4 +1,4 @@
-"""BERT's pretraining examples, masked once and kept as TFRecords.
+r"""BERT's pretraining examples, masked once and kept as TFRecords.
 
     python -m official_models.nlp.bert.pretraining.records \
         --input 'books/*.txt' --vocab_file vocab.txt --output_dir records

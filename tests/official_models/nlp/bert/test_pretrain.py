@@ -268,6 +268,7 @@ def test_bad_text(corpus, tmp_path):
         ("--dropout=1", "--hidden_dropout: got 1.0"),
         ("--fill=no mask here", r"--fill 'no mask here': expected"),
         ("--masked_lm_prob=0", "masked_lm_prob"),
+        ("--dtype=foo", "--dtype foo: expected a Keras dtype policy"),
     ],
 )
 def test_bad_hyperparameters(corpus, tmp_path, argument, message):

@@ -123,6 +123,7 @@ def test_its_report_has_figures_and_where_they_were_measured(finished):
     assert report["steps"] == 8
     assert report["wrong"] == round(30 * (1 - report["accuracy"]))
     assert report["settings"]["optimizer"] == "lamb"
+    assert "momentum" not in report["settings"]  # LAMB does not read it
     assert {"date", "machine", "tensorflow"} <= set(report["measured"])
 
 
