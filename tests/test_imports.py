@@ -45,7 +45,8 @@ TF_LAMB = {
         "tf_lamb.layer_adaptive",
     },
     "loss_scaling": {"tensorflow", "keras"},
-    "keras3": {"keras", "tf_lamb.loss_scaling"} | KERAS,
+    # torch on its own backend only, inside the function that needs it.
+    "keras3": {"keras", "torch", "tf_lamb.loss_scaling"} | KERAS,
     # tf.keras up to TensorFlow 2.15.
     "keras2": {"tensorflow", "tf_keras", "tf_lamb.addons_checkpoints"} | KERAS,
     "addons_checkpoints": {"tensorflow"},
@@ -296,6 +297,7 @@ def test_the_jax_front_end_does_not_import_tensorflow_itself():
     for module in ("keras3", "optimizers", "schedules"):
         text = (ROOT / f"tf_lamb/{module}.py").read_text(encoding="utf-8")
         assert "import tensorflow" not in text
+        assert not re.search("^import torch", text, re.MULTILINE)
         for line in text.splitlines():
             if "import fused" in line:
                 assert line.startswith("    "), "only on TensorFlow"
