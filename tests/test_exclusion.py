@@ -64,7 +64,7 @@ def test_what_is_no_list_of_regexes_raises(patterns):
 
 def test_describe_lines_up():
     treatments = exclusion.resolve(PATHS, ["bias"], [])
-    text = exclusion.describe(PATHS, [(4, 4), (4,), (4,), ()], treatments)
+    text = exclusion.describe([(4, 4), (4,), (4,), ()], treatments)
     head, *lines = text.splitlines()
     assert head.split() == ["variable", "shape", "decay", "adapt"]
     assert lines[1].split() == [PATHS[1], "4", "no", "yes"]

@@ -16,42 +16,42 @@ UNPICKLES = {"official_models/vision/datasets/cifar10/unpickle.py": {"pickle"}}
 
 # module -> what of FRAMEWORKS and of this repository it may import
 PURE = {"tf_lamb.check", "tf_lamb.arithmetic"}
-CORE = {f"tf_lamb.{n}" for n in ("exclusion", "rules", "schedules")} | PURE
-# What an optimizer of any Keras is made of.
-KERAS = {
+CORE = {
     f"tf_lamb.{n}"
-    for n in (
-        "fused",
-        "layer_adaptive",
-        "optimizers",
-        "replicated",
-    )
-} | CORE
+    for n in ("exclusion", "hyperparameters", "rules", "schedules")
+} | PURE
+# One update, and what an optimizer of any front end is made of.
+UPDATE = {f"tf_lamb.{n}" for n in ("averages", "update")} | CORE
+OPTIMIZER = {f"tf_lamb.{n}" for n in ("layer_adaptive", "optimizers")} | UPDATE
+# TensorFlow's side of an update.
+ON_TENSORFLOW = {
+    f"tf_lamb.{n}" for n in ("tf_accumulation", "tf_ops", "tf_update")
+}
+KERAS = {"tf_lamb.keras_optimizer"} | ON_TENSORFLOW | OPTIMIZER
 TF_LAMB = {
     # Only for type checkers.
     "__init__": {"tf_lamb.keras3"},
     "arithmetic": set(),
     "check": set(),
-    "rules": PURE,
+    "hyperparameters": PURE,
+    "rules": {"tf_lamb.hyperparameters"} | PURE,
     "exclusion": PURE,
     "schedules": PURE,
-    "layer_adaptive": CORE,
-    "optimizers": {"tf_lamb.layer_adaptive"} | CORE,
-    "fused": {"tensorflow", "tf_lamb.arithmetic", "tf_lamb.rules"},
-    "replicated": {
-        "tensorflow",
-        "tf_lamb.exclusion",
-        "tf_lamb.fused",
-        "tf_lamb.layer_adaptive",
-    },
+    "averages": PURE,
+    "update": UPDATE,
+    "layer_adaptive": UPDATE,
+    "optimizers": OPTIMIZER,
+    "keras_optimizer": OPTIMIZER,
+    "tf_ops": {"tensorflow"},
+    "tf_update": {"tensorflow", "tf_lamb.tf_ops"} | UPDATE,
+    "tf_accumulation": {"tensorflow"},
     "loss_scaling": {"tensorflow", "keras"},
     # torch on its own backend only, inside the function that needs it.
     "keras3": {"keras", "torch", "tf_lamb.loss_scaling"} | KERAS,
     # tf.keras up to TensorFlow 2.15.
     "keras2": {"tensorflow", "tf_keras", "tf_lamb.addons_checkpoints"} | KERAS,
     "addons_checkpoints": {"tensorflow"},
-    "v1_base": {"tensorflow", "tf_lamb.fused"} | CORE,
-    "v1": {"tensorflow", "tf_lamb.v1_base", "tf_lamb.fused"} | CORE,
+    "v1": {"tensorflow"} | ON_TENSORFLOW | OPTIMIZER,
     "same_model": {"tensorflow", "keras", "tf_keras"},
     "multi_worker": {
         "tensorflow",
@@ -294,10 +294,10 @@ def test_package_alone_brings_in_no_framework():
 
 def test_the_jax_front_end_does_not_import_tensorflow_itself():
     """Keras may; the source of what runs under JAX does so nowhere else."""
-    for module in ("keras3", "optimizers", "schedules"):
+    for module in ("keras3", "keras_optimizer", "update", "schedules"):
         text = (ROOT / f"tf_lamb/{module}.py").read_text(encoding="utf-8")
         assert "import tensorflow" not in text
         assert not re.search("^import torch", text, re.MULTILINE)
         for line in text.splitlines():
-            if "import fused" in line:
+            if "tf_update" in line and "import" in line:
                 assert line.startswith("    "), "only on TensorFlow"

@@ -17,11 +17,20 @@ def _gradients(steps):
     return [rng.normal(size=X.shape) for _ in range(steps)]
 
 
-def _lamb(x, grads, **arguments):
+def _lamb(x, grads, learning_rate=0.01, weight_decay=0.0, adapt=True, **hyper):
     m = v = np.zeros_like(x)
     for t, g in enumerate(grads, 1):
         x, m, v, ratio = rules.lamb(
-            np, x, g, m, v, float(t), **{"learning_rate": 0.01, **arguments}
+            np,
+            x,
+            g,
+            m,
+            v,
+            float(t),
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            adapt=adapt,
+            hyper=rules.Lamb(**hyper),
         )
     return x, ratio
 
@@ -36,7 +45,7 @@ def test_lamb_in_float64_equals_the_reference(norm, nesterov, bias_correction):
         nesterov=nesterov,
         bias_correction=bias_correction,
     )
-    got, ratio = _lamb(X, _gradients(30), norm_kind=norm, **shared)
+    got, ratio = _lamb(X, _gradients(30), norm=norm, **shared)
     reference = ReferenceLAMB(norm=norm, **shared)
     params = {"x": X}
     for g in _gradients(30):
@@ -52,9 +61,16 @@ def test_lars_in_float64_equals_the_reference(form, nesterov):
         with pytest.raises(ValueError):
             ReferenceLARS(form=form, nesterov=nesterov)
         return
-    shared = dict(weight_decay=0.1, form=form, nesterov=nesterov, epsilon=1e-3)
+    hyper = rules.Lars(
+        form=form, nesterov=nesterov, epsilon=1e-3, trust_coefficient=0.1
+    )
     reference = ReferenceLARS(
-        lambda step: 0.1 * 0.9**step, trust_coefficient=0.1, **shared
+        lambda step: 0.1 * 0.9**step,
+        weight_decay=0.1,
+        form=form,
+        nesterov=nesterov,
+        epsilon=1e-3,
+        trust_coefficient=0.1,
     )
     params, x, m = {"x": X}, X, np.zeros_like(X)
     for i, g in enumerate(_gradients(30)):
@@ -64,8 +80,8 @@ def test_lars_in_float64_equals_the_reference(form, nesterov):
             g,
             m,
             learning_rate=0.1 * 0.9**i,
-            trust_coefficient=0.1,
-            **shared,
+            weight_decay=0.1,
+            hyper=hyper,
         )
         params = reference.step(params, {"x": g})
     np.testing.assert_allclose(x, params["x"], rtol=0, atol=1e-13)
@@ -87,8 +103,7 @@ def test_step_length_is_rate_times_phi(norm, phi_bounds):
             float(t),
             learning_rate=0.01,
             weight_decay=0.1,
-            norm_kind=norm,
-            phi_bounds=phi_bounds,
+            hyper=rules.Lamb(norm=norm, phi_bounds=phi_bounds),
         )
         length = arithmetic.norm(np, x, norm)
         if phi_bounds:
@@ -150,7 +165,12 @@ def test_loss_scale_does_not_change_lars():
         x, m = X, np.zeros_like(X)
         for g in _gradients(10):
             x, m, _, _ = rules.lars(
-                np, x, factor * g, m, learning_rate=1.0, trust_coefficient=0.1
+                np,
+                x,
+                factor * g,
+                m,
+                learning_rate=1.0,
+                hyper=rules.Lars(trust_coefficient=0.1),
             )
         return x
 
@@ -190,4 +210,6 @@ def test_a_bfloat16_momentum_needs_the_step():
     m = np.zeros(X.shape, ml_dtypes.bfloat16)
     for form in rules.LARS_FORMS:
         with pytest.raises(ValueError, match="step: expected the count"):
-            rules.lars(np, X, X, m, learning_rate=0.1, form=form)
+            rules.lars(
+                np, X, X, m, learning_rate=0.1, hyper=rules.Lars(form=form)
+            )

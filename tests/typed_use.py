@@ -35,7 +35,7 @@ def right() -> None:
     peak: float = schedules.untuned_bert(512).learning_rate
     paths = list(ratios)
     treatments = exclusion.resolve(paths, ["bias"], None)
-    exclusion.describe(paths, [(3,)], treatments)
+    exclusion.describe([(3,)], treatments)
     callbacks.TrustRatioLogger("ratios.csv", every=int(peak + decays))
     print(lines)
 

@@ -29,13 +29,15 @@ _MODULES = (
     "arithmetic",
     "callbacks",
     "exclusion",
-    "fused",
+    "hyperparameters",
     "keras2",
     "keras3",
     "multi_worker",
     "optimizers",
     "rules",
     "schedules",
+    "tf_ops",
+    "tf_update",
     "v1",
 )
 

@@ -23,7 +23,7 @@ class AddonsCheckpoints:
     """
 
     built: Any
-    _SLOTS: ClassVar[tuple[str, ...]]
+    _SLOTS: ClassVar[Sequence[str]]
     _slots: Sequence[Sequence[tf.Variable]]
     _index_dict: Mapping[Hashable, int]
     _var_key: Callable[[tf.Variable], Hashable]

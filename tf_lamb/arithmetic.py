@@ -7,7 +7,7 @@ in float32 for every narrower dtype, and in float64 for float64.
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol, Sequence, cast
 
 # An array, tensor or variable of any framework, or a Python number where it is
 # combined with one. No type covers NumPy, TensorFlow, JAX and torch.
@@ -22,7 +22,7 @@ _MIX = (-1640531535, -2048144789, -1028477387)
 class Ops(Protocol):
     """The array functions that the rules call, under NumPy's names.
 
-    `numpy`, `keras.ops` and `tf_lamb.fused.ops` have them.
+    `numpy`, `keras.ops` and `tf_lamb.tf_ops` have them.
     """
 
     def abs(self, x: Array, /) -> Array:
@@ -62,7 +62,7 @@ class Ops(Protocol):
 class BitOps(Protocol):
     """What `round_by_chance` calls: functions of the bits of int32 arrays.
 
-    `keras.ops` and `tf_lamb.fused.ops` have them; NumPy has no `view`.
+    `keras.ops` and `tf_lamb.tf_ops` have them; NumPy has no `view`.
     """
 
     def arange(self, stop: int, /, *, dtype: str) -> Array:
@@ -194,6 +194,31 @@ def round_by_chance(ops: BitOps, x: Array, step: Array) -> Array:
     return ops.view((bits + chance) & ~0xFFFF, "float32")
 
 
+def stored(ops: Ops, moment: Array, old: Array, step: Array | None) -> Array:
+    """A moment as it is stored; bfloat16 is rounded by chance.
+
+    Args:
+      ops: array functions; of bits too where `old` is bfloat16.
+      moment: `[*shape]`, float32 or float64.
+      old: `[*shape]`, the moment that it replaces.
+      step: `t`, float32 scalar; it may be None where `old` is not bfloat16.
+
+    Returns:
+      `[*shape]`, the dtype of `old`.
+
+    Raises:
+      ValueError: `old` is bfloat16 and `step` is None.
+    """
+    if dtype_name(old) == "bfloat16":
+        if step is None:
+            raise ValueError(
+                "step: expected the count of updates, by which a bfloat16 "
+                "moment is rounded, got None."
+            )
+        moment = round_by_chance(cast(BitOps, ops), moment, step)
+    return narrow(ops, moment, old)
+
+
 def norm(ops: Ops, x: Array, kind: str = "l2") -> Array:
     r"""Norm of a whole tensor, accumulated in float32 or wider.
 
@@ -215,3 +240,43 @@ def norm(ops: Ops, x: Array, kind: str = "l2") -> Array:
     if kind == "l1":
         return ops.sum(ops.abs(x))
     return ops.max(ops.abs(x))
+
+
+class NormOf(Protocol):
+    """How a norm of an array, or of a function of arrays, is taken."""
+
+    def __call__(
+        self,
+        ops: Ops,
+        kind: str,
+        x: Array,
+        function: Callable[..., Array] | None = None,
+        arrays: Sequence[Array] = (),
+        /,
+    ) -> Array:
+        """The norm of `x`.
+
+        Args:
+          ops: array functions.
+          kind: one of `arithmetic.NORMS`.
+          x: `[*shape]`.
+          function: None, or a function by element whose value `x` is, so that
+            parts of `x` can be computed again in place of being stored.
+          arrays: what `function` was given, each `[*shape]`.
+
+        Returns:
+          A scalar, or an array that broadcasts against `x` (a norm for each of
+          its parts); float32 (float64 for a float64 `x`).
+        """
+
+
+def whole_norm(
+    ops: Ops,
+    kind: str,
+    x: Array,
+    function: Callable[..., Array] | None = None,
+    arrays: Sequence[Array] = (),
+    /,
+) -> Array:
+    """The norm of the whole array, a scalar: `NormOf` as in the papers."""
+    return norm(ops, x, kind)

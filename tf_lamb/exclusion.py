@@ -16,10 +16,13 @@ class Treatment(NamedTuple):
     """How an optimizer treats one variable.
 
     Attributes:
-      decay: whether weight decay applies.
+      path: of the variable, without `:0`.
+      decay: whether weight decay applies. (The optimizer's can be set between
+        steps, or be a schedule, so a treatment does not hold its value.)
       adapt: whether layer adaptation (the trust ratio) applies.
     """
 
+    path: str
     decay: bool
     adapt: bool
 
@@ -130,8 +133,11 @@ def resolve(
 
     Example:
       >>> from tf_lamb import exclusion
-      >>> exclusion.resolve(["dense/kernel", "dense/bias"], ["bias"], None)
-      (Treatment(decay=True, adapt=True), Treatment(decay=False, adapt=False))
+      >>> kernel, bias = exclusion.resolve(
+      ...     ["dense/kernel", "dense/bias"], ["bias"], None
+      ... )
+      >>> bias
+      Treatment(path='dense/bias', decay=False, adapt=False)
     """
     paths = [normalize_path(path) for path in paths]
     no_decay_patterns = check_patterns(
@@ -150,20 +156,17 @@ def resolve(
             "exclude_from_layer_adaptation", no_adapt_patterns, paths
         )
     return tuple(
-        Treatment(decay=path not in no_decay, adapt=path not in no_adapt)
+        Treatment(path, path not in no_decay, path not in no_adapt)
         for path in paths
     )
 
 
 def describe(
-    paths: Sequence[str],
-    shapes: Sequence[Sequence[int]],
-    treatments: Sequence[Treatment],
+    shapes: Sequence[Sequence[int]], treatments: Sequence[Treatment]
 ) -> str:
     """A table of variables: path, shape, weight decay, layer adaptation.
 
     Args:
-      paths: full variable paths.
       shapes: the variables' shapes.
       treatments: the result of `resolve`.
 
@@ -173,12 +176,12 @@ def describe(
     rows = [("variable", "shape", "decay", "adapt")]
     rows += [
         (
-            normalize_path(path),
+            treatment.path,
             "x".join(map(str, shape)) or "scalar",
             "yes" if treatment.decay else "no",
             "yes" if treatment.adapt else "no",
         )
-        for path, shape, treatment in zip(paths, shapes, treatments)
+        for shape, treatment in zip(shapes, treatments)
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join(

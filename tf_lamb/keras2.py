@@ -25,10 +25,18 @@ from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tf_lamb import arithmetic, check, fused, optimizers, schedules
+from tf_lamb import (
+    arithmetic,
+    check,
+    optimizers,
+    schedules,
+    tf_accumulation,
+    tf_ops,
+    tf_update,
+)
 from tf_lamb.addons_checkpoints import AddonsCheckpoints
-from tf_lamb.layer_adaptive import Variable
-from tf_lamb.replicated import Replicated, accumulate_or_update
+from tf_lamb.averages import Variable
+from tf_lamb.keras_optimizer import KerasOptimizer
 
 if TYPE_CHECKING:
     keras: Any = None
@@ -154,16 +162,6 @@ class _Keras2Arguments(_Optimizer):
         grads = tape.gradient(loss, var_list, output_gradients=seed)
         return list(zip(grads, var_list))
 
-    @classmethod
-    def from_config(
-        cls,
-        config: Mapping[str, Any],
-        custom_objects: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """The optimizer that `get_config` describes."""
-        # The base class changes the dict that it is given.
-        return super().from_config(dict(config), custom_objects)
-
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, as `from_config` takes them."""
         config: dict[str, Any] = super().get_config()
@@ -183,10 +181,14 @@ class _Keras2Arguments(_Optimizer):
         return config
 
 
-class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
-    """The methods of `LayerAdaptive` that are Keras 2's own."""
+class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, _Keras2Arguments):
+    """The methods of `KerasOptimizer` that are Keras 2's own."""
 
-    _ops = fused.ops
+    _ops = tf_ops
+    _SCHEDULE = _Schedule
+    _held = staticmethod(tf_update.held)
+    _serialize = staticmethod(keras.optimizers.schedules.serialize)
+    _deserialize = staticmethod(keras.optimizers.schedules.deserialize)
 
     @property
     def built(self) -> bool:
@@ -311,10 +313,21 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
         if key not in self._index_dict:
             raise ValueError(
                 f"{self.name}: variable {variable.name!r} is not one of the "
-                f"{len(self._paths)} that the optimizer was built with; call "
-                "optimizer.build(all trainable variables) before training."
+                f"{len(self._treatments)} that the optimizer was built with; "
+                "call optimizer.build(all trainable variables) before training."
             )
         return self._index_dict[key]
+
+    def _executor(self) -> tf_update.Devices:
+        strategy = self._distribution_strategy
+        return tf_update.Devices(strategy, self.jit_compile)
+
+    def _schedule_step(self) -> tf.Tensor:
+        return self.iterations
+
+    def _set(self, variable: tf.Variable, mean: tf.Variable) -> None:
+        # Called by `fit` outside the replicas.
+        tf_update.assign(self._distribution_strategy, variable, mean)
 
     def _updates_due(self) -> tf.Tensor:
         return self._updates_made() + tf.cast(self._skipped_steps, tf.int64)
@@ -377,7 +390,7 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
                     f"{self.name}: no variable has a gradient; does the loss "
                     "depend on the model's trainable variables?"
                 )
-            grads = [fused.dense(g) for g, _ in pairs]
+            grads = [tf_update.dense(g) for g, _ in pairs]
             if self.loss_scale_factor:
                 grads = [g / self.loss_scale_factor for g in grads]
             variables = [v for _, v in pairs]
@@ -414,7 +427,7 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
             self._apply_once(means, variables, aggregate)
 
         is_update_step = (self._micro_batches + 1) % k == 0
-        accumulate_or_update(
+        tf_accumulation.accumulate_or_update(
             self._distribution_strategy, is_update_step, update, sums, grads
         )
         self._micro_batches.assign_add(1)
@@ -427,7 +440,9 @@ class _Keras2Optimizer(Replicated, AddonsCheckpoints, _Keras2Arguments):
     ) -> None:
         """One update, of gradients that are averaged over micro-batches."""
         before = self._updates_made()
-        proceed = self._apply_sum_over_replicas(grads, variables, aggregate)
+        if aggregate:
+            grads = tf_update.sum_over_replicas(grads)
+        proceed, _ = self._update_of(variables)(grads)
         self._updates.assign(before + tf.cast(proceed, tf.int64))
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
@@ -465,12 +480,12 @@ class LARS(optimizers.LARS, _Keras2Optimizer):
 @_register
 class WarmupPolynomial(schedules.WarmupPolynomial, _Schedule):
     __doc__ = schedules.WarmupPolynomial.__doc__
-    _ops = fused.ops
+    _ops = tf_ops
 
 
 @_register
 class Rewarmup(schedules.Rewarmup, _Schedule):
     __doc__ = schedules.Rewarmup.__doc__
-    _ops = fused.ops
+    _ops = tf_ops
     _serialize = staticmethod(keras.optimizers.schedules.serialize)
     _deserialize = staticmethod(keras.optimizers.schedules.deserialize)

@@ -12,21 +12,19 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 import keras
 from keras import ops
 
-from tf_lamb import arithmetic, optimizers, schedules
+from tf_lamb import arithmetic, optimizers, schedules, update
 from tf_lamb.arithmetic import Array
-from tf_lamb.layer_adaptive import Variable
+from tf_lamb.averages import Variable
+from tf_lamb.keras_optimizer import KerasOptimizer
 
 BACKEND = keras.config.backend()
 if TYPE_CHECKING or BACKEND == "tensorflow":
-    from tf_lamb import fused, loss_scaling
-    from tf_lamb.replicated import Replicated as _Update
-    from tf_lamb.replicated import accumulate_or_update
-else:
-    from tf_lamb.layer_adaptive import LayerAdaptive as _Update
+    from tf_lamb import loss_scaling, tf_accumulation, tf_update
 
 __all__ = ["LAMB", "LARS", "Rewarmup", "WarmupPolynomial"]
 
 _register = keras.saving.register_keras_serializable(package="tf_lamb")
+_Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 
 def _cond(
@@ -74,15 +72,18 @@ def _array_functions() -> Any:
     return types.SimpleNamespace(**functions)
 
 
-class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
-    """The methods of `LayerAdaptive` that are Keras 3's own."""
+class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
+    """The methods of `KerasOptimizer` that are Keras 3's own."""
 
     _ops = _array_functions()
+    _SCHEDULE = _Schedule
+    _serialize = staticmethod(keras.saving.serialize_keras_object)
+    _deserialize = staticmethod(keras.saving.deserialize_keras_object)
+    if BACKEND == "tensorflow":
+        _held = staticmethod(tf_update.held)
     if BACKEND == "jax":
         # `fit` compiles it into the step, as a constant.
-        _FIXED = _Update._FIXED | {"weight_decay"}
-        # XLA reads a gradient once for two sums, but again for a condition.
-        _HAS_BRANCHES = False
+        _FIXED = KerasOptimizer._FIXED | {"weight_decay"}
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Resolves the exclusions and makes the slots.
@@ -180,7 +181,19 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
         self._track_variable(total)
         return total
 
+    def _executor(self) -> update.Executor:
+        if BACKEND == "tensorflow":
+            strategy = self._distribution_strategy
+            return tf_update.Devices(strategy, self.jit_compile)
+        # XLA reads a gradient once for two sums, but again for a condition.
+        return update.Loop(self._ops, has_branches=BACKEND != "jax")
+
+    def _schedule_step(self) -> Array:
+        return self._iterations
+
     def _native(self, variable: Variable) -> Variable:
+        if BACKEND != "tensorflow":
+            return variable
         # Custom loops may pass TensorFlow's own variables.
         is_keras = isinstance(variable, keras.Variable)
         return variable.value if is_keras else variable
@@ -201,6 +214,16 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
     def _updates_made(self) -> Array:
         # Under floatx float64, `iterations` is int64 on TensorFlow.
         return ops.cast(self.iterations, "int32") - self._skipped_before()
+
+    def _set(self, variable: Variable, mean: Variable) -> None:
+        if BACKEND != "tensorflow":
+            super()._set(variable, mean)
+            return
+        tf_update.assign(
+            self._distribution_strategy,
+            self._native(variable),
+            self._native(mean),
+        )
 
     def _averaged_variables(self) -> Sequence[Variable]:
         variables: Sequence[Variable] = self._trainable_variables
@@ -232,7 +255,7 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
         ratio and averages (EMA) on accumulating steps too.
         """
         if BACKEND == "tensorflow":
-            grads = [fused.dense(g) for g in grads]
+            grads = [tf_update.dense(g) for g in grads]
         k = self.gradient_accumulation_steps
         if not k:
             self._apply_once(grads, trainable_variables)
@@ -241,16 +264,16 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
         indices = [self._get_variable_index(v) for v in trainable_variables]
         sums = [self._accumulated_gradients[i] for i in indices]
 
-        def update(*grads: Array) -> None:
+        def apply(*grads: Array) -> None:
             means = [(total + g) / k for total, g in zip(sums, grads)]
             self._apply_once(means, trainable_variables)
 
         is_update_step = (self._iterations + 1) % k == 0
         if BACKEND == "tensorflow":
-            accumulate_or_update(
+            tf_accumulation.accumulate_or_update(
                 self._distribution_strategy,
                 is_update_step,
-                update,
+                apply,
                 [total.value for total in sums],
                 grads,
             )
@@ -261,7 +284,7 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
                 total.assign(total + g)
 
         def update_and_reset() -> None:
-            update(*grads)
+            apply(*grads)
             for total in sums:
                 total.assign(ops.zeros(total.shape, total.dtype))
 
@@ -273,9 +296,8 @@ class _Keras3Optimizer(_Update, keras.optimizers.Optimizer):
     ) -> None:
         """One update, of gradients that are averaged over micro-batches."""
         if BACKEND == "tensorflow":
-            self._apply_sum_over_replicas(grads, variables)
-        else:
-            self._apply_update(grads, variables)
+            grads = tf_update.sum_over_replicas(grads)
+        self._update_of(variables)(grads)
 
 
 @_register
@@ -286,9 +308,6 @@ class LAMB(optimizers.LAMB, _Keras3Optimizer):
 @_register
 class LARS(optimizers.LARS, _Keras3Optimizer):
     __doc__ = optimizers.LARS.__doc__
-
-
-_Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 
 @_register

@@ -1,8 +1,8 @@
-"""LAMB and LARS: their arguments, and the call of their rule.
+"""LAMB and LARS: their arguments.
 
-`rules.py` has the equations; `layer_adaptive.py` has the steps between Keras'
-gradients and these equations. `keras3.py` and `keras2.py` derive the optimizers
-of each Keras from these classes: same arguments, same numbers.
+`rules.py` has the equations; `update.py` has the steps between gradients and
+these equations. `keras3.py`, `keras2.py` and `v1.py` derive their optimizers
+from these classes: same arguments, same numbers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import textwrap
 import warnings
 from typing import Any, Callable, ClassVar, Sequence
 
-from tf_lamb import check, rules
-from tf_lamb.arithmetic import Array
-from tf_lamb.exclusion import Treatment
+from tf_lamb.hyperparameters import Hyper, Lamb, Lars
 from tf_lamb.layer_adaptive import LayerAdaptive
 
 _BASE_ARGUMENTS = """
@@ -23,7 +21,7 @@ _BASE_ARGUMENTS = """
         None and `[]`: all variables decay.
       exclude_from_layer_adaptation: regexes of variables whose trust ratio is
         1. None: the same as `exclude_from_weight_decay`; `[]`: all are adapted.
-      name: name of the optimizer and of its variables' scope.
+      name: name of the optimizer and of its variables' scope; None: the class'.
       norm: "l2", "l1" or "linf".
       phi_bounds: `(gamma_l, gamma_u)` of `phi(z) = min(max(z, gamma_l),
         gamma_u)`; None for `phi(z) = z`.
@@ -113,8 +111,16 @@ class LAMB(LayerAdaptive):
       BERT in 76 minutes" (arXiv:1904.00962), Algorithm 2.
     """
 
-    _SLOTS: ClassVar[tuple[str, ...]] = ("m", "v")
-    _RULE_NAME: ClassVar[str] = "lamb"
+    _HYPER: ClassVar[type[Hyper]] = Lamb
+    _SLOTS: ClassVar[Sequence[str]] = ("m", "v")
+
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    bias_correction: bool
+    nesterov: str | None
+    norm: str
+    phi_bounds: tuple[float, float] | None
 
     def __init__(
         self,
@@ -122,15 +128,15 @@ class LAMB(LayerAdaptive):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-6,
-        weight_decay: float | None = 0.0,
+        weight_decay: float | Callable[..., Any] | None = 0.0,
         exclude_from_weight_decay: Sequence[str] | None = None,
         exclude_from_layer_adaptation: Sequence[str] | None = None,
-        name: str = "LAMB",
+        name: str | None = None,
         *,
         bias_correction: bool = True,
         nesterov: str | None = None,
         norm: str = "l2",
-        phi_bounds: Sequence[float] | None = None,
+        phi_bounds: tuple[float, float] | None = None,
         skip_nonfinite: bool = True,
         moment_dtype: str | None = None,
         jit_compile: bool = True,
@@ -143,79 +149,21 @@ class LAMB(LayerAdaptive):
                 stacklevel=2,
             )
             weight_decay = kwargs.pop("weight_decay_rate")
+        hyper = Lamb(
+            beta_1, beta_2, epsilon, bias_correction, nesterov, norm, phi_bounds
+        )
         super().__init__(
             learning_rate,
+            hyper,
             weight_decay=weight_decay,
             exclude_from_weight_decay=exclude_from_weight_decay,
             exclude_from_layer_adaptation=exclude_from_layer_adaptation,
-            norm=norm,
-            phi_bounds=phi_bounds,
             skip_nonfinite=skip_nonfinite,
             moment_dtype=moment_dtype,
             jit_compile=jit_compile,
             name=name,
             **kwargs,
         )
-        self.beta_1 = check.decay_rate("beta_1", beta_1)
-        self.beta_2 = check.decay_rate("beta_2", beta_2)
-        self.epsilon = check.positive("epsilon", epsilon)
-        self.bias_correction = bool(bias_correction)
-        self.nesterov = check.one_of("nesterov", nesterov, rules.NESTEROV_FORMS)
-
-    def _rule(
-        self,
-        param: Array,
-        m: Array,
-        v: Array,
-        grad: Array,
-        treatment: Treatment,
-        proceed: Array,
-        step: Array,
-        rate: Array,
-    ) -> rules.Step:
-        return rules.lamb(
-            self._ops,
-            param,
-            grad,
-            m,
-            v,
-            step,
-            learning_rate=rate,
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-            weight_decay=self.weight_decay if treatment.decay else 0.0,
-            adapt=treatment.adapt,
-            bias_correction=self.bias_correction,
-            nesterov=self.nesterov,
-            norm_kind=self.norm,
-            phi_bounds=self.phi_bounds,
-            proceed=proceed,
-        )
-
-    def _options(self) -> tuple[Any, ...]:
-        """The arguments of `fused.LambOptions`."""
-        return (
-            self.beta_1,
-            self.beta_2,
-            self.epsilon,
-            self.bias_correction,
-            self.nesterov,
-            self.norm,
-            self.phi_bounds,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, as `from_config` takes them."""
-        config = super().get_config()
-        config.update(
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-            bias_correction=self.bias_correction,
-            nesterov=self.nesterov,
-        )
-        return config
 
 
 class LARS(LayerAdaptive):
@@ -265,107 +213,58 @@ class LARS(LayerAdaptive):
       (arXiv:1904.00962), Algorithm 1.
     """
 
-    _SLOTS: ClassVar[tuple[str, ...]] = ("momentum",)
-    _RULE_NAME: ClassVar[str] = "lars"
+    _HYPER: ClassVar[type[Hyper]] = Lars
+    _SLOTS: ClassVar[Sequence[str]] = ("momentum",)
+
+    momentum: float
+    trust_coefficient: float
+    epsilon: float
+    form: str
+    nesterov: bool
+    norm: str
+    phi_bounds: tuple[float, float] | None
 
     def __init__(
         self,
         learning_rate: float | Callable[..., Any] = 0.01,
         momentum: float = 0.9,
-        weight_decay: float | None = 0.0,
+        weight_decay: float | Callable[..., Any] | None = 0.0,
         exclude_from_weight_decay: Sequence[str] | None = None,
         exclude_from_layer_adaptation: Sequence[str] | None = None,
-        name: str = "LARS",
+        name: str | None = None,
         *,
         trust_coefficient: float = 0.001,
         epsilon: float = 0.0,
         form: str = "you2017",
         nesterov: bool = False,
         norm: str = "l2",
-        phi_bounds: Sequence[float] | None = None,
+        phi_bounds: tuple[float, float] | None = None,
         skip_nonfinite: bool = True,
         moment_dtype: str | None = None,
         jit_compile: bool = True,
         **kwargs: Any,
     ) -> None:
+        hyper = Lars(
+            momentum,
+            trust_coefficient,
+            epsilon,
+            form,
+            nesterov,
+            norm,
+            phi_bounds,
+        )
         super().__init__(
             learning_rate,
+            hyper,
             weight_decay=weight_decay,
             exclude_from_weight_decay=exclude_from_weight_decay,
             exclude_from_layer_adaptation=exclude_from_layer_adaptation,
-            norm=norm,
-            phi_bounds=phi_bounds,
             skip_nonfinite=skip_nonfinite,
             moment_dtype=moment_dtype,
             jit_compile=jit_compile,
             name=name,
             **kwargs,
         )
-        self.momentum = check.decay_rate("momentum", momentum)
-        self.trust_coefficient = check.positive(
-            "trust_coefficient", trust_coefficient
-        )
-        self.epsilon = check.non_negative("epsilon", epsilon)
-        self.form = check.one_of("form", form, rules.LARS_FORMS)
-        self.nesterov = bool(nesterov)
-        if self.nesterov and form == "you2020":
-            raise ValueError(
-                "nesterov: not defined for form='you2020'; expected False, or "
-                "another form."
-            )
-
-    def _rule(
-        self,
-        param: Array,
-        m: Array,
-        grad: Array,
-        treatment: Treatment,
-        proceed: Array,
-        step: Array,
-        rate: Array,
-    ) -> rules.Step:
-        return rules.lars(
-            self._ops,
-            param,
-            grad,
-            m,
-            learning_rate=rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay if treatment.decay else 0.0,
-            trust_coefficient=self.trust_coefficient,
-            epsilon=self.epsilon,
-            adapt=treatment.adapt,
-            form=self.form,
-            nesterov=self.nesterov,
-            norm_kind=self.norm,
-            phi_bounds=self.phi_bounds,
-            proceed=proceed,
-            step=step,
-        )
-
-    def _options(self) -> tuple[Any, ...]:
-        """The arguments of `fused.LarsOptions`."""
-        return (
-            self.momentum,
-            self.trust_coefficient,
-            self.epsilon,
-            self.form,
-            self.nesterov,
-            self.norm,
-            self.phi_bounds,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, as `from_config` takes them."""
-        config = super().get_config()
-        config.update(
-            momentum=self.momentum,
-            trust_coefficient=self.trust_coefficient,
-            epsilon=self.epsilon,
-            form=self.form,
-            nesterov=self.nesterov,
-        )
-        return config
 
 
 for _optimizer in (LAMB, LARS):

@@ -2,51 +2,325 @@
 
 They work in graph mode (`Session`, `MonitoredTrainingSession`, an Estimator's
 `model_fn`), in `tf.function`, and inside `CrossShardOptimizer` or a wrapper
-that scales the loss. They use the compiled update of `fused.py`. Nothing here
-imports Keras.
+that scales the loss. Nothing here imports Keras.
+
+The arguments are those of `tf_lamb.LAMB` and `tf_lamb.LARS` up to
+`jit_compile`, in the same order, and `use_locking`, for the base class (updates
+are ordered anyway). Keras' own are not among them: clip gradients by
+`tf.clip_by_global_norm` before they are applied. `learning_rate` may be a
+tensor too, and a function of no arguments is called when the update is made, as
+is `weight_decay`. Exclusions are resolved, and hyperparameters fixed, by the
+first `apply_gradients`.
 """
 
 from __future__ import annotations
 
-import inspect
-import textwrap
-from typing import ClassVar, Sequence
+from typing import Any, ClassVar, ContextManager, Iterable, Sequence
 
 import tensorflow as tf
 
-from tf_lamb import check, fused, rules
-from tf_lamb.v1_base import LayerAdaptiveOptimizer, Rate
+from tf_lamb import exclusion, optimizers, tf_ops, tf_update
+from tf_lamb.layer_adaptive import LayerAdaptive
+from tf_lamb.update import Row
 
 __all__ = ["LAMBOptimizer", "LARSOptimizer"]
 
-_COMMON = """
-      exclude_from_weight_decay: regexes of variables without weight decay,
-        searched in the full name without `:0`; each has to match a variable of
-        the first `apply_gradients`. None and `[]`: all variables decay.
-      exclude_from_layer_adaptation: regexes of variables whose trust ratio is
-        1. None: the same as `exclude_from_weight_decay`; `[]`: all are adapted.
-      norm: "l2", "l1" or "linf".
-      phi_bounds: bounds of phi, or None for `phi(z) = z`.
-      skip_nonfinite: a step whose gradients' sum of squares is not finite in
-        float32 changes nothing but `global_step`, and is counted.
-      moment_dtype: None or "float32", or "bfloat16" (`tf_lamb.LAMB` explains
-        it; published checkpoints have float32).
-      jit_compile: compile the update by XLA, one kernel for each distinct
-        shape.
-      use_locking: for the base class; updates are ordered anyway.
-      name: name of the optimizer.
 
-    The update of a float64 variable is in float64.
+class _Replicas(tf_update.Devices):
+    """Calls kernels across replicas, in a graph too; keeps the operations.
 
-    Gradients are not clipped here; use `tf.clip_by_global_norm` before.
+    Args:
+      distribution: the strategy, outside whose replicas it is called.
+      jit_compile: whether the update is compiled.
+    """
 
-    Raises:
-      ValueError: a hyperparameter outside its range, or a regex that matches no
-        variable.
-"""
+    def __init__(
+        self, distribution: tf.distribute.Strategy, jit_compile: bool
+    ) -> None:
+        super().__init__(distribution, jit_compile)
+        self.operations: list[Any] = []
+
+    def squared_norms(
+        self, grads: Sequence[tf.Tensor], dtype: str
+    ) -> tf.Tensor:
+        """Sums of squares, `[len(grads)]`, of the first device's gradients."""
+        grads = [_first(self._strategy, g) for g in grads]
+        return super().squared_norms(grads, dtype)
+
+    def _merged(self, function: Any, *columns: Any) -> Any:
+        return function(self._strategy, *columns)
+
+    def _update(
+        self,
+        distribution: tf.distribute.Strategy,
+        function: Any,
+        variable: tf.Variable,
+        *rest: Any,
+    ) -> tf.Tensor:
+        def in_graph(variable: tf.Variable, *rest: Any) -> tf.Tensor:
+            *constants, grad, scalars = rest
+            # A session's graph does not order side effects by itself; a
+            # function does. (And a compiled kernel that is placed directly in
+            # the branch of a condition does not run.)
+            call = tf.function(
+                lambda *tensors: function(variable, *constants, *tensors),
+                autograph=False,
+            )
+            return call(grad, scalars)
+
+        eager = tf.compat.v1.executing_eagerly_outside_functions()
+        results = distribution.extended.update(
+            variable, function if eager else in_graph, args=rest, group=False
+        )
+        self.operations.append(results)
+        return tf.nest.flatten(results)[0]
 
 
-class LAMBOptimizer(LayerAdaptiveOptimizer):
+class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
+    """The slots and their names, the update in every replica, the counts."""
+
+    _ops = tf_ops
+    # A graph has the weight decay as a constant.
+    _FIXED = LayerAdaptive._FIXED | {"weight_decay"}
+    # slot name -> last part of the slot variable's name; None: the optimizer's
+    _SLOT_NAMES: ClassVar[dict[str, str | None]] = {}
+
+    built = False
+
+    def _init_base(
+        self,
+        learning_rate: Any,
+        name: str,
+        use_locking: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            raise ValueError(
+                f"{name}: expected the arguments up to jit_compile, name and "
+                f"use_locking, got {', '.join(kwargs)} too; clip gradients "
+                "before apply_gradients."
+            )
+        base: Any = super(LayerAdaptive, self)
+        base.__init__(use_locking, name)
+        self._learning_rate = learning_rate
+        self._counters: Sequence[tf.Variable] = []
+        self._trust_ratios: dict[str, tf.Tensor] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the optimizer."""
+        return str(self.get_name())
+
+    @property
+    def trust_ratios(self) -> dict[str, tf.Tensor]:
+        """{variable name: trust ratio} of the last apply, of adapted variables.
+
+        They are scalars of the graph in which `apply_gradients` was called; for
+        LARS they are the local rates. After a skipped step they have no
+        meaning.
+        """
+        return dict(self._trust_ratios)
+
+    @property
+    def updates(self) -> tf.Variable | None:
+        """How many updates were made, int32; None before the first apply."""
+        return self._counters[0] if self._counters else None
+
+    @property
+    def skipped_steps(self) -> tf.Variable | None:
+        """How many were skipped for a non-finite gradient, int32."""
+        return self._counters[1] if self._counters else None
+
+    def build(self, variables: Sequence[tf.Variable]) -> None:
+        """Resolves the exclusions when a variable is new.
+
+        `apply_gradients` calls it; `describe` can be called after it.
+
+        Args:
+          variables: all that the optimizer will update.
+
+        Raises:
+          ValueError: a regex matches none of them.
+        """
+        known = self.treatments
+        if all(exclusion.normalize_path(v.name) in known for v in variables):
+            return
+        found = zip(self._resolve(variables), variables)
+        new = [(t, v) for t, v in found if t.path not in known]
+        self._treatments = (*self._treatments, *(t for t, _ in new))
+        self._shapes = (*self._shapes, *(tuple(v.shape) for _, v in new))
+        self.built = True
+
+    def apply_gradients(
+        self,
+        grads_and_vars: Iterable[tuple[Any, tf.Variable]],
+        global_step: tf.Variable | None = None,
+        name: str | None = None,
+    ) -> tf.Operation | None:
+        """Applies gradients, summed over replicas, in one update.
+
+        Args:
+          grads_and_vars: `(gradient, variable)` pairs; a gradient may be None
+            or `tf.IndexedSlices`.
+          global_step: variable that is incremented by one.
+          name: name of the operation.
+
+        Returns:
+          The training operation (in graph mode).
+
+        Raises:
+          ValueError: no variable has a gradient; a variable is not a resource
+            variable, or has a gradient and no floating dtype; a regex matches
+            no variable.
+          RuntimeError: it was not called in a replica.
+        """
+        pairs = list(grads_and_vars)
+        variables = [v for _, v in pairs]
+        for variable in variables:
+            _check_resource(variable)
+        pairs = [(g, v) for g, v in pairs if g is not None]
+        if not pairs:
+            names = [v.name for v in variables]
+            raise ValueError(
+                f"No gradients provided for any variable: {names}."
+            )
+        self._check_dtypes([v for _, v in pairs])
+        self.build(variables)
+        context = tf.distribute.get_replica_context()
+        if context is None:
+            raise RuntimeError(
+                "apply_gradients: call it in a replica, inside strategy.run."
+            )
+        return context.merge_call(
+            self._across_replicas,
+            args=(
+                [tf_update.dense(g) for g, _ in pairs],
+                [v for _, v in pairs],
+                global_step,
+            ),
+            kwargs={"name": name},
+        )
+
+    def _create_slots(self, var_list: Sequence[tf.Variable]) -> None:
+        self._make_slots(var_list)
+
+    def _make_slots(
+        self, variables: Sequence[tf.Variable]
+    ) -> list[list[tf.Variable]]:
+        """The moments of each variable, made if they are not there yet."""
+        rows = []
+        for variable in variables:
+            dtype = self._slot_dtype(variable.dtype.base_dtype.name)
+            row = [
+                self._get_or_make_slot_with_initializer(
+                    variable,
+                    tf.compat.v1.zeros_initializer(),
+                    variable.shape,
+                    tf.as_dtype(dtype),
+                    slot,
+                    suffix or self._name,
+                )
+                for slot, suffix in self._SLOT_NAMES.items()
+            ]
+            rows.append(row)
+        first = min(variables, key=lambda v: v.name)
+        self._counters = [
+            self._create_non_slot_variable(0, counter, first)
+            for counter in ("updates", "skipped_steps")
+        ]
+        return rows
+
+    def _across_replicas(
+        self,
+        distribution: tf.distribute.Strategy,
+        grads: Sequence[tf.Tensor],
+        variables: Sequence[tf.Variable],
+        global_step: tf.Variable | None,
+        name: str | None = None,
+    ) -> tf.Operation | None:
+        """Sums the gradients, updates all variables, counts the update.
+
+        The counters, then `global_step`, change after the last variable has.
+        """
+        with tf.init_scope():
+            # Inside a function a variable has another key: look up here only.
+            slots = self._make_slots(variables)
+        extended, known = distribution.extended, self.treatments
+        treatments = [
+            known[exclusion.normalize_path(v.name)] for v in variables
+        ]
+        wide = {tf_update.wide_dtype(v) for v in variables}
+        self._wide_dtype = "float64" if tf.float64 in wide else "float32"
+
+        def add(variable: tf.Variable, amount: Any) -> Any:
+            return extended.update(variable, _add, args=(amount,), group=False)
+
+        with tf.name_scope(name or self._name):
+            grads = extended.batch_reduce_to(
+                tf.distribute.ReduceOp.SUM, list(zip(grads, variables))
+            )
+            replicas = _Replicas(distribution, self.jit_compile)
+            update = self._update(
+                replicas,
+                list(map(Row, variables, slots, treatments)),
+                _first(distribution, self._counters[0]),
+                self._call_if_callable(self._learning_rate),
+            )
+            proceed, ratios = update(grads)
+            self._trust_ratios = {
+                treatment.path: ratio
+                for treatment, ratio in zip(treatments, ratios)
+                if treatment.adapt
+            }
+            with _after(replicas.operations):
+                done = tf.cast(proceed, tf.int32)
+                last = list(map(add, self._counters, (done, 1 - done)))
+            if global_step is not None:
+                with _after(last):
+                    last = [add(global_step, 1)]
+            return self._train_op(last)
+
+    def _train_op(self, updates: Sequence[Any]) -> tf.Operation | None:
+        """The operation that runs all updates, in the collection TRAIN_OP."""
+        if tf.executing_eagerly():
+            return None
+        with _after(updates):
+            operation = tf.no_op(name="train")
+        if not tf.inside_function():
+            collection = tf.compat.v1.get_collection_ref(
+                tf.compat.v1.GraphKeys.TRAIN_OP
+            )
+            if operation not in collection:
+                collection.append(operation)
+        return operation
+
+    def checkpoint_names(
+        self, var_list: Sequence[tf.Variable] | None = None
+    ) -> dict[str, tf.Variable]:
+        """Variables and their moments, as {name in a checkpoint: variable}.
+
+        For `tf.compat.v1.train.Saver(var_list=...)` and `init_from_checkpoint`.
+        The names of LAMB's moments are those of the published BERT and ALBERT
+        checkpoints with optimizer state, `<variable>/adam_m` and
+        `<variable>/adam_v`. The counters of this class are not among them.
+
+        Args:
+          var_list: variables; all trainable ones of the graph by default.
+        """
+        if var_list is None:
+            var_list = tf.compat.v1.trainable_variables()
+        found = {}
+        for variable in var_list:
+            name = exclusion.normalize_path(variable.name)
+            found[name] = variable
+            for slot, suffix in self._SLOT_NAMES.items():
+                moment = self.get_slot(variable, slot)
+                if moment is not None:
+                    found[f"{name}/{suffix or self._name}"] = moment
+        return found
+
+
+class LAMBOptimizer(optimizers.LAMB, _Optimizer):
     r"""LAMB, Algorithm 2: `tf_lamb.rules.lamb` has the equations.
 
     The count `t` of the bias correction is the optimizer's own count of updates
@@ -57,177 +331,64 @@ class LAMBOptimizer(LayerAdaptiveOptimizer):
     code. Moments have the names that they have there, so that such a run can be
     resumed.
 
-    Args:
-      learning_rate: >= 0, a tensor, or a function of no arguments.
-      beta_1: decay of the first moment, in [0, 1).
-      beta_2: decay of the second moment, in [0, 1).
-      epsilon: > 0, added to the root of the second moment.
-      weight_decay: `lambda` >= 0, inside the trust ratio.
-      bias_correction: False drops it, as ALBERT's and BERT's code do.
-      nesterov: None, "nadam" or "nadam_both" (`tf_lamb.rules.lamb`).
-    {common}
+    The arguments are those of `tf_lamb.LAMB` up to `jit_compile`, in its order,
+    and `use_locking`.
+
+    Raises:
+      ValueError: a hyperparameter outside its range, an argument of Keras, or a
+        regex that matches no variable of the first `apply_gradients`.
 
     References:
       You et al. 2020 (arXiv:1904.00962), Algorithm 2; google-research/albert
       `lamb_optimizer.py`; google-research/bert `optimization.py`.
     """
 
-    _SLOTS: ClassVar[dict[str, str | None]] = {"m": "adam_m", "v": "adam_v"}
-
-    def __init__(
-        self,
-        learning_rate: Rate = 0.001,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-6,
-        weight_decay: float = 0.0,
-        exclude_from_weight_decay: Sequence[str] | None = None,
-        exclude_from_layer_adaptation: Sequence[str] | None = None,
-        name: str = "LAMBOptimizer",
-        *,
-        bias_correction: bool = True,
-        nesterov: str | None = None,
-        norm: str = "l2",
-        phi_bounds: Sequence[float] | None = None,
-        skip_nonfinite: bool = True,
-        moment_dtype: str | None = None,
-        jit_compile: bool = True,
-        use_locking: bool = False,
-    ) -> None:
-        super().__init__(
-            learning_rate,
-            weight_decay=weight_decay,
-            exclude_from_weight_decay=exclude_from_weight_decay,
-            exclude_from_layer_adaptation=exclude_from_layer_adaptation,
-            norm=norm,
-            phi_bounds=phi_bounds,
-            skip_nonfinite=skip_nonfinite,
-            moment_dtype=moment_dtype,
-            jit_compile=jit_compile,
-            use_locking=use_locking,
-            name=name,
-        )
-        self._lamb = fused.LambOptions(
-            check.decay_rate("beta_1", beta_1),
-            check.decay_rate("beta_2", beta_2),
-            check.positive("epsilon", epsilon),
-            bool(bias_correction),
-            check.one_of("nesterov", nesterov, rules.NESTEROV_FORMS),
-            self._norm,
-            self._phi_bounds,
-        )
-
-    def _rule(
-        self,
-        variable: tf.Variable,
-        grad: tf.Tensor,
-        slots: Sequence[tf.Variable],
-        scalars: tf.Tensor,
-        adapt: bool,
-    ) -> tf.Tensor:
-        m, v = slots
-        return fused.lamb(
-            variable,
-            grad,
-            m,
-            v,
-            scalars,
-            adapt=adapt,
-            options=self._lamb,
-            jit_compile=self._jit_compile,
-        )
+    _SLOT_NAMES: ClassVar[dict[str, str | None]] = {
+        "m": "adam_m",
+        "v": "adam_v",
+    }
 
 
-class LARSOptimizer(LayerAdaptiveOptimizer):
+class LARSOptimizer(optimizers.LARS, _Optimizer):
     r"""LARS, in any of the forms in use: `tf_lamb.rules.lars` lists them.
 
-    Args:
-      learning_rate: >= 0, a tensor, or a function of no arguments.
-      momentum: `mu`, in [0, 1).
-      weight_decay: `lambda` >= 0; leave L2 out of the loss then.
-      trust_coefficient: `c` > 0.
-      epsilon: >= 0, added to the denominator.
-      form: one of `tf_lamb.rules.LARS_FORMS`.
-      nesterov: Nesterov momentum; not defined for "you2020".
-    {common}
+    The arguments are those of `tf_lamb.LARS` up to `jit_compile`, in its order,
+    and `use_locking`.
+
+    Raises:
+      ValueError: a hyperparameter outside its range, an argument of Keras, or a
+        regex that matches no variable of the first `apply_gradients`.
 
     References:
       You, Gitman, Ginsburg 2017 (arXiv:1708.03888), Algorithm 1.
     """
 
-    _SLOTS: ClassVar[dict[str, str | None]] = {"momentum": None}
+    _SLOT_NAMES: ClassVar[dict[str, str | None]] = {"momentum": None}
 
-    def __init__(
-        self,
-        learning_rate: Rate = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        exclude_from_weight_decay: Sequence[str] | None = None,
-        exclude_from_layer_adaptation: Sequence[str] | None = None,
-        name: str = "LARSOptimizer",
-        *,
-        trust_coefficient: float = 0.001,
-        epsilon: float = 0.0,
-        form: str = "you2017",
-        nesterov: bool = False,
-        norm: str = "l2",
-        phi_bounds: Sequence[float] | None = None,
-        skip_nonfinite: bool = True,
-        moment_dtype: str | None = None,
-        jit_compile: bool = True,
-        use_locking: bool = False,
-    ) -> None:
-        super().__init__(
-            learning_rate,
-            weight_decay=weight_decay,
-            exclude_from_weight_decay=exclude_from_weight_decay,
-            exclude_from_layer_adaptation=exclude_from_layer_adaptation,
-            norm=norm,
-            phi_bounds=phi_bounds,
-            skip_nonfinite=skip_nonfinite,
-            moment_dtype=moment_dtype,
-            jit_compile=jit_compile,
-            use_locking=use_locking,
-            name=name,
-        )
-        if nesterov and form == "you2020":
-            raise ValueError(
-                "nesterov: not defined for form='you2020'; expected False, or "
-                "another form."
-            )
-        self._lars = fused.LarsOptions(
-            check.decay_rate("momentum", momentum),
-            check.positive("trust_coefficient", trust_coefficient),
-            check.non_negative("epsilon", epsilon),
-            check.one_of("form", form, rules.LARS_FORMS),
-            bool(nesterov),
-            self._norm,
-            self._phi_bounds,
-        )
 
-    def _rule(
-        self,
-        variable: tf.Variable,
-        grad: tf.Tensor,
-        slots: Sequence[tf.Variable],
-        scalars: tf.Tensor,
-        adapt: bool,
-    ) -> tf.Tensor:
-        (m,) = slots
-        return fused.lars(
-            variable,
-            grad,
-            m,
-            scalars,
-            adapt=adapt,
-            options=self._lars,
-            jit_compile=self._jit_compile,
+def _check_resource(variable: tf.Variable) -> None:
+    handle = getattr(variable, "handle", None)
+    if handle is None and not hasattr(variable, "values"):
+        raise ValueError(
+            f"variable {variable.name!r} is of the old reference kind; make "
+            "it a resource variable: tf.compat.v1.enable_resource_variables() "
+            "before the model, or use_resource=True."
         )
 
 
-for _optimizer in (LAMBOptimizer, LARSOptimizer):
-    if _optimizer.__doc__:  # python -OO strips docstrings
-        # Without its indentation, as Python 3.13 keeps it anyway.
-        _optimizer.__doc__ = inspect.cleandoc(_optimizer.__doc__).replace(
-            "{common}", textwrap.dedent(_COMMON).strip("\n")
-        )
+def _first(distribution: tf.distribute.Strategy, value: Any) -> tf.Tensor:
+    """The first device's part of a value."""
+    value = distribution.experimental_local_results(value)[0]
+    return tf.convert_to_tensor(value)
+
+
+def _add(variable: tf.Variable, amount: tf.Tensor) -> tf.Tensor:
+    return variable.assign_add(tf.cast(amount, variable.dtype))
+
+
+def _after(updates: Sequence[Any]) -> ContextManager[Any]:
+    """Control dependencies on all that `extended.update` returned."""
+    if tf.executing_eagerly():
+        return tf.control_dependencies([])
+    flat = [u for u in tf.nest.flatten(updates) if u is not None]
+    return tf.control_dependencies(flat)

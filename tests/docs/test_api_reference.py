@@ -12,11 +12,14 @@ API = ROOT / "docs" / "api"
 INTERNAL = {
     "tf_lamb.addons_checkpoints",
     "tf_lamb.check",
-    "tf_lamb.fused",
+    "tf_lamb.averages",
+    "tf_lamb.keras_optimizer",
     "tf_lamb.layer_adaptive",
     "tf_lamb.optimizers",
-    "tf_lamb.replicated",
-    "tf_lamb.v1_base",
+    "tf_lamb.tf_accumulation",
+    "tf_lamb.tf_ops",
+    "tf_lamb.tf_update",
+    "tf_lamb.update",
 }
 _DIRECTIVE = re.compile(
     r"^[ *-]*\.\. (?:py:|auto)(?:module|class|function|data):: ([\w.]+)", re.M

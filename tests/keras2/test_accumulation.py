@@ -10,7 +10,7 @@ from tests.graphs import assert_only_adds
 from tests.keras2 import problems
 from tests.keras2.problems import fit, make_model
 from tests.keras3.problems import distance, gradients, initial_values
-from tf_lamb import keras2, replicated
+from tf_lamb import keras2, tf_accumulation
 
 keras = keras2.keras
 
@@ -111,7 +111,7 @@ def test_by_a_condition_below_replicas(monkeypatch, jit_compile):
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     asked = []
     monkeypatch.setattr(
-        replicated,
+        tf_accumulation,
         "_conditions_below_replicas",
         lambda strategy: asked.append(strategy) or True,
     )

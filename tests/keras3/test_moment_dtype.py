@@ -35,7 +35,7 @@ def test_rounding_by_chance_keeps_the_mean_and_can_decay():
     rounded = keras.ops.convert_to_numpy(
         arithmetic.round_by_chance(
             # Keras 3.10 has no `view`; on TensorFlow ours are used anyway.
-            keras.ops if hasattr(keras.ops, "view") else tf_lamb.fused.ops,
+            keras.ops if hasattr(keras.ops, "view") else tf_lamb.tf_ops,
             keras.ops.convert_to_tensor(x),
             keras.ops.convert_to_tensor(np.float32(3)),
         )

@@ -375,7 +375,7 @@ def test_unmatched_pattern_empty_list_and_describe():
         with pytest.raises(ValueError, match="knows no variables yet"):
             optimizer.describe()
         _linear_graph(lambda: optimizer)
-        assert optimizer.treatments["b"] == (False, True)
+        assert optimizer.treatments["b"] == ("b", False, True)
         assert "w" in optimizer.describe()
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_lamb
 from tests.graphs import assert_only_adds
 from tests.keras3 import problems
-from tf_lamb import replicated
+from tf_lamb import tf_accumulation
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -40,7 +40,7 @@ def strategy_like_a_tpu(monkeypatch):
         asked.append(strategy)
         return True
 
-    monkeypatch.setattr(replicated, "_conditions_below_replicas", yes)
+    monkeypatch.setattr(tf_accumulation, "_conditions_below_replicas", yes)
     yield tf.distribute.OneDeviceStrategy("/cpu:0")
     assert asked
 

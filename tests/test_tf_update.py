@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tf_lamb
-from tf_lamb import arithmetic, fused
+from tf_lamb import arithmetic, tf_ops, tf_update
 
 SHAPES = [(3, 5), (5,), (7, 5), (7,), (2, 2, 3), (11,), (13, 2), ()]
 FORMS = ["LAMB", *(f"LARS-{form}" for form in tf_lamb.rules.LARS_FORMS)]
@@ -44,9 +44,9 @@ def test_as_many_traces_as_signatures_not_variables(name, count):
     optimizer.build(variables)
     grads = [tf.ones_like(v) for v in variables]
     step = tf.function(lambda: optimizer.apply(grads))
-    before = fused.trace_count()
+    before = tf_update.trace_count()
     step()
-    traced = fused.trace_count() - before
+    traced = tf_update.trace_count() - before
     # Eight shapes, and one of them once more without decay and adaptation.
     assert traced == 9
     # Rate, decay and further steps change nothing.
@@ -54,11 +54,11 @@ def test_as_many_traces_as_signatures_not_variables(name, count):
     step()
     optimizer.weight_decay = 0.3
     tf.function(lambda: optimizer.apply(grads))()
-    assert fused.trace_count() - before == traced
+    assert tf_update.trace_count() - before == traced
     # Nor does a second optimizer with other variables of the same shapes.
     other = _make(name, **arguments)
     other.apply(grads, _variables(count, offset=FORMS.index(name) + 1))
-    assert fused.trace_count() - before == traced
+    assert tf_update.trace_count() - before == traced
 
 
 def test_graph_operations_grow_slowly_with_the_number_of_variables():
@@ -138,7 +138,9 @@ def test_raw_tensorflow_variables():
     variable = tf.Variable(tf.ones((3,)), name="dense/kernel")
     optimizer = tf_lamb.LAMB(0.5, exclude_from_weight_decay=["kernel$"])
     optimizer.apply_gradients([(tf.ones((3,)), variable)])
-    assert optimizer.treatments == {"dense/kernel": (False, False)}
+    assert optimizer.treatments == {
+        "dense/kernel": ("dense/kernel", False, False)
+    }
     np.testing.assert_allclose(variable.numpy(), 0.5, rtol=1e-5)
 
 
@@ -187,11 +189,12 @@ def test_norms_by_blocks_of_rows_are_norms(kind, shape):
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
     flat = x.astype("float64").ravel()
     order = {"l2": 2, "l1": 1, "linf": np.inf}[kind]
-    for blocks in (4, 16):
+    for of_function in (True, False):
 
         @tf.function(jit_compile=True)
-        def compiled(x, blocks=blocks):
-            return fused._Norms(kind, True)(blocks, tf.negative, x)
+        def compiled(x, of_function=of_function):
+            arguments = (tf.negative, (x,)) if of_function else ()
+            return tf_update.norm_by_blocks(tf_ops, kind, -x, *arguments)
 
         expected = np.linalg.norm(flat, order)
         np.testing.assert_allclose(compiled(x), expected, rtol=1e-5)

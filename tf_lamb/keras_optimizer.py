@@ -1,0 +1,271 @@
+"""What LAMB and LARS share in every Keras: state, averages, configuration.
+
+No framework is imported. `keras3.py` and `keras2.py` have what differs between
+Kerases.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Mapping, Sequence
+
+from tf_lamb import arithmetic, check
+from tf_lamb.arithmetic import Array
+from tf_lamb.averages import Averages, Variable
+from tf_lamb.layer_adaptive import LayerAdaptive
+from tf_lamb.update import Clipping, Executor, Memory, Row
+
+
+class KerasOptimizer(LayerAdaptive):
+    """LAMB and LARS of any Keras; mixed into its optimizer.
+
+    That optimizer provides the attributes that are declared here without a
+    value, and the methods that raise NotImplementedError here.
+    """
+
+    learning_rate: Any
+    clipnorm: float | None
+    global_clipnorm: float | None
+    clipvalue: float | None
+    use_ema: bool
+    ema_momentum: float
+    ema_overwrite_frequency: int | None
+    gradient_accumulation_steps: int | None
+    _model_variables_moving_average: Sequence[Variable]
+
+    # Of a schedule, to and from what a config can hold.
+    _serialize: Any
+    _deserialize: Any
+
+    # Made by `build`: one row for each of `_SLOTS`.
+    _slots: Sequence[Sequence[Variable]]
+
+    def _init_base(self, learning_rate: Any, name: str, **kwargs: Any) -> None:
+        for limit in Clipping._fields:
+            if kwargs.get(limit) is not None:
+                kwargs[limit] = check.positive(limit, kwargs[limit])
+        if kwargs.get("gradient_accumulation_steps") == 1:
+            kwargs["gradient_accumulation_steps"] = None
+        base: Any = super(LayerAdaptive, self)
+        # Keras' own decay is outside the trust ratio.
+        base.__init__(learning_rate, name=name, weight_decay=None, **kwargs)
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Resolves the exclusions and makes the slots.
+
+        Args:
+          variables: all that the optimizer will update.
+
+        Raises:
+          ValueError: a regex matches none of them, or one of them is not of a
+            floating dtype.
+        """
+        if self.built:
+            return
+        variables = list(variables)
+        self._check_dtypes(variables)
+        treatments = self._resolve(variables)
+        base: Any = super()
+        base.build(variables)
+        dtypes = map(arithmetic.dtype_name, variables)
+        self._wide_dtype = "float64" if "float64" in dtypes else "float32"
+        self._shapes = tuple(tuple(v.shape) for v in variables)
+        self._treatments = treatments
+        self._skipped_steps = self._add_state("skipped_steps", (), "int32")
+        self._trust_ratios = self._add_state(
+            "trust_ratio", (len(variables),), "float32", "ones"
+        )
+        self._slots = [
+            [self._add_slot(v, name) for v in variables] for name in self._SLOTS
+        ]
+        self._hold_decay()
+
+    def _add_state(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        initializer: Any = "zeros",
+    ) -> Variable:
+        """A variable that is the same on every replica."""
+        raise NotImplementedError
+
+    def _add_slot(self, variable: Variable, name: str) -> Variable:
+        """A moment, zeros of the variable's shape, `_slot_dtype`."""
+        raise NotImplementedError
+
+    @property
+    def trust_ratios(self) -> dict[str, float]:
+        """{variable path: trust ratio of its last update}; 1 if not adapted."""
+        if not self.built:
+            return {}
+        values = self._ops.convert_to_numpy(self._trust_ratios)
+        return dict(zip(self.treatments, map(float, values)))
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many updates were skipped for a non-finite gradient."""
+        if not self.built:
+            return 0
+        return int(self._ops.convert_to_numpy(self._skipped_steps))
+
+    def _update_of(self, variables: Sequence[Variable]) -> Any:
+        """The `Update` of these variables at this step."""
+        indices = [self._index(v) for v in variables]
+        native = self._native
+        rows = [
+            Row(
+                native(v),
+                [native(slot[i]) for slot in self._slots],
+                self._treatments[i],
+            )
+            for v, i in zip(variables, indices)
+        ]
+        averages = None
+        if self.use_ema:
+            pairs = zip(
+                self._averaged_variables(), self._model_variables_moving_average
+            )
+            averages = Averages(
+                [(native(v), native(a)) for v, a in pairs if a is not None],
+                self.ema_momentum,
+                self.ema_overwrite_frequency,
+                self._updates_due(),
+            )
+        memory = Memory(
+            self._trust_ratios,
+            indices,
+            self._skipped_steps,
+            self._skipped_before(),
+            averages,
+        )
+        return self._update(
+            self._executor(),
+            rows,
+            self._updates_made(),
+            self.learning_rate,
+            memory,
+            clipping=Clipping(
+                self.clipnorm, self.global_clipnorm, self.clipvalue
+            ),
+        )
+
+    def _executor(self) -> Executor:
+        """Where the rule runs."""
+        raise NotImplementedError
+
+    def _native(self, variable: Variable) -> Variable:
+        """The variable that the executor takes."""
+        return variable
+
+    def _skipped_before(self) -> Array:
+        """Skipped steps before this one, int32."""
+        return self._ops.convert_to_tensor(self._skipped_steps)
+
+    def _updates_made(self) -> Array:
+        """Updates before this one, without those that were skipped."""
+        raise NotImplementedError
+
+    def _updates_due(self) -> Array:
+        """Updates before this one, skipped ones among them."""
+        raise NotImplementedError
+
+    def _index(self, variable: Variable) -> int:
+        """Position among the variables that the optimizer was built with."""
+        raise NotImplementedError
+
+    def _averaged_variables(self) -> Sequence[Variable]:
+        """All variables, in the order of the slots."""
+        raise NotImplementedError
+
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Sets the weights to their averages (EMA); Keras calls it after `fit`.
+
+        Without an update there are no averages: the weights stay, and if that
+        is because too few batches were accumulated, a warning says so.
+
+        Args:
+          var_list: variables of the model.
+        """
+        count = self._ops.convert_to_numpy
+        if self.built and int(count(self._updates_made())) <= 0:
+            k = self.gradient_accumulation_steps
+            if k and int(count(self._updates_due())) == 0:
+                warnings.warn(
+                    f"{self.name}: no weight was updated: fewer batches were "
+                    f"seen than gradient_accumulation_steps={k}; train on more "
+                    "batches, or accumulate fewer.",
+                    stacklevel=3,
+                )
+            return
+        base: Any = super()
+        base.finalize_variable_values(var_list)
+
+    def _overwrite_model_variables_with_average_value(
+        self, trainable_variables: Sequence[Variable]
+    ) -> None:
+        """Sets variables to their averages, rounded to nearest.
+
+        It replaces the method of this name in Keras, which
+        `finalize_variable_values` calls.
+        """
+        for variable in trainable_variables:
+            mean = self._model_variables_moving_average[self._index(variable)]
+            if mean is not None:
+                self._set(variable, mean)
+
+    def _set(self, variable: Variable, mean: Variable) -> None:
+        value = self._ops.convert_to_tensor(mean)
+        variable.assign(arithmetic.narrow(self._ops, value, variable))
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, as `from_config` takes them."""
+        base: Any = super()
+        config: dict[str, Any] = base.get_config()
+        hyper = self._hyper._asdict()
+        config.update(
+            hyper,
+            weight_decay=self._serialized_decay(),
+            exclude_from_weight_decay=_as_list(self._no_decay),
+            exclude_from_layer_adaptation=_as_list(self._no_adapt),
+            phi_bounds=_as_list(hyper["phi_bounds"]),
+            skip_nonfinite=self.skip_nonfinite,
+            moment_dtype=self.moment_dtype,
+            jit_compile=self.jit_compile,
+        )
+        return config
+
+    def _serialized_decay(self) -> Any:
+        """The weight decay as a config can hold it."""
+        decay = self._weight_decay
+        if isinstance(decay, self._SCHEDULE):
+            return self._serialize(decay)
+        if not callable(decay):
+            return decay
+        value = float(self._ops.convert_to_numpy(decay()))
+        warnings.warn(
+            "weight_decay: a config cannot hold a function; it holds its "
+            f"value, {value!r}. Pass the function again after loading.",
+            stacklevel=3,
+        )
+        return value
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Any = None
+    ) -> Any:
+        """The optimizer that `get_config` describes.
+
+        Args:
+          config: what `get_config` returned; it is not changed.
+          custom_objects: {name: class} for what is not registered.
+        """
+        config = dict(config)
+        if isinstance(config.get("weight_decay"), dict):
+            config["weight_decay"] = cls._deserialize(config["weight_decay"])
+        base: Any = super()
+        return base.from_config(config, custom_objects)
+
+
+def _as_list(values: Sequence[Any] | None) -> list[Any] | None:
+    return None if values is None else list(values)

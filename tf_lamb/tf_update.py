@@ -1,0 +1,379 @@
+"""The update on TensorFlow: compiled kernels, called on every device.
+
+One kernel serves all variables of one signature (shape, dtypes, adapted or not)
+and is called once for each of them: XLA compiles once for each signature, not
+once for each variable. The kernel takes the handles of parameter and moments
+and updates them in place; beside them a step needs less memory than one
+variable. Learning rate, weight decay, step and clipping factor are tensors:
+nothing recompiles when they change.
+
+For a sum, XLA's CPU compiler reads memory at a fifth of the speed of a loop
+over elements. Therefore on CPUs a norm is computed in two parts: blocks of rows
+are added to each other, which is such a loop, and the remaining block is summed
+up (benchmarks/README.md has the figures).
+
+Inside a train step that is compiled as a whole, the kernels are inlined. Under
+a distribution strategy a variable has a component on each device, and a kernel
+is called with each device's own components.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import types
+from typing import Any, Callable, Hashable, Sequence
+
+import tensorflow as tf
+
+from tf_lamb import arithmetic, rules, tf_ops
+from tf_lamb.arithmetic import NormOf, Ops
+from tf_lamb.averages import Variable
+from tf_lamb.hyperparameters import Hyper
+from tf_lamb.update import Row, Scalars
+
+_HANDLE = tf.TensorSpec((), tf.resource)
+_kernels: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
+_kernels_lock = threading.Lock()
+
+# How many blocks of rows a norm adds up first, on CPUs: 16 where it reads one
+# array, 4 for a direction, which reads three.
+_BLOCKS = 16
+_BLOCKS_OF_DIRECTION = 4
+_SMALL = 16384  # with fewer elements it does not pay
+
+
+def trace_count() -> int:
+    """How many kernels this process has traced so far."""
+    return len(_kernels)
+
+
+def norm_by_blocks(
+    ops: Ops,
+    kind: str,
+    x: tf.Tensor,
+    function: Callable[..., tf.Tensor] | None = None,
+    arrays: Sequence[tf.Tensor] = (),
+    /,
+) -> tf.Tensor:
+    """The norm of `x`, by blocks of rows: `arithmetic.NormOf` for CPUs.
+
+    Of a function, the values are computed again block by block, and `x` is not
+    read.
+    """
+    blocks = _BLOCKS if function is None else _BLOCKS_OF_DIRECTION
+    rows = [_as_rows(array) for array in (arrays if function else (x,))]
+    height = rows[0].shape[0] // blocks if x.shape.rank else 0
+    large = x.shape.rank > 1 and x.shape.num_elements() >= _SMALL
+    if not (large and height):
+        return arithmetic.norm(ops, x, kind)
+    # `tf.split`, because every slice would be four operations of the graph.
+    heights = [height] * blocks + [rows[0].shape[0] - blocks * height]
+    *parts, rest = (
+        _terms(kind, function(*block) if function else block[0])
+        for block in zip(*(tf.split(row, heights) for row in rows))
+    )
+    if kind == "linf":
+        total = tf.reduce_max(functools.reduce(tf.maximum, parts))
+        # The maximum over no rows is -inf.
+        return tf.maximum(total, tf.reduce_max(rest))
+    total = tf.reduce_sum(tf.add_n(parts)) + tf.reduce_sum(rest)
+    return tf.sqrt(total) if kind == "l2" else total
+
+
+def _as_rows(x: tf.Tensor) -> tf.Tensor:
+    """`x` as a matrix of its last axis' rows."""
+    return tf.reshape(x, [-1, x.shape[-1]]) if len(x.shape) > 1 else x
+
+
+def _terms(kind: str, x: tf.Tensor) -> tf.Tensor:
+    x = arithmetic.widen(tf_ops, x)
+    return tf.square(x) if kind == "l2" else tf.abs(x)
+
+
+def _stored_dtype(variable: tf.Variable) -> tf.DType:
+    # A mixed-precision variable of Keras 2 shows the dtype it is cast to.
+    return getattr(variable, "true_dtype", variable.dtype)
+
+
+def wide_dtype(x: tf.Tensor | tf.Variable) -> tf.DType:
+    """The dtype of the arithmetic on a variable: float32 or float64."""
+    return tf.as_dtype(arithmetic.wide_dtype(_stored_dtype(x).name))
+
+
+def _read(
+    handle: tf.Tensor, shape: tf.TensorShape, dtype: tf.DType
+) -> tf.Tensor:
+    value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+    return tf.ensure_shape(value, shape)
+
+
+def _packed(scalars: Scalars, dtype: tf.DType) -> tf.Tensor:
+    """All as one vector `[5]`: one input of a kernel, not five."""
+    return tf.stack(
+        [
+            tf.cast(x, dtype) if tf.is_tensor(x) else tf.constant(x, dtype)
+            for x in scalars
+        ]
+    )
+
+
+def update_in_place(
+    hyper: Hyper,
+    row: Row,
+    grad: tf.Tensor,
+    scalars: tf.Tensor,
+    *,
+    norm_of: NormOf | None = None,
+    jit_compile: bool = True,
+) -> tf.Tensor:
+    """Updates one variable and its moments by the kernel of their signature.
+
+    Args:
+      hyper: constants of the run, and of the kernel.
+      row: parameter and moments, of one shape, and whether it is adapted, a
+        constant too.
+      grad: dense gradient, same shape.
+      scalars: `[5]`, `Scalars` in the dtype of the variable's arithmetic.
+      norm_of: None for norms of the whole variable, as suits its device.
+      jit_compile: False runs the same operations uncompiled.
+
+    Returns:
+      The trust ratio.
+    """
+    variables = row.variable, *row.slots
+    adapt = row.treatment.adapt
+    shape = row.variable.shape
+    dtypes = tuple(map(_stored_dtype, variables))
+    if norm_of is None:
+        device = tf.DeviceSpec.from_string(row.variable.device or "")
+        by_blocks = jit_compile and device.device_type == "CPU"
+        norm_of = norm_by_blocks if by_blocks else arithmetic.whole_norm
+
+    def kernel(*arguments: tf.Tensor) -> tf.Tensor:
+        *handles, grad, scalars = arguments
+        param, *slots = (_read(h, shape, d) for h, d in zip(handles, dtypes))
+        rate, decay, step, scale, proceed = tf.unstack(scalars)
+        new = rules.update(
+            tf_ops,
+            hyper,
+            param,
+            slots,
+            tf.cast(grad, scale.dtype) * scale,
+            step,
+            learning_rate=rate,
+            weight_decay=decay,
+            adapt=adapt,
+            proceed=proceed > 0,
+            norm_of=norm_of,
+        )
+        for handle, value in zip(handles, new):
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+        return new.trust_ratio
+
+    arguments = [*(v.handle for v in variables), grad, scalars]
+    if not jit_compile:
+        return kernel(*arguments)
+    inputs = grad.dtype, scalars.dtype
+    constants = type(hyper), hyper, adapt, norm_of
+    key: tuple[Any, ...] = *constants, tuple(shape), dtypes, inputs
+    # Replicas of MirroredStrategy are threads.
+    with _kernels_lock:
+        if key not in _kernels:
+            specs = [_HANDLE] * len(variables)
+            specs += [tf.TensorSpec(x.shape, x.dtype) for x in (grad, scalars)]
+            function = tf.function(
+                kernel, specs, jit_compile=True, autograph=False
+            )
+            with tf.device(None), tf.control_dependencies(None):
+                _kernels[key] = function.get_concrete_function()
+    return _kernels[key](*arguments)
+
+
+class Devices:
+    """The `update.Executor` of TensorFlow: kernels, on every device.
+
+    Args:
+      strategy: the strategy under which the variables were made.
+      jit_compile: whether the update is compiled.
+    """
+
+    has_branches = True
+
+    def __init__(
+        self, strategy: tf.distribute.Strategy, jit_compile: bool = True
+    ) -> None:
+        self._strategy = strategy
+        self._jit_compile = jit_compile
+
+    def squared_norms(
+        self, grads: Sequence[tf.Tensor], dtype: str
+    ) -> tf.Tensor:
+        """Sums of squares, `[len(grads)]`, in `dtype`."""
+        halves = [tf.nn.l2_loss(arithmetic.widen(tf_ops, g)) for g in grads]
+        return 2 * tf.stack([tf.cast(half, dtype) for half in halves])
+
+    def apply(
+        self,
+        hyper: Hyper,
+        rows: Sequence[Row],
+        grads: Sequence[tf.Tensor],
+        scalars: Sequence[Scalars],
+        norm_of: NormOf | None,
+    ) -> Sequence[tf.Tensor]:
+        """Applies the rule to each variable; returns the trust ratios.
+
+        What changes from step to step is packed once for all variables that
+        share it, not once for each variable.
+        """
+        packed: dict[Hashable, tf.Tensor] = {}
+
+        def vector(row: Row, now: Scalars) -> tf.Tensor:
+            dtype = wide_dtype(row.variable)
+            key = dtype, *map(id, now)
+            if key not in packed:
+                packed[key] = _packed(now, dtype)
+            return packed[key]
+
+        def function(variable: tf.Variable, *rest: Any) -> tf.Tensor:
+            treatment, *slots, grad, scalars = rest
+            return update_in_place(
+                hyper,
+                Row(variable, slots, treatment),
+                grad,
+                scalars,
+                norm_of=norm_of,
+                jit_compile=self._jit_compile,
+            )
+
+        return self._on_devices(
+            function,
+            [(row.variable, row.treatment, *row.slots) for row in rows],
+            [grads, list(map(vector, rows, scalars))],
+        )
+
+    def each(
+        self,
+        function: Callable[..., Any],
+        rows: Sequence[Sequence[Variable]],
+        scalars: Sequence[tf.Tensor],
+    ) -> None:
+        """Calls `function(*row, *scalars)` on every device, for each row."""
+        self._on_devices(function, rows, [[x] * len(rows) for x in scalars])
+
+    def _on_devices(
+        self,
+        function: Callable[..., Any],
+        rows: Sequence[Sequence[Any]],
+        replica_columns: Sequence[Sequence[tf.Tensor]],
+    ) -> list[Any]:
+        """Calls `function(*row, *values)` on each device of the row's variable.
+
+        Args:
+          function: called with the device's own component of every variable.
+          rows: variables, the first of which says where, and constants.
+          replica_columns: the last arguments, tensors that each replica has
+            computed for itself; each column has one value a row.
+
+        Returns:
+          The results on the first device, one for each row.
+        """
+        # Otherwise `extended.update` has AutoGraph convert its every call.
+        function = tf.autograph.experimental.do_not_convert(function)
+
+        def across_replicas(
+            distribution: tf.distribute.Strategy, *columns: Any
+        ) -> list[Any]:
+            return [
+                self._update(distribution, function, *row, *values)
+                for row, *values in zip(rows, *columns)
+            ]
+
+        return self._merged(across_replicas, *replica_columns)
+
+    def _merged(self, function: Callable[..., Any], *columns: Any) -> Any:
+        """Calls `function(strategy, *columns)` outside the replicas."""
+        return tf.__internal__.distribute.interim.maybe_merge_call(
+            function, self._strategy, *columns
+        )
+
+    def _update(
+        self,
+        distribution: tf.distribute.Strategy,
+        function: Callable[..., Any],
+        variable: tf.Variable,
+        *rest: Any,
+    ) -> Any:
+        """Calls `function` on each device; returns the first one's result."""
+        return distribution.extended.update(
+            variable, function, args=rest, group=False
+        )[0]
+
+
+def sum_over_replicas(grads: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    """The sums of all replicas' gradients, in every replica.
+
+    Args:
+      grads: this replica's gradients.
+    """
+    replica = tf.distribute.get_replica_context()
+    # With one replica it would add an operation for each gradient.
+    if replica.num_replicas_in_sync == 1:
+        return grads
+    return replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+
+
+def assign(
+    strategy: tf.distribute.Strategy, variable: tf.Variable, value: tf.Variable
+) -> None:
+    """Sets a variable to another one, on all devices, outside the replicas.
+
+    Args:
+      strategy: the strategy under which the variables were made.
+      variable: of any floating dtype; rounded to nearest.
+      value: of the same shape.
+    """
+    strategy.extended.update(
+        variable, lambda x, y: x.assign(tf.cast(y, x.dtype)), args=(value,)
+    )
+
+
+def held(
+    before: types.SimpleNamespace | None, value: float, dtype: str
+) -> types.SimpleNamespace:
+    """A number that compiled steps read as a variable: `held(...).variable`.
+
+    It is no state: a checkpoint does not have it, and loading one leaves it as
+    it is.
+
+    Args:
+      before: what an earlier call returned, which is changed; or None.
+      value: the number.
+      dtype: of the variable.
+    """
+    if before is not None:
+        before.variable.assign(value)
+        return before
+    with tf.init_scope():
+        variable = tf.Variable(
+            value,
+            dtype=dtype,
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+    # In a namespace TensorFlow does not track it.
+    return types.SimpleNamespace(variable=variable)
+
+
+def dense(grad: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
+    """A gradient as a dense tensor.
+
+    Args:
+      grad: `[*shape]`, any floating dtype; of `tf.IndexedSlices`, rows of equal
+        index are added up.
+
+    Returns:
+      `[*shape]`, the same dtype.
+    """
+    # LAMB's moments decay densely, so a sparse path would be a second rule.
+    return tf.convert_to_tensor(grad)
