@@ -4,7 +4,7 @@ import pytest
 
 from tests.reference.lamb import ReferenceLAMB
 from tests.reference.lars import ReferenceLARS
-from tf_lamb import rules
+from tf_lamb import hyperparameters
 
 STEPS = 30
 DECAY = {"weight_decay": 0.05}
@@ -81,7 +81,7 @@ LARS = {
         {**DECAY, "form": form, "nesterov": nesterov, "learning_rate": FALL},
         {"learning_rate": _fall},
     )
-    for form in rules.LARS_FORMS
+    for form in hyperparameters.LARS_FORMS
     for nesterov in (False, True)
     if not (nesterov and form == "you2020")
 } | {
@@ -89,7 +89,7 @@ LARS = {
         {**DECAY, **NO_BIAS, "form": form, "epsilon": 0.01},
         {"no_decay": ("bias", "scale"), "no_adapt": ("bias", "scale")},
     )
-    for form in rules.LARS_FORMS
+    for form in hyperparameters.LARS_FORMS
 }
 # Arguments of the optimizer that the reference knows by another name, or not.
 _UNKNOWN_TO_THE_REFERENCE = (

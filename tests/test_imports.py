@@ -49,7 +49,13 @@ TF_LAMB = {
     # torch on its own backend only, inside the function that needs it.
     "keras3": {"keras", "torch", "tf_lamb.loss_scaling"} | KERAS,
     # tf.keras up to TensorFlow 2.15.
-    "keras2": {"tensorflow", "tf_keras", "tf_lamb.addons_checkpoints"} | KERAS,
+    "keras2": {
+        "tensorflow",
+        "tf_lamb.addons_checkpoints",
+        "tf_lamb.keras2_arguments",
+    }
+    | KERAS,
+    "keras2_arguments": {"tensorflow", "tf_keras", "tf_lamb.check"},
     "addons_checkpoints": {"tensorflow"},
     "v1": {"tensorflow"} | ON_TENSORFLOW | OPTIMIZER,
     "same_model": {"tensorflow", "keras", "tf_keras"},
@@ -158,7 +164,7 @@ ROOMS = {
         ("tensorflow",),
         (
             r"official_models\..+",
-            r"tf_lamb\.(v1|schedules|rules|arithmetic)",
+            r"tf_lamb\.(v1|schedules|hyperparameters|rules|arithmetic)",
             r"tpu\.\w+",
         ),
     ),

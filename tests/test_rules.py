@@ -6,7 +6,7 @@ import pytest
 
 from tests.reference.lamb import ReferenceLAMB
 from tests.reference.lars import ReferenceLARS
-from tf_lamb import arithmetic, rules
+from tf_lamb import arithmetic, hyperparameters, rules
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 9))
@@ -36,7 +36,7 @@ def _lamb(x, grads, learning_rate=0.01, weight_decay=0.0, adapt=True, **hyper):
 
 
 @pytest.mark.parametrize("norm", arithmetic.NORMS)
-@pytest.mark.parametrize("nesterov", rules.NESTEROV_FORMS)
+@pytest.mark.parametrize("nesterov", hyperparameters.NESTEROV_FORMS)
 @pytest.mark.parametrize("bias_correction", [True, False])
 def test_lamb_in_float64_equals_the_reference(norm, nesterov, bias_correction):
     shared = dict(
@@ -54,7 +54,7 @@ def test_lamb_in_float64_equals_the_reference(norm, nesterov, bias_correction):
     assert ratio == pytest.approx(reference.trust_ratios["x"], rel=1e-12)
 
 
-@pytest.mark.parametrize("form", rules.LARS_FORMS)
+@pytest.mark.parametrize("form", hyperparameters.LARS_FORMS)
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_lars_in_float64_equals_the_reference(form, nesterov):
     if nesterov and form == "you2020":
@@ -208,7 +208,7 @@ def test_moments_of_large_float16_gradients_do_not_overflow():
 
 def test_a_bfloat16_momentum_needs_the_step():
     m = np.zeros(X.shape, ml_dtypes.bfloat16)
-    for form in rules.LARS_FORMS:
+    for form in hyperparameters.LARS_FORMS:
         with pytest.raises(ValueError, match="step: expected the count"):
             rules.lars(
                 np, X, X, m, learning_rate=0.1, hyper=rules.Lars(form=form)

@@ -8,10 +8,13 @@ import pytest
 import tensorflow as tf
 
 import tf_lamb
-from tf_lamb import arithmetic, tf_ops, tf_update
+from tf_lamb import arithmetic, hyperparameters, tf_ops, tf_update
 
 SHAPES = [(3, 5), (5,), (7, 5), (7,), (2, 2, 3), (11,), (13, 2), ()]
-FORMS = ["LAMB", *(f"LARS-{form}" for form in tf_lamb.rules.LARS_FORMS)]
+FORMS = [
+    "LAMB",
+    *(f"LARS-{form}" for form in tf_lamb.hyperparameters.LARS_FORMS),
+]
 
 
 def _variables(count, offset=0):

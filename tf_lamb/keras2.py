@@ -19,15 +19,13 @@ restores no optimizer's state.
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tf_lamb import (
     arithmetic,
-    check,
     optimizers,
     schedules,
     tf_accumulation,
@@ -36,152 +34,16 @@ from tf_lamb import (
 )
 from tf_lamb.addons_checkpoints import AddonsCheckpoints
 from tf_lamb.averages import Variable
+from tf_lamb.keras2_arguments import Keras2Arguments, keras
 from tf_lamb.keras_optimizer import KerasOptimizer
-
-if TYPE_CHECKING:
-    keras: Any = None
-elif tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
-    keras = tf.keras
-else:
-    try:
-        import tf_keras as keras
-    except ImportError:
-        raise ImportError(
-            "tf_lamb.keras2 needs tf_keras beside TensorFlow "
-            f"{tf.__version__}: pip install tf_keras. With Keras 3, unset "
-            "TF_USE_LEGACY_KERAS."
-        ) from None
 
 __all__ = ["LAMB", "LARS", "Rewarmup", "WarmupPolynomial"]
 
 _register = keras.utils.register_keras_serializable(package="tf_lamb")
-_Optimizer: Any = keras.optimizers.Optimizer
 _Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 
-def _is_function(learning_rate: Any) -> bool:
-    """Whether a rate is a function of no arguments, not a schedule."""
-    return callable(learning_rate) and not isinstance(learning_rate, _Schedule)
-
-
-class _Keras2Arguments(_Optimizer):
-    """Keras 2's optimizer with the two arguments that only Keras 3 has."""
-
-    def __init__(
-        self,
-        learning_rate: Any,
-        name: str | None = None,
-        weight_decay: None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if gradient_accumulation_steps is not None:
-            gradient_accumulation_steps = check.count(
-                "gradient_accumulation_steps",
-                gradient_accumulation_steps,
-                minimum=2,
-            )
-        if loss_scale_factor is not None:
-            loss_scale_factor = check.positive(
-                "loss_scale_factor", loss_scale_factor
-            )
-        decay = kwargs.pop("decay", 0.0)
-        if decay:
-            learning_rate = keras.optimizers.schedules.InverseTimeDecay(
-                learning_rate, decay_steps=1, decay_rate=decay
-            )
-        super().__init__(name=name, weight_decay=None, **kwargs)
-        # Moments of a checkpoint that was restored before `build`.
-        self._waiting_slots = self._no_dependency([])
-        self.gradient_accumulation_steps = gradient_accumulation_steps
-        self.loss_scale_factor = loss_scale_factor
-        self._learning_rate = self._build_learning_rate(learning_rate)
-
-    def _build_learning_rate(self, learning_rate: Any) -> Any:
-        if _is_function(learning_rate):
-            return learning_rate
-        return super()._build_learning_rate(learning_rate)
-
-    @property
-    def learning_rate(self) -> Any:
-        """The rate: a variable, or what the function returns now."""
-        if _is_function(self._learning_rate):
-            rate = self._learning_rate()
-            return rate if tf.is_tensor(rate) else tf.constant(rate, tf.float64)
-        return super().learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate: Any) -> None:
-        if _is_function(learning_rate):
-            self._learning_rate = learning_rate
-        elif not _is_function(self._learning_rate):
-            _Optimizer.learning_rate.fset(self, learning_rate)
-        elif isinstance(learning_rate, _Schedule):
-            self._learning_rate = self._build_learning_rate(learning_rate)
-        else:
-            raise TypeError(
-                "learning_rate: this optimizer's rate is a function, which a "
-                f"number cannot replace, got {learning_rate!r}; let the "
-                "function read a variable, and set that."
-            )
-
-    def scale_loss(self, loss: Any) -> Any:
-        """The loss times `loss_scale_factor`, for custom loops.
-
-        `apply_gradients` divides by the factor. `fit`, `minimize` and
-        `compute_gradients` multiply by it on their own.
-
-        Args:
-          loss: tensor of any shape.
-        """
-        factor = self.loss_scale_factor
-        return loss if factor is None else loss * factor
-
-    def compute_gradients(
-        self, loss: Any, var_list: Any, tape: tf.GradientTape | None = None
-    ) -> Any:
-        """Gradients of the loss times `loss_scale_factor`; `minimize` calls it.
-
-        Args:
-          loss: tensor that `tape` recorded, or function that returns one.
-          var_list: variables, or (for a function) function that returns them.
-          tape: a `tf.GradientTape`, for a tensor.
-
-        Returns:
-          `(gradient, variable)` pairs, for `apply_gradients`.
-        """
-        if callable(loss):
-            return super().compute_gradients(
-                lambda: self.scale_loss(loss()), var_list, tape
-            )
-        if self.loss_scale_factor is None or tape is None:
-            return super().compute_gradients(loss, var_list, tape)
-        # The same as the gradients of the scaled loss, which was not recorded.
-        seed = self.scale_loss(tf.ones_like(loss))
-        grads = tape.gradient(loss, var_list, output_gradients=seed)
-        return list(zip(grads, var_list))
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, as `from_config` takes them."""
-        config: dict[str, Any] = super().get_config()
-        rate = self._serialize_hyperparameter(self._learning_rate)
-        if _is_function(self._learning_rate):
-            rate = float(tf.convert_to_tensor(rate))
-            warnings.warn(
-                "learning_rate: a config cannot hold a function; it holds its "
-                f"value, {rate!r}. Pass the function again after loading.",
-                stacklevel=2,
-            )
-        config.update(
-            learning_rate=rate,
-            loss_scale_factor=self.loss_scale_factor,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-        )
-        return config
-
-
-class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, _Keras2Arguments):
+class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
     """The methods of `KerasOptimizer` that are Keras 2's own."""
 
     _ops = tf_ops

@@ -36,27 +36,9 @@ from tf_lamb.arithmetic import (
     whole_norm,
     widen,
 )
-from tf_lamb.hyperparameters import (
-    LARS_FORMS,
-    MOMENT_DTYPES,
-    NESTEROV_FORMS,
-    Hyper,
-    Lamb,
-    Lars,
-)
+from tf_lamb.hyperparameters import Hyper, Lamb, Lars
 
-__all__ = [
-    "LARS_FORMS",
-    "MOMENT_DTYPES",
-    "NESTEROV_FORMS",
-    "Lamb",
-    "Lars",
-    "Step",
-    "lamb",
-    "lars",
-    "trust_ratio",
-    "update",
-]
+__all__ = ["Step", "lamb", "lars", "trust_ratio", "update"]
 
 _LAMB, _LARS = Lamb(), Lars()
 
@@ -214,7 +196,7 @@ def lamb(
       Dozat 2016, "Incorporating Nesterov Momentum into Adam", with a constant
       beta.
     """
-    beta_1, beta_2, epsilon, bias_correction, nesterov = hyper[:5]
+    beta_1, beta_2, epsilon, corrected, nesterov = hyper[:5]
     wide = widen(ops, grad)
     new_m = beta_1 * widen(ops, m) + (1 - beta_1) * wide
     new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(wide)
@@ -226,17 +208,10 @@ def lamb(
     def direction(x: Array, g: Array, m: Array, v: Array) -> Array:
         x, g, m, v = (widen(ops, array) for array in (x, g, m, v))
         m_hat = _moment_estimate(
-            ops, m, g, beta_1, step, bias_correction, bool(nesterov)
+            ops, m, g, beta_1, step, corrected, bool(nesterov)
         )
-        v_hat = _moment_estimate(
-            ops,
-            v,
-            ops.square(g),
-            beta_2,
-            step,
-            bias_correction,
-            nesterov == "nadam_both",
-        )
+        both, squared = nesterov == "nadam_both", ops.square(g)
+        v_hat = _moment_estimate(ops, v, squared, beta_2, step, corrected, both)
         return m_hat / (ops.sqrt(v_hat) + epsilon) + weight_decay * x
 
     arrays = param, grad, new_m, new_v

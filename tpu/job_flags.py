@@ -3,7 +3,7 @@
 from absl import flags
 
 from official_models.common.errors import InputError
-from tf_lamb import arithmetic, rules, schedules
+from tf_lamb import arithmetic, hyperparameters, schedules
 
 FLAGS = flags.FLAGS
 OPTIMIZERS = ("lamb", "lars", "adamw", "momentum")
@@ -159,7 +159,7 @@ def _define_rule_flags() -> None:
         "trust_coefficient", 0.001, "Factor of LARS' trust ratio."
     )
     flags.DEFINE_enum(
-        "form", "you2017", list(rules.LARS_FORMS), "Form of LARS."
+        "form", "you2017", list(hyperparameters.LARS_FORMS), "Form of LARS."
     )
     flags.DEFINE_enum(
         "norm",
@@ -170,7 +170,7 @@ def _define_rule_flags() -> None:
     flags.DEFINE_enum(
         "moment_dtype",
         "float32",
-        list(rules.MOMENT_DTYPES[1:]),
+        list(hyperparameters.MOMENT_DTYPES[1:]),
         "Dtype in which LAMB and LARS store their moments.",
     )
 

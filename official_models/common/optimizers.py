@@ -113,7 +113,7 @@ def _define_rule_flags() -> None:
     flags.DEFINE_string(
         "form",
         "you2017",
-        f"Form of LARS: {', '.join(tf_lamb.rules.LARS_FORMS)}.",
+        f"Form of LARS: {', '.join(tf_lamb.hyperparameters.LARS_FORMS)}.",
     )
     flags.DEFINE_float(
         "trust_coefficient", 0.001, "Factor of LARS' trust ratio."

@@ -13,6 +13,7 @@ INTERNAL = {
     "tf_lamb.addons_checkpoints",
     "tf_lamb.check",
     "tf_lamb.averages",
+    "tf_lamb.keras2_arguments",
     "tf_lamb.keras_optimizer",
     "tf_lamb.layer_adaptive",
     "tf_lamb.optimizers",

@@ -80,7 +80,7 @@ def test_nonfinite_micro_batch_skips_its_update_and_is_forgotten():
 
 @pytest.mark.skipif(
     keras.config.backend() != "jax",
-    reason="JAX's program; tests/test_tf_accumulation.py reads TensorFlow's graph",
+    reason="JAX's program; TensorFlow's: tests/test_tf_accumulation.py",
 )
 def test_accumulating_branch_only_adds_on_jax():
     import jax
