@@ -41,11 +41,17 @@ def test_none_means_the_same_and_an_empty_list_means_none():
         ("exclude_from_layer_adaptation", "exclude_from_weight_decay"),
     ],
 )
-def test_a_pattern_without_a_match_raises(argument, other):
+def test_a_pattern_without_a_match_warns_or_raises(argument, other):
     arguments = {argument: ["bias", "layernorm"], other: None}
     with pytest.raises(ValueError) as caught:
-        exclusion.resolve(PATHS, **arguments)
+        exclusion.resolve(PATHS, **arguments, unmatched="raise")
     message = str(caught.value)
+    with pytest.warns(UserWarning) as warned:
+        treatments = exclusion.resolve(PATHS, **arguments)
+    assert [str(w.message) for w in warned] == [message]
+    # The one that matches holds.
+    flag = "decay" if "weight_decay" in argument else "adapt"
+    assert [getattr(t, flag) for t in treatments] == [True, False, True, True]
     assert message.startswith(
         f"{argument}: pattern 'layernorm' matches none of 4 variables"
     )
@@ -54,6 +60,69 @@ def test_a_pattern_without_a_match_raises(argument, other):
     assert nearest.startswith(
         "'bert/encoder/layer_0/attention/output/LayerNorm/gamma'"
     )
+
+
+def test_a_list_that_matches_nothing_raises_unless_ignored():
+    patterns = ["layernorm", "Bias"]
+    with pytest.raises(ValueError, match="patterns 'layernorm', 'Bias' match"):
+        exclusion.resolve(PATHS, patterns, None)
+    ignored = exclusion.resolve(PATHS, patterns, None, unmatched="ignore")
+    assert all(t.decay and t.adapt for t in ignored)
+
+
+def test_no_variables_are_no_error():
+    assert exclusion.resolve([], ["bias"], None, unmatched="raise") == ()
+
+
+# What people write: Model Garden, users of tfa, Hugging Face.
+LISTS = (
+    ["LayerNorm", "layer_norm", "bias"],
+    ["layer_norm", "layernorm", "LayerNorm", "bias"],
+    ["bn", "batch_normalization", "bias"],
+    ["bias", "LayerNorm.weight", "beta", "gamma"],
+)
+
+
+@pytest.mark.parametrize("patterns", LISTS)
+def test_the_lists_that_people_use_build_with_one_warning(patterns):
+    paths = ["net/hidden/kernel", "net/hidden/bias", "net/norm/gamma"]
+    with pytest.warns(UserWarning, match="match") as warned:
+        treatments = exclusion.resolve(paths, patterns, None)
+    assert len(warned) == 1
+    assert [t.decay for t in treatments][:2] == [True, False]
+
+
+def test_biases_and_norms_by_kind():
+    variables = {
+        "vit/patches/kernel": ((16, 16, 3, 8), True),
+        "vit/ln_1/gamma": ((8,), False),
+        "vit/attention/query/kernel": ((8, 2, 4), True),
+        "vit/attention/query/bias": ((2, 4), False),
+        "gemma/norm/scale": ((8,), False),
+        "gru/bias": ((2, 12), False),
+        "image_norm/gamma": ((8, 8), False),
+        "variable_1": ((8,), False),
+        "logit_scale": ((), False),
+        "rescale/kernel": ((8, 8), True),
+        "scaled_embeddings": ((30, 8), True),
+        "BERT/LayerNorm/beta:0": ((8,), False),
+    }
+    for patterns in (
+        ("biases_and_norms", None),
+        (["kernel"], "biases_and_norms"),
+    ):
+        treatments = exclusion.resolve(
+            list(variables), *patterns, [s for s, _ in variables.values()]
+        )
+        found = [
+            t.decay if patterns[1] is None else t.adapt for t in treatments
+        ]
+        assert found == [kept for _, kept in variables.values()]
+
+
+def test_what_unmatched_may_be():
+    with pytest.raises(ValueError, match="unmatched: expected one of 'warn'"):
+        exclusion.resolve(PATHS, None, None, unmatched="raises")
 
 
 @pytest.mark.parametrize("patterns", ["bias", ["("], [None], 5])

@@ -164,7 +164,7 @@ ROOMS = {
         ("tensorflow",),
         (
             r"official_models\..+",
-            r"tf_lamb\.(v1|schedules|hyperparameters|rules|arithmetic)",
+            r"tf_lamb\.(v1|schedules|exclusion|hyperparameters|rules|arithmetic)",
             r"tpu\.\w+",
         ),
     ),

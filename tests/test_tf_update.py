@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tf_lamb
-from tf_lamb import arithmetic, hyperparameters, tf_ops, tf_update
+from tf_lamb import arithmetic, tf_ops, tf_update
 
 SHAPES = [(3, 5), (5,), (7, 5), (7,), (2, 2, 3), (11,), (13, 2), ()]
 FORMS = [

@@ -1,15 +1,33 @@
-"""Regexes on variable paths: which variables decay, which are layer-adapted.
+"""Which variables decay, which are layer-adapted: by regex, or by kind.
 
 A pattern is searched (`re.search`) in the variable's full path without `:0`,
 such as `bert/encoder/layer_0/attention/output/LayerNorm/gamma`. This is the
 same on every backend and in every front end.
+
+`"biases_and_norms"`, in place of a list, stands for the variables that are
+biases, or scales and offsets of a normalisation: all of rank 0 and 1, and those
+of higher rank whose own name is one of Keras' for them (an attention's bias has
+two axes). It does not depend on what layers are called. A variable does not
+know its layer, so it is not asked.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from typing import Iterable, NamedTuple, Sequence
+import warnings
+from typing import NamedTuple, Sequence, Union
+
+from tf_lamb import check
+
+BIASES_AND_NORMS = "biases_and_norms"
+UNMATCHED = ("warn", "raise", "ignore")
+
+# Regexes, or the name of a kind of variables; None and (): no variable.
+Patterns = Union[str, Sequence[str], None]
+
+# As Keras calls the biases, scales and offsets of its layers.
+_SMALL_NAMES = re.compile(r"(^|_)(bias|beta|gamma|scale|offset)$")
 
 
 class Treatment(NamedTuple):
@@ -37,33 +55,35 @@ def normalize_path(name: str) -> str:
 
 
 def check_patterns(
-    argument: str, patterns: Sequence[str] | None
-) -> tuple[str, ...] | None:
+    argument: str, patterns: Patterns
+) -> str | tuple[str, ...] | None:
     """Patterns as a tuple, after a check that each of them compiles.
 
     Args:
       argument: name of the constructor argument, for the message.
-      patterns: list or tuple of regular expressions, or None.
+      patterns: list or tuple of regular expressions, `"biases_and_norms"`, or
+        None.
 
     Returns:
-      A tuple of the patterns, or None for None.
+      A tuple of the patterns; `"biases_and_norms"` and None as they are.
 
     Raises:
       ValueError: `patterns` is not a list of strings, or one of them is not a
         regular expression.
     """
-    if patterns is None:
-        return None
+    if patterns is None or patterns == BIASES_AND_NORMS:
+        return patterns
     if isinstance(patterns, str):
         raise ValueError(
-            f"{argument}: expected a list of regexes, got the string "
-            f"{patterns!r}; write [{patterns!r}]."
+            f"{argument}: expected a list of regexes or {BIASES_AND_NORMS!r}, "
+            f"got the string {patterns!r}; write [{patterns!r}]."
         )
     try:
         checked = tuple(patterns)
     except TypeError:
         raise ValueError(
-            f"{argument}: expected a list of regexes or None, got {patterns!r}."
+            f"{argument}: expected a list of regexes, {BIASES_AND_NORMS!r} or "
+            f"None, got {patterns!r}."
         ) from None
     for pattern in checked:
         try:
@@ -75,61 +95,92 @@ def check_patterns(
     return checked
 
 
-def _matches(
-    argument: str, patterns: Iterable[str], paths: Sequence[str]
-) -> set[str]:
-    """Paths that a pattern matches; a pattern without any raises."""
-    matched: set[str] = set()
-    for pattern in patterns:
-        found = {path for path in paths if re.search(pattern, path)}
-        if not found:
-            raise ValueError(_unmatched(argument, pattern, paths))
-        matched |= found
-    return matched
+def _matched(
+    argument: str,
+    patterns: Patterns,
+    paths: Sequence[str],
+    shapes: Sequence[Sequence[int]],
+    unmatched: str,
+) -> list[bool]:
+    """Which variables the patterns stand for.
+
+    Raises:
+      ValueError: patterns match nothing, by the rule of `resolve`.
+    """
+    patterns = check_patterns(argument, patterns)
+    if patterns == BIASES_AND_NORMS:
+        return [
+            len(shape) < 2 or bool(_SMALL_NAMES.search(path.split("/")[-1]))
+            for path, shape in zip(paths, shapes)
+        ]
+    found = [
+        [bool(re.search(pattern, path)) for path in paths]
+        for pattern in patterns or ()
+    ]
+    missing = [p for p, row in zip(patterns or (), found) if not any(row)]
+    if missing and paths and unmatched != "ignore":
+        message = _unmatched(argument, missing, paths)
+        if unmatched == "raise" or len(missing) == len(found):
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=2)
+    return [any(column) for column in zip(*found)] or [False] * len(paths)
 
 
-def _unmatched(argument: str, pattern: str, paths: Sequence[str]) -> str:
-    """The message for a pattern that matches nothing."""
+def _unmatched(
+    argument: str, patterns: Sequence[str], paths: Sequence[str]
+) -> str:
+    """The message for patterns that match nothing."""
     # A path is ranked by its most similar component: a short pattern differs
     # much from every full path, also from the one it was meant for.
-    wanted = pattern.lower()
+    wanted = [pattern.lower() for pattern in patterns]
 
     def likeness(path: str) -> float:
-        parts = path.lower().split("/")
+        parts = [*path.lower().split("/"), path.lower()]
         return max(
-            difflib.SequenceMatcher(None, wanted, part).ratio()
-            for part in [*parts, path.lower()]
+            difflib.SequenceMatcher(None, pattern, part).ratio()
+            for pattern in wanted
+            for part in parts
         )
 
     nearest = sorted(paths, key=likeness, reverse=True)[:3]
+    names = ", ".join(map(repr, patterns))
+    verb = "matches" if len(patterns) == 1 else "match"
     return (
-        f"{argument}: pattern {pattern!r} matches none of {len(paths)} "
-        f"variables; nearest paths: {', '.join(map(repr, nearest))}. Patterns "
-        "are searched with re.search in the full path and mind the case."
+        f"{argument}: pattern{'s'[: len(patterns) - 1]} {names} {verb} none of "
+        f"{len(paths)} variables; nearest paths: "
+        f"{', '.join(map(repr, nearest))}. Patterns are searched by re.search "
+        "in the full path and mind the case; unmatched='ignore' accepts them, "
+        f"and {BIASES_AND_NORMS!r} in place of the list needs no names."
     )
 
 
 def resolve(
     paths: Sequence[str],
-    exclude_from_weight_decay: Sequence[str] | None,
-    exclude_from_layer_adaptation: Sequence[str] | None,
+    exclude_from_weight_decay: Patterns,
+    exclude_from_layer_adaptation: Patterns,
+    shapes: Sequence[Sequence[int]] | None = None,
+    unmatched: str = "warn",
 ) -> tuple[Treatment, ...]:
     """How each variable is treated.
 
     Args:
       paths: full variable paths, in order.
-      exclude_from_weight_decay: regexes of variables without weight decay; None
-        and `()` mean that all decay.
+      exclude_from_weight_decay: regexes of variables without weight decay, or
+        `"biases_and_norms"`; None and `()` mean that all decay.
       exclude_from_layer_adaptation: regexes of variables whose trust ratio is
-        1; None means the same as `exclude_from_weight_decay`, `()` that every
-        variable is adapted.
+        1, or `"biases_and_norms"`; None means the same as
+        `exclude_from_weight_decay`, `()` that every variable is adapted.
+      shapes: the variables' shapes, for `"biases_and_norms"`.
+      unmatched: what a pattern that matches no path does: "warn" (a list of
+        which no pattern matches raises all the same, since a list that does
+        nothing is a mistake), "raise", or "ignore" (nothing, even then).
 
     Returns:
       A `Treatment` for each path.
 
     Raises:
-      ValueError: a pattern is not a regex, or matches no path; the message
-        names the pattern and the nearest paths.
+      ValueError: a pattern is not a regex, or patterns match no path; the
+        message names them and the nearest paths.
 
     Example:
       >>> from tf_lamb import exclusion
@@ -139,25 +190,28 @@ def resolve(
       >>> bias
       Treatment(path='dense/bias', decay=False, adapt=False)
     """
+    check.one_of("unmatched", unmatched, UNMATCHED)
     paths = [normalize_path(path) for path in paths]
-    no_decay_patterns = check_patterns(
-        "exclude_from_weight_decay", exclude_from_weight_decay
+    shapes = shapes or [(1, 1)] * len(paths)
+    no_decay = _matched(
+        "exclude_from_weight_decay",
+        exclude_from_weight_decay,
+        paths,
+        shapes,
+        unmatched,
     )
-    no_adapt_patterns = check_patterns(
-        "exclude_from_layer_adaptation", exclude_from_layer_adaptation
-    )
-    no_decay = _matches(
-        "exclude_from_weight_decay", no_decay_patterns or (), paths
-    )
-    if no_adapt_patterns is None:
-        no_adapt = no_decay
-    else:
-        no_adapt = _matches(
-            "exclude_from_layer_adaptation", no_adapt_patterns, paths
+    no_adapt = no_decay
+    if exclude_from_layer_adaptation is not None:
+        no_adapt = _matched(
+            "exclude_from_layer_adaptation",
+            exclude_from_layer_adaptation,
+            paths,
+            shapes,
+            unmatched,
         )
     return tuple(
-        Treatment(path, path not in no_decay, path not in no_adapt)
-        for path in paths
+        Treatment(path, not decay, not adapt)
+        for path, decay, adapt in zip(paths, no_decay, no_adapt)
     )
 
 

@@ -228,6 +228,7 @@ class KerasOptimizer(LayerAdaptive):
             weight_decay=self._serialized_decay(),
             exclude_from_weight_decay=_as_list(self._no_decay),
             exclude_from_layer_adaptation=_as_list(self._no_adapt),
+            unmatched=self.unmatched,
             phi_bounds=_as_list(hyper["phi_bounds"]),
             skip_nonfinite=self.skip_nonfinite,
             moment_dtype=self.moment_dtype,
@@ -267,5 +268,6 @@ class KerasOptimizer(LayerAdaptive):
         return base.from_config(config, custom_objects)
 
 
-def _as_list(values: Sequence[Any] | None) -> list[Any] | None:
-    return None if values is None else list(values)
+def _as_list(values: Any) -> Any:
+    """A tuple as JSON has it; a preset's name and None as they are."""
+    return list(values) if isinstance(values, tuple) else values

@@ -62,8 +62,9 @@ class LayerAdaptive:
         hyper: Hyper,
         *,
         weight_decay: float | Callable[..., Any] | None,
-        exclude_from_weight_decay: Sequence[str] | None,
-        exclude_from_layer_adaptation: Sequence[str] | None,
+        exclude_from_weight_decay: exclusion.Patterns,
+        exclude_from_layer_adaptation: exclusion.Patterns,
+        unmatched: str,
         skip_nonfinite: bool,
         moment_dtype: str | None,
         jit_compile: bool,
@@ -88,6 +89,9 @@ class LayerAdaptive:
         )
         self._no_adapt = exclusion.check_patterns(
             "exclude_from_layer_adaptation", exclude_from_layer_adaptation
+        )
+        self.unmatched = check.one_of(
+            "unmatched", unmatched, exclusion.UNMATCHED
         )
         self._no_decay_keys: frozenset[Hashable] = frozenset()
 
@@ -182,10 +186,15 @@ class LayerAdaptive:
             )
         self._no_decay_keys |= {self._var_key(v) for v in var_list or ()}
         if var_names:
+            if isinstance(self._no_decay, str):
+                raise ValueError(
+                    "exclude_from_weight_decay: var_names cannot be added to "
+                    f"{self._no_decay!r}; give the constructor a list."
+                )
             more = exclusion.check_patterns(
                 "exclude_from_weight_decay", var_names
             )
-            self._no_decay = (self._no_decay or ()) + (more or ())
+            self._no_decay = (*(self._no_decay or ()), *(more or ()))
 
     def _var_key(self, variable: Variable) -> Hashable:
         """What identifies a variable."""
@@ -212,7 +221,13 @@ class LayerAdaptive:
           ValueError: a regex matches none of them.
         """
         paths = list(map(_path, variables))
-        treatments = exclusion.resolve(paths, self._no_decay, self._no_adapt)
+        treatments = exclusion.resolve(
+            paths,
+            self._no_decay,
+            self._no_adapt,
+            [v.shape for v in variables],
+            self.unmatched,
+        )
         return tuple(
             treatment._replace(decay=False)
             if self._var_key(v) in self._no_decay_keys
@@ -230,16 +245,25 @@ class LayerAdaptive:
         """{variable path: its `Treatment`}, once the variables are known."""
         return {treatment.path: treatment for treatment in self._treatments}
 
-    def describe(self) -> str:
+    def describe(self, strict: bool = False) -> str:
         """A table of all variables: path, shape, weight decay, adaptation.
 
+        Args:
+          strict: whether a pattern that matches no variable raises.
+
         Raises:
-          ValueError: the optimizer knows no variables yet.
+          ValueError: the optimizer knows no variables yet, or `strict` and a
+            pattern matches none.
         """
         if not self._treatments:
             raise ValueError(
                 "describe: the optimizer knows no variables yet; call "
                 "optimizer.build(model.trainable_variables) first."
+            )
+        if strict:
+            paths = [treatment.path for treatment in self._treatments]
+            exclusion.resolve(
+                paths, self._no_decay, self._no_adapt, self._shapes, "raise"
             )
         return exclusion.describe(self._shapes, self._treatments)
 

@@ -12,15 +12,18 @@ import textwrap
 import warnings
 from typing import Any, Callable, ClassVar, Sequence
 
+from tf_lamb.exclusion import Patterns
 from tf_lamb.hyperparameters import Hyper, Lamb, Lars
 from tf_lamb.layer_adaptive import LayerAdaptive
 
 _BASE_ARGUMENTS = """
       exclude_from_weight_decay: regexes of variables without weight decay,
-        searched in the full path (`dense/bias`); each has to match a variable.
-        None and `[]`: all variables decay.
+        searched in the full path (`dense/bias`); or "biases_and_norms": all of
+        rank 0 and 1, and those of higher rank that are called bias, beta,
+        gamma, scale or offset. None and `[]`: all variables decay.
       exclude_from_layer_adaptation: regexes of variables whose trust ratio is
-        1. None: the same as `exclude_from_weight_decay`; `[]`: all are adapted.
+        1, or "biases_and_norms". None: the same as `exclude_from_weight_decay`;
+        `[]`: all are adapted.
       name: name of the optimizer and of its variables' scope; None: the class'.
       norm: "l2", "l1" or "linf".
       phi_bounds: `(gamma_l, gamma_u)` of `phi(z) = min(max(z, gamma_l),
@@ -41,6 +44,8 @@ _BASE_ARGUMENTS = """
         float64.
       jit_compile: on TensorFlow, compile the update by XLA, one kernel for each
         distinct shape. False runs the same operations uncompiled.
+      unmatched: what a regex that matches no variable does: "warn", "raise" or
+        "ignore". A list of which none matches raises, unless "ignore".
       **kwargs: the arguments of `keras.optimizers.Optimizer`: `clipnorm`,
         `clipvalue`, `global_clipnorm` (all act on the gradients summed over
         replicas and averaged over accumulated micro-batches), `use_ema`,
@@ -61,7 +66,7 @@ _BASE_ARGUMENTS = """
 
     Raises:
       ValueError: a hyperparameter outside its range, a regex that does not
-        compile, or (when the variables are known) one that matches none, or a
+        compile, or (when the variables are known) regexes that match none, or a
         variable of whole or complex numbers.
 """
 
@@ -129,8 +134,8 @@ class LAMB(LayerAdaptive):
         beta_2: float = 0.999,
         epsilon: float = 1e-6,
         weight_decay: float | Callable[..., Any] | None = 0.0,
-        exclude_from_weight_decay: Sequence[str] | None = None,
-        exclude_from_layer_adaptation: Sequence[str] | None = None,
+        exclude_from_weight_decay: Patterns = None,
+        exclude_from_layer_adaptation: Patterns = None,
         name: str | None = None,
         *,
         bias_correction: bool = True,
@@ -140,6 +145,7 @@ class LAMB(LayerAdaptive):
         skip_nonfinite: bool = True,
         moment_dtype: str | None = None,
         jit_compile: bool = True,
+        unmatched: str = "warn",
         **kwargs: Any,
     ) -> None:
         if "weight_decay_rate" in kwargs:
@@ -158,6 +164,7 @@ class LAMB(LayerAdaptive):
             weight_decay=weight_decay,
             exclude_from_weight_decay=exclude_from_weight_decay,
             exclude_from_layer_adaptation=exclude_from_layer_adaptation,
+            unmatched=unmatched,
             skip_nonfinite=skip_nonfinite,
             moment_dtype=moment_dtype,
             jit_compile=jit_compile,
@@ -229,8 +236,8 @@ class LARS(LayerAdaptive):
         learning_rate: float | Callable[..., Any] = 0.01,
         momentum: float = 0.9,
         weight_decay: float | Callable[..., Any] | None = 0.0,
-        exclude_from_weight_decay: Sequence[str] | None = None,
-        exclude_from_layer_adaptation: Sequence[str] | None = None,
+        exclude_from_weight_decay: Patterns = None,
+        exclude_from_layer_adaptation: Patterns = None,
         name: str | None = None,
         *,
         trust_coefficient: float = 0.001,
@@ -242,6 +249,7 @@ class LARS(LayerAdaptive):
         skip_nonfinite: bool = True,
         moment_dtype: str | None = None,
         jit_compile: bool = True,
+        unmatched: str = "warn",
         **kwargs: Any,
     ) -> None:
         hyper = Lars(
@@ -259,6 +267,7 @@ class LARS(LayerAdaptive):
             weight_decay=weight_decay,
             exclude_from_weight_decay=exclude_from_weight_decay,
             exclude_from_layer_adaptation=exclude_from_layer_adaptation,
+            unmatched=unmatched,
             skip_nonfinite=skip_nonfinite,
             moment_dtype=moment_dtype,
             jit_compile=jit_compile,

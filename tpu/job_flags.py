@@ -55,7 +55,8 @@ def define_flags(
     flags.DEFINE_list(
         "exclude_from_weight_decay",
         list(exclusions),
-        "Regexes of the variables that get no weight decay.",
+        "Regexes of the variables that get no weight decay, or "
+        "biases_and_norms: by kind, whatever they are called.",
     )
     flags.DEFINE_float(
         "global_clipnorm",
@@ -134,8 +135,8 @@ def _define_rule_flags() -> None:
     flags.DEFINE_list(
         "exclude_from_layer_adaptation",
         None,
-        "Regexes of the variables whose trust ratio is 1 (LAMB, LARS); those "
-        "of --exclude_from_weight_decay if absent.",
+        "Regexes of the variables whose trust ratio is 1 (LAMB, LARS), or "
+        "biases_and_norms; those of --exclude_from_weight_decay if absent.",
     )
     flags.DEFINE_float(
         "beta_1", 0.9, "Decay of the first moment (LAMB, AdamW)."

@@ -7,7 +7,7 @@ from absl import flags
 
 from official_models.common.errors import InputError
 from official_models.common.ops import keras2
-from tf_lamb import schedules, v1
+from tf_lamb import exclusion, schedules, v1
 
 tf1 = tf.compat.v1
 FLAGS = flags.FLAGS
@@ -133,8 +133,11 @@ def _make_optimizer(rate):
         )
     common = {
         "weight_decay": FLAGS.weight_decay,
-        "exclude_from_weight_decay": FLAGS.exclude_from_weight_decay,
-        "exclude_from_layer_adaptation": FLAGS.exclude_from_layer_adaptation,
+        "exclude_from_weight_decay": _patterns(FLAGS.exclude_from_weight_decay),
+        "exclude_from_layer_adaptation": _patterns(
+            FLAGS.exclude_from_layer_adaptation
+        ),
+        "unmatched": "raise",
         "norm": FLAGS.norm,
         "moment_dtype": FLAGS.moment_dtype,
         # On a TPU the whole step is compiled.
@@ -157,6 +160,12 @@ def _make_optimizer(rate):
     # BERT's AdamW: no bias correction, and no variable is adapted.
     common["exclude_from_layer_adaptation"] = [""]
     return v1.LAMBOptimizer(rate, *adam, bias_correction=False, **common)
+
+
+def _patterns(given):
+    """A flag's regexes as the optimizers take them: a preset is no list."""
+    preset = exclusion.BIASES_AND_NORMS
+    return preset if given == [preset] else given
 
 
 def seed_dropout(tokens: tf.Tensor) -> None:

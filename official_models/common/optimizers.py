@@ -1,14 +1,13 @@
 """The flags that choose an optimizer, and the optimizer they choose."""
 
 import math
-import re
 
 import keras
 from absl import flags
 
 import tf_lamb
 from official_models.common.errors import InputError
-from tf_lamb import arithmetic
+from tf_lamb import arithmetic, exclusion
 
 FLAGS = flags.FLAGS
 # Flags that only some optimizers read; with another one they are refused.
@@ -54,7 +53,9 @@ def define_flags(
     flags.DEFINE_list(
         "exclude_from_weight_decay",
         None if exclusions is None else list(exclusions),
-        "Regexes on variable paths: no decay, and (LAMB, LARS) no adaptation.",
+        "Regexes on variable paths, each of which has to match one: no decay, "
+        "and (LAMB, LARS) no adaptation. Or biases_and_norms: by kind, "
+        "whatever they are called.",
     )
     flags.DEFINE_float(
         "global_clipnorm",
@@ -149,11 +150,6 @@ def from_flags(
     warmup_steps = _warmup_steps(total_steps, steps_per_epoch)
     try:
         return _make(total_steps, warmup_steps)
-    except re.error as error:
-        raise InputError(
-            f"--exclude_from_weight_decay: {error.pattern!r} is not a regular "
-            f"expression: {error}"
-        ) from error
     except (ValueError, TypeError) as error:
         raise InputError(f"--{error}") from error
 
@@ -202,7 +198,8 @@ def _make(total_steps: int, warmup_steps: int) -> keras.optimizers.Optimizer:
 def _layer_adaptive(rate, common: dict) -> keras.optimizers.Optimizer:
     common = {
         **common,
-        "exclude_from_weight_decay": FLAGS.exclude_from_weight_decay,
+        "exclude_from_weight_decay": _patterns(),
+        "unmatched": "raise",
         "norm": FLAGS.norm,
         "moment_dtype": FLAGS.moment_dtype,
     }
@@ -219,6 +216,13 @@ def _layer_adaptive(rate, common: dict) -> keras.optimizers.Optimizer:
     )
 
 
+def _patterns() -> list[str] | str | None:
+    """The exclusions as `tf_lamb.LAMB` takes them: a preset is no list."""
+    given = FLAGS.exclude_from_weight_decay
+    preset = exclusion.BIASES_AND_NORMS
+    return preset if given == [preset] else given
+
+
 def _stock(rate, common: dict) -> keras.optimizers.Optimizer:
     if FLAGS.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(rate, **_adam(), **common)
@@ -226,9 +230,38 @@ def _stock(rate, common: dict) -> keras.optimizers.Optimizer:
         optimizer = keras.optimizers.SGD(
             rate, FLAGS.momentum, FLAGS.nesterov, **common
         )
-    excluded = FLAGS.exclude_from_weight_decay
-    optimizer.exclude_from_weight_decay(var_names=excluded)
+    exclusion.check_patterns("exclude_from_weight_decay", _patterns())
     return optimizer
+
+
+def build(optimizer: keras.optimizers.Optimizer, variables) -> None:
+    """Builds an optimizer of `from_flags`, its exclusions resolved.
+
+    Keras' own optimizers search patterns in a variable's own name, `gamma`, in
+    which "LayerNorm" is never found. Here they are searched in the full path,
+    for every optimizer.
+
+    Args:
+        optimizer: what `from_flags` returned.
+        variables: all that it will update.
+
+    Raises:
+        InputError: a pattern matches no variable.
+    """
+    try:
+        if FLAGS.optimizer in ("adamw", "sgd"):
+            treatments = exclusion.resolve(
+                [v.path for v in variables],
+                _patterns(),
+                None,
+                [v.shape for v in variables],
+                "raise",
+            )
+            excluded = [v for v, t in zip(variables, treatments) if not t.decay]
+            optimizer.exclude_from_weight_decay(var_list=excluded)
+        optimizer.build(variables)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
 
 
 def _adam() -> dict[str, float]:

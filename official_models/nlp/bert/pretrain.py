@@ -71,7 +71,7 @@ def make_model(vocab_size: int) -> keras.Model:
         )
         model = bert.bert_pretrainer(config, seed=FLAGS.seed, dtype=FLAGS.dtype)
         optimizer = optimizers.from_flags(FLAGS.steps)
-        optimizer.build(model.trainable_variables)
+        optimizers.build(optimizer, model.trainable_variables)
     model.compile(
         optimizer=optimizer,
         loss=losses.pretraining_losses(),

@@ -63,7 +63,7 @@ def make_model(
             "exclude_from_weight_decay", [n for n in _EXCLUSIONS if n in paths]
         )
         optimizer = optimizers.from_flags(total_steps, steps_per_epoch)
-        optimizer.build(model.trainable_variables)
+        optimizers.build(optimizer, model.trainable_variables)
     model.compile(
         optimizer=optimizer,
         loss=loss,

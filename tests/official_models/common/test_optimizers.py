@@ -92,13 +92,36 @@ def test_stock_optimizers_exclude_from_decay_too(make):
         ("adamw", keras.optimizers.AdamW),
         ("sgd", keras.optimizers.SGD),
     ):
-        optimizer = make(f"--optimizer={name}")
-        assert type(optimizer) is kind
-        assert optimizer.weight_decay == 0.01
-        dense = keras.layers.Dense(2)
-        dense.build((None, 2))
-        assert optimizer._use_weight_decay(dense.kernel)
-        assert not optimizer._use_weight_decay(dense.bias)
+        for flag in (
+            "--exclude_from_weight_decay=LayerNorm,bias",
+            "--exclude_from_weight_decay=biases_and_norms",
+        ):
+            optimizer = make(f"--optimizer={name}", flag)
+            assert type(optimizer) is kind
+            assert optimizer.weight_decay == 0.01
+            model = keras.Sequential(
+                [
+                    keras.Input((2,)),
+                    keras.layers.Dense(2),
+                    keras.layers.LayerNormalization(name="LayerNorm"),
+                ]
+            )
+            optimizers.build(optimizer, model.trainable_variables)
+            decay = map(optimizer._use_weight_decay, model.trainable_variables)
+            assert list(decay) == [True, False, False, False]
+
+
+@pytest.mark.parametrize("name", ["lamb", "adamw"])
+def test_a_pattern_that_matches_nothing_is_named(make, name):
+    optimizer = make(
+        f"--optimizer={name}", "--exclude_from_weight_decay=bias,layernorm"
+    )
+    dense = keras.layers.Dense(2)
+    dense.build((None, 2))
+    refusal(
+        lambda: optimizers.build(optimizer, dense.trainable_variables),
+        "--exclude_from_weight_decay: pattern 'layernorm' matches none of 2",
+    )
 
 
 @pytest.mark.parametrize(
