@@ -45,7 +45,7 @@ class LayerAdaptive:
         "beta_1 beta_2 epsilon momentum trust_coefficient form nesterov "
         "bias_correction norm phi_bounds skip_nonfinite moment_dtype clipnorm "
         "clipvalue global_clipnorm use_ema ema_momentum ema_overwrite_frequency"
-        " loss_scale_factor gradient_accumulation_steps".split()
+        " loss_scale_factor gradient_accumulation_steps unmatched".split()
     )
 
     _weight_decay: float | Callable[..., Any]

@@ -60,9 +60,9 @@ _BASE_ARGUMENTS = """
     `floatx`) for a number or a schedule, float64 for a function that returns a
     Python number. `trust_ratios` are shown in float32.
 
-    Once the optimizer is built, `learning_rate` and `weight_decay` can be set,
-    and count from the next step on (on JAX, `learning_rate` only); setting
-    another hyperparameter raises AttributeError.
+    Once the optimizer is built, `learning_rate` and a `weight_decay` that is a
+    number can be set, and count from the next step on (on JAX, `learning_rate`
+    only); setting another hyperparameter raises AttributeError.
 
     Raises:
       ValueError: a hyperparameter outside its range, a regex that does not
@@ -88,8 +88,9 @@ class LAMB(LayerAdaptive):
       beta_1: decay of the first moment, in [0, 1).
       beta_2: decay of the second moment, in [0, 1).
       epsilon: > 0, added to the root of the second moment.
-      weight_decay: `lambda` >= 0, inside the trust ratio. The paper's runs use
-        0.01; the default 0 is that of tfa and optax.
+      weight_decay: `lambda` >= 0, inside the trust ratio: a number, a schedule,
+        or a function of no arguments, as the learning rate. The paper's runs
+        use 0.01; the default 0 is that of tfa and optax.
       bias_correction: False drops the bias correction, as ALBERT's code does.
       nesterov: None, "nadam" or "nadam_both": look-ahead of the first moment,
         or of both (`tf_lamb.rules.lamb`).
@@ -187,7 +188,8 @@ class LARS(LayerAdaptive):
         called at each step (where the step is compiled, while it is traced: let
         it read a variable).
       momentum: `mu`, in [0, 1).
-      weight_decay: `lambda` >= 0; leave L2 out of the loss then.
+      weight_decay: `lambda` >= 0, a number, a schedule or a function, as the
+        learning rate; leave L2 out of the loss then.
       trust_coefficient: `c` > 0.
       epsilon: >= 0, added to the denominator.
       form: "you2017" (the 2017 paper, TF contrib, MLPerf), "optax" (also Model

@@ -470,3 +470,32 @@ def test_import_brings_in_no_keras_that_tensorflow_does_not():
         "assert 'tf_lamb.v1' in new\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_weight_decay_may_be_a_function():
+    optimizer = v1.LAMBOptimizer(
+        0.125,
+        weight_decay=lambda: 0.5,
+        exclude_from_layer_adaptation=[""],
+    )
+    weight = tf.Variable([3.0, 4.0], name="w")
+    optimizer.apply_gradients([(tf.zeros(2), weight)])
+    np.testing.assert_allclose(weight, [3 * 0.9375, 4 * 0.9375], rtol=1e-6)
+    with pytest.raises(AttributeError, match="weight_decay: it stays"):
+        optimizer.weight_decay = 0.25
+
+
+def test_what_only_keras_has_is_refused():
+    with pytest.raises(ValueError, match="LAMBOptimizer: .* got clipnorm too"):
+        v1.LAMBOptimizer(0.1, clipnorm=1.0)
+
+
+def test_describe_before_the_first_update():
+    optimizer = v1.LAMBOptimizer(exclude_from_weight_decay="biases_and_norms")
+    optimizer.build([tf.Variable(tf.ones((2, 2)), name="k")])
+    optimizer.build([tf.Variable([1.0], name="b")])
+    assert optimizer.treatments == {
+        "k": ("k", True, True),
+        "b": ("b", False, False),
+    }
+    assert "b         1      no     no" in optimizer.describe()
