@@ -43,7 +43,8 @@ TF_LAMB = {
     "optimizers": OPTIMIZER,
     "keras_optimizer": OPTIMIZER,
     "tf_ops": {"tensorflow"},
-    "tf_update": {"tensorflow", "tf_lamb.tf_ops"} | UPDATE,
+    "tf_update": {"tensorflow", "tf_lamb.tf_accumulation", "tf_lamb.tf_ops"}
+    | UPDATE,
     "tf_accumulation": {"tensorflow"},
     "loss_scaling": {"tensorflow", "keras"},
     # torch on its own backend only, inside the function that needs it.

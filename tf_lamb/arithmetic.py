@@ -134,6 +134,19 @@ def narrow(ops: Ops, value: Array, like: Array) -> Array:
     return value if dtype_name(value) == name else ops.array(value, dtype=name)
 
 
+def in_dtype(ops: Any, x: Array, dtype: str) -> Array:
+    """A tensor or Python number in a dtype; a number is rounded once.
+
+    Args:
+      ops: array functions.
+      x: a tensor, or a Python number.
+      dtype: of the result.
+    """
+    if isinstance(x, (int, float)):
+        return ops.convert_to_tensor(x, dtype)
+    return ops.cast(x, dtype)
+
+
 def unless_skipped(
     ops: Ops, proceed: Array | None, new: Array, old: Array
 ) -> Array:

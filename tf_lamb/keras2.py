@@ -28,7 +28,6 @@ from tf_lamb import (
     arithmetic,
     optimizers,
     schedules,
-    tf_accumulation,
     tf_ops,
     tf_update,
 )
@@ -187,10 +186,6 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
     def _schedule_step(self) -> tf.Tensor:
         return self.iterations
 
-    def _set(self, variable: tf.Variable, mean: tf.Variable) -> None:
-        # Called by `fit` outside the replicas.
-        tf_update.assign(self._distribution_strategy, variable, mean)
-
     def _updates_due(self) -> tf.Tensor:
         return self._updates_made() + tf.cast(self._skipped_steps, tf.int64)
 
@@ -252,7 +247,7 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
                     f"{self.name}: no variable has a gradient; does the loss "
                     "depend on the model's trainable variables?"
                 )
-            grads = [tf_update.dense(g) for g, _ in pairs]
+            grads = self._executor().dense([g for g, _ in pairs])
             if self.loss_scale_factor:
                 grads = [g / self.loss_scale_factor for g in grads]
             variables = [v for _, v in pairs]
@@ -289,8 +284,8 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
             self._apply_once(means, variables, aggregate)
 
         is_update_step = (self._micro_batches + 1) % k == 0
-        tf_accumulation.accumulate_or_update(
-            self._distribution_strategy, is_update_step, update, sums, grads
+        self._executor().accumulate_or_update(
+            is_update_step, update, sums, grads
         )
         self._micro_batches.assign_add(1)
 
@@ -303,7 +298,7 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
         """One update, of gradients that are averaged over micro-batches."""
         before = self._updates_made()
         if aggregate:
-            grads = tf_update.sum_over_replicas(grads)
+            grads = self._executor().sum_over_replicas(grads)
         proceed, _ = self._update_of(variables)(grads)
         self._updates.assign(before + tf.cast(proceed, tf.int64))
 

@@ -19,7 +19,7 @@ from tf_lamb.keras_optimizer import KerasOptimizer
 
 BACKEND = keras.config.backend()
 if TYPE_CHECKING or BACKEND == "tensorflow":
-    from tf_lamb import loss_scaling, tf_accumulation, tf_update
+    from tf_lamb import loss_scaling, tf_update
 
 __all__ = ["LAMB", "LARS", "Rewarmup", "WarmupPolynomial"]
 
@@ -27,30 +27,55 @@ _register = keras.saving.register_keras_serializable(package="tf_lamb")
 _Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 
-def _cond(
-    predicate: Array,
-    true_fn: Callable[[], None],
-    false_fn: Callable[[], None],
-    variables: Sequence[Variable],
-) -> None:
-    """Runs one of two functions that assign to `variables`."""
-    if BACKEND != "jax":
-        ops.cond(predicate, true_fn, false_fn)
-        return
+class _Loop(update.Loop):
+    """The executor of JAX and torch, with Keras' conditions."""
 
-    # JAX traces both branches: the values they assign have to be their output.
-    def branch(fn: Callable[[], None]) -> Callable[[], list[Array]]:
-        def run() -> list[Array]:
-            state = [(v, v.value) for v in variables]
-            with keras.StatelessScope(state_mapping=state) as scope:
-                fn()
-            return [scope.get_current_value(v) for v in variables]
+    def accumulate_or_update(
+        self,
+        is_update_step: Array,
+        function: Callable[..., None],
+        sums: Sequence[Variable],
+        grads: Sequence[Array],
+        state: Sequence[Variable],
+    ) -> None:
+        """Adds gradients to `sums`, or calls `function(*grads)` and resets.
 
-        return run
+        Args:
+          is_update_step: bool scalar.
+          function: assigns to variables of `state`.
+          sums: accumulators.
+          grads: of this micro-batch.
+          state: all variables that change.
+        """
 
-    values = ops.cond(predicate, branch(true_fn), branch(false_fn))
-    for variable, value in zip(variables, values):
-        variable.assign(value)
+        def accumulate() -> None:
+            for total, g in zip(sums, grads):
+                total.assign(total + g)
+
+        def update_and_reset() -> None:
+            function(*grads)
+            for total in sums:
+                total.assign(ops.zeros(total.shape, total.dtype))
+
+        if BACKEND != "jax":
+            ops.cond(is_update_step, update_and_reset, accumulate)
+            return
+
+        # JAX traces both: the values they assign have to be their output.
+        def branch(assign: Callable[[], None]) -> Callable[[], list[Array]]:
+            def run() -> list[Array]:
+                before = [(v, v.value) for v in state]
+                with keras.StatelessScope(state_mapping=before) as scope:
+                    assign()
+                return [scope.get_current_value(v) for v in state]
+
+            return run
+
+        values = ops.cond(
+            is_update_step, branch(update_and_reset), branch(accumulate)
+        )
+        for variable, value in zip(state, values):
+            variable.assign(value)
 
 
 def _array_functions() -> Any:
@@ -181,12 +206,12 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         self._track_variable(total)
         return total
 
-    def _executor(self) -> update.Executor:
+    def _executor(self) -> Any:
         if BACKEND == "tensorflow":
             strategy = self._distribution_strategy
             return tf_update.Devices(strategy, self.jit_compile)
         # XLA reads a gradient once for two sums, but again for a condition.
-        return update.Loop(self._ops, has_branches=BACKEND != "jax")
+        return _Loop(self._ops, has_branches=BACKEND != "jax")
 
     def _schedule_step(self) -> Array:
         return self._iterations
@@ -214,16 +239,6 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
     def _updates_made(self) -> Array:
         # Under floatx float64, `iterations` is int64 on TensorFlow.
         return ops.cast(self.iterations, "int32") - self._skipped_before()
-
-    def _set(self, variable: Variable, mean: Variable) -> None:
-        if BACKEND != "tensorflow":
-            super()._set(variable, mean)
-            return
-        tf_update.assign(
-            self._distribution_strategy,
-            self._native(variable),
-            self._native(mean),
-        )
 
     def _averaged_variables(self) -> Sequence[Variable]:
         variables: Sequence[Variable] = self._trainable_variables
@@ -254,8 +269,8 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         The stock version clips before the all-reduce, decays outside the trust
         ratio and averages (EMA) on accumulating steps too.
         """
-        if BACKEND == "tensorflow":
-            grads = [tf_update.dense(g) for g in grads]
+        executor = self._executor()
+        grads = executor.dense(grads)
         k = self.gradient_accumulation_steps
         if not k:
             self._apply_once(grads, trainable_variables)
@@ -268,36 +283,19 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
             means = [(total + g) / k for total, g in zip(sums, grads)]
             self._apply_once(means, trainable_variables)
 
-        is_update_step = (self._iterations + 1) % k == 0
-        if BACKEND == "tensorflow":
-            tf_accumulation.accumulate_or_update(
-                self._distribution_strategy,
-                is_update_step,
-                apply,
-                [total.value for total in sums],
-                grads,
-            )
-            return
-
-        def accumulate() -> None:
-            for total, g in zip(sums, grads):
-                total.assign(total + g)
-
-        def update_and_reset() -> None:
-            apply(*grads)
-            for total in sums:
-                total.assign(ops.zeros(total.shape, total.dtype))
-
-        state = [*trainable_variables, *self.variables]
-        _cond(is_update_step, update_and_reset, accumulate, state)
+        executor.accumulate_or_update(
+            (self._iterations + 1) % k == 0,
+            apply,
+            list(map(self._native, sums)),
+            grads,
+            [*trainable_variables, *self.variables],
+        )
 
     def _apply_once(
         self, grads: Sequence[Array], variables: Sequence[Variable]
     ) -> None:
         """One update, of gradients that are averaged over micro-batches."""
-        if BACKEND == "tensorflow":
-            grads = tf_update.sum_over_replicas(grads)
-        self._update_of(variables)(grads)
+        self._update_of(variables)(self._executor().sum_over_replicas(grads))
 
 
 @_register

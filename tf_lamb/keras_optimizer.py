@@ -13,7 +13,7 @@ from tf_lamb import arithmetic, check
 from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Averages, Variable
 from tf_lamb.layer_adaptive import LayerAdaptive
-from tf_lamb.update import Clipping, Executor, Memory, Row
+from tf_lamb.update import Clipping, Memory, Row
 
 
 class KerasOptimizer(LayerAdaptive):
@@ -150,8 +150,8 @@ class KerasOptimizer(LayerAdaptive):
             ),
         )
 
-    def _executor(self) -> Executor:
-        """Where the rule runs."""
+    def _executor(self) -> Any:
+        """Where the rule runs: an `update.Executor`."""
         raise NotImplementedError
 
     def _native(self, variable: Variable) -> Variable:
@@ -212,11 +212,9 @@ class KerasOptimizer(LayerAdaptive):
         for variable in trainable_variables:
             mean = self._model_variables_moving_average[self._index(variable)]
             if mean is not None:
-                self._set(variable, mean)
-
-    def _set(self, variable: Variable, mean: Variable) -> None:
-        value = self._ops.convert_to_tensor(mean)
-        variable.assign(arithmetic.narrow(self._ops, value, variable))
+                self._executor().assign(
+                    self._native(variable), self._native(mean)
+                )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, as `from_config` takes them."""

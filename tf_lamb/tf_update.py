@@ -26,7 +26,7 @@ from typing import Any, Callable, Hashable, Sequence
 
 import tensorflow as tf
 
-from tf_lamb import arithmetic, rules, tf_ops
+from tf_lamb import arithmetic, rules, tf_accumulation, tf_ops
 from tf_lamb.arithmetic import NormOf, Ops
 from tf_lamb.averages import Variable
 from tf_lamb.hyperparameters import Hyper
@@ -206,6 +206,46 @@ class Devices:
         self._strategy = strategy
         self._jit_compile = jit_compile
 
+    def dense(self, grads: Sequence[Any]) -> Sequence[tf.Tensor]:
+        """The gradients as dense tensors.
+
+        Of `tf.IndexedSlices`, rows of equal index are added up. LAMB's moments
+        decay densely, so a sparse path would be a second rule.
+        """
+        return [tf.convert_to_tensor(g) for g in grads]
+
+    def sum_over_replicas(
+        self, grads: Sequence[tf.Tensor]
+    ) -> Sequence[tf.Tensor]:
+        """The sums of all replicas' gradients, in every replica."""
+        replica = tf.distribute.get_replica_context()
+        # With one replica it would add an operation for each gradient.
+        if replica.num_replicas_in_sync == 1:
+            return grads
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+
+    def accumulate_or_update(
+        self,
+        is_update_step: tf.Tensor,
+        function: Callable[..., Any],
+        sums: Sequence[tf.Variable],
+        grads: Sequence[tf.Tensor],
+        state: Sequence[Variable] = (),
+    ) -> None:
+        """Adds each replica's gradients to its sums, or calls `function`."""
+        tf_accumulation.accumulate_or_update(
+            self._strategy, is_update_step, function, sums, grads
+        )
+
+    def assign(self, variable: tf.Variable, value: tf.Variable) -> None:
+        """Sets a variable to another one, rounded to nearest, on all devices.
+
+        It is called outside the replicas.
+        """
+        self._strategy.extended.update(
+            variable, lambda x, y: x.assign(tf.cast(y, x.dtype)), args=(value,)
+        )
+
     def squared_norms(
         self, grads: Sequence[tf.Tensor], dtype: str
     ) -> tf.Tensor:
@@ -310,34 +350,6 @@ class Devices:
         )[0]
 
 
-def sum_over_replicas(grads: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-    """The sums of all replicas' gradients, in every replica.
-
-    Args:
-      grads: this replica's gradients.
-    """
-    replica = tf.distribute.get_replica_context()
-    # With one replica it would add an operation for each gradient.
-    if replica.num_replicas_in_sync == 1:
-        return grads
-    return replica.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
-
-
-def assign(
-    strategy: tf.distribute.Strategy, variable: tf.Variable, value: tf.Variable
-) -> None:
-    """Sets a variable to another one, on all devices, outside the replicas.
-
-    Args:
-      strategy: the strategy under which the variables were made.
-      variable: of any floating dtype; rounded to nearest.
-      value: of the same shape.
-    """
-    strategy.extended.update(
-        variable, lambda x, y: x.assign(tf.cast(y, x.dtype)), args=(value,)
-    )
-
-
 def held(
     before: types.SimpleNamespace | None, value: float, dtype: str
 ) -> types.SimpleNamespace:
@@ -363,17 +375,3 @@ def held(
         )
     # In a namespace TensorFlow does not track it.
     return types.SimpleNamespace(variable=variable)
-
-
-def dense(grad: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
-    """A gradient as a dense tensor.
-
-    Args:
-      grad: `[*shape]`, any floating dtype; of `tf.IndexedSlices`, rows of equal
-        index are added up.
-
-    Returns:
-      `[*shape]`, the same dtype.
-    """
-    # LAMB's moments decay densely, so a sparse path would be a second rule.
-    return tf.convert_to_tensor(grad)

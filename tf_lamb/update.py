@@ -128,6 +128,19 @@ class Loop:
         self._ops = ops
         self.has_branches = has_branches
 
+    def dense(self, grads: Sequence[Array]) -> Sequence[Array]:
+        """The gradients as dense arrays."""
+        return grads
+
+    def sum_over_replicas(self, grads: Sequence[Array]) -> Sequence[Array]:
+        """The gradients: there is one replica."""
+        return grads
+
+    def assign(self, variable: Variable, value: Variable) -> None:
+        """Sets a variable to another one, rounded to nearest."""
+        x = self._ops.convert_to_tensor(value)
+        variable.assign(arithmetic.narrow(self._ops, x, variable))
+
     def squared_norms(self, grads: Sequence[Array], dtype: str) -> Array:
         """Sums of squares, `[len(grads)]`, in `dtype`."""
         ops = self._ops
@@ -159,7 +172,7 @@ class Loop:
                 grad * scale,
                 ops.cast(now.step, wide),
                 learning_rate=ops.cast(now.learning_rate, wide),
-                weight_decay=in_dtype(ops, now.weight_decay, wide),
+                weight_decay=arithmetic.in_dtype(ops, now.weight_decay, wide),
                 adapt=treatment.adapt,
                 proceed=now.proceed,
                 norm_of=norm_of or arithmetic.whole_norm,
@@ -228,7 +241,7 @@ class Update:
         # 1, where the count was set by hand, the bias correction has no value.
         step = ops.maximum(ops.cast(self.made + 1, "float32"), 1.0)
         # Of what Keras gives: a float32 tensor, or a function's Python number.
-        rate = in_dtype(ops, self.learning_rate, self.wide)
+        rate = arithmetic.in_dtype(ops, self.learning_rate, self.wide)
         scalars = [
             Scalars(
                 rate,
@@ -382,16 +395,3 @@ def _clip_factors(
     unit = ops.where(fits, one, _SMALL * one)
     norms = ops.sqrt(ops.where(fits, squares, small))
     return limit / ops.maximum(norms, limit * unit) * unit
-
-
-def in_dtype(ops: Any, x: Array, dtype: str) -> Array:
-    """A tensor or Python number in a dtype; a number is rounded once.
-
-    Args:
-      ops: array functions.
-      x: a tensor, or a Python number.
-      dtype: of the result.
-    """
-    if isinstance(x, (int, float)):
-        return ops.convert_to_tensor(x, dtype)
-    return ops.cast(x, dtype)

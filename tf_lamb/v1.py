@@ -194,7 +194,7 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
         return context.merge_call(
             self._across_replicas,
             args=(
-                [tf_update.dense(g) for g, _ in pairs],
+                [tf.convert_to_tensor(g) for g, _ in pairs],
                 [v for _, v in pairs],
                 global_step,
             ),
