@@ -15,7 +15,7 @@ from keras import ops
 from tf_lamb import arithmetic, optimizers, schedules, update
 from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Variable
-from tf_lamb.keras_optimizer import KerasOptimizer
+from tf_lamb.keras_optimizer import KerasExecutor, KerasOptimizer
 
 BACKEND = keras.config.backend()
 if TYPE_CHECKING or BACKEND == "tensorflow":
@@ -36,17 +36,9 @@ class _Loop(update.Loop):
         function: Callable[..., None],
         sums: Sequence[Variable],
         grads: Sequence[Array],
-        state: Sequence[Variable],
+        state: Sequence[Variable] = (),
     ) -> None:
-        """Adds gradients to `sums`, or calls `function(*grads)` and resets.
-
-        Args:
-          is_update_step: bool scalar.
-          function: assigns to variables of `state`.
-          sums: accumulators.
-          grads: of this micro-batch.
-          state: all variables that change.
-        """
+        """As `KerasExecutor` says."""
 
         def accumulate() -> None:
             for total, g in zip(sums, grads):
@@ -206,7 +198,7 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         self._track_variable(total)
         return total
 
-    def _executor(self) -> Any:
+    def _executor(self) -> KerasExecutor:
         if BACKEND == "tensorflow":
             strategy = self._distribution_strategy
             return tf_update.Devices(strategy, self.jit_compile)

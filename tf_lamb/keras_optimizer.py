@@ -7,13 +7,44 @@ Kerases.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from tf_lamb import arithmetic, check
 from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Averages, Variable
 from tf_lamb.layer_adaptive import LayerAdaptive
-from tf_lamb.update import Clipping, Memory, Row
+from tf_lamb.update import Clipping, Executor, Memory, Row
+
+
+class KerasExecutor(Executor, Protocol):
+    """What an optimizer of Keras asks of its backend besides."""
+
+    def dense(self, grads: Sequence[Any]) -> Sequence[Array]:
+        """The gradients as dense arrays."""
+
+    def sum_over_replicas(self, grads: Sequence[Array]) -> Sequence[Array]:
+        """The sums of all replicas' gradients, in every replica."""
+
+    def accumulate_or_update(
+        self,
+        is_update_step: Array,
+        function: Callable[..., None],
+        sums: Sequence[Variable],
+        grads: Sequence[Array],
+        state: Sequence[Variable] = (),
+    ) -> None:
+        """Adds gradients to `sums`, or calls `function(*grads)` and resets.
+
+        Args:
+          is_update_step: bool scalar.
+          function: assigns to variables of `state`.
+          sums: accumulators, of each replica.
+          grads: of this micro-batch and replica.
+          state: all variables that change.
+        """
+
+    def assign(self, variable: Variable, value: Variable) -> None:
+        """Sets a variable to another one, rounded to nearest, everywhere."""
 
 
 class KerasOptimizer(LayerAdaptive):
@@ -150,8 +181,8 @@ class KerasOptimizer(LayerAdaptive):
             ),
         )
 
-    def _executor(self) -> Any:
-        """Where the rule runs: an `update.Executor`."""
+    def _executor(self) -> KerasExecutor:
+        """Where the rule runs."""
         raise NotImplementedError
 
     def _native(self, variable: Variable) -> Variable:
