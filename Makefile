@@ -134,20 +134,21 @@ EVERY_KERAS = tests/official_models/common/test_ops.py \
 	tests/official_models/nlp/bert/test_heads.py
 
 test-jax: .venv/ready
-	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/support_matrix $(EVERY_KERAS)
+	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/callbacks tests/support_matrix \
+		$(EVERY_KERAS)
 
 test-tf215: .venv-tf215/ready .venv/ready
 	KERAS_BACKEND=tensorflow $(PY_TF215) $(PYTEST) tests/keras2 tests/v1 \
-		tests/support_matrix tests/tpu/estimator $(EVERY_KERAS)
+		tests/callbacks tests/support_matrix tests/tpu/estimator $(EVERY_KERAS)
 
 test-torch: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/hugging_face \
-		tests/support_matrix
+		tests/callbacks tests/support_matrix
 	KERAS_BACKEND=torch $(PY_TORCH) $(CODE_BLOCKS)
 
 test-oldest: .venv-oldest/ready
-	KERAS_BACKEND=tensorflow $(PY_OLDEST) $(PYTEST) tests/keras3 tests/support_matrix \
-		-k "not processes"
+	KERAS_BACKEND=tensorflow $(PY_OLDEST) $(PYTEST) tests/keras3 tests/callbacks \
+		tests/support_matrix -k "not processes"
 
 # The rows of those Pythons that this machine has; says which it lacks.
 NEWEST = $(foreach row,312 313,$(if $(PYTHON$(row)),test-py$(row)))
@@ -161,9 +162,9 @@ test-newest:
 
 test-py312 test-py313: test-py%: .venv-py%/ready
 	KERAS_BACKEND=tensorflow .venv-py$*/bin/python $(PYTEST) tests/keras3 \
-		tests/keras2 tests/support_matrix tests/test_*.py
+		tests/keras2 tests/callbacks tests/support_matrix tests/test_*.py
 	KERAS_BACKEND=jax .venv-py$*/bin/python $(PYTEST) tests/keras3 \
-		tests/support_matrix
+		tests/callbacks tests/support_matrix
 
 test-plan: .venv-plan/ready
 	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu/plan

@@ -30,7 +30,7 @@ ON_TENSORFLOW = {
 KERAS = {"tf_lamb.keras_optimizer"} | ON_TENSORFLOW | OPTIMIZER
 TF_LAMB = {
     # Only for type checkers.
-    "__init__": {"tf_lamb.keras3"},
+    "__init__": {"tf_lamb.keras3", "tf_lamb.wrapped"},
     "arithmetic": set(),
     "check": set(),
     "hyperparameters": PURE,
@@ -59,6 +59,7 @@ TF_LAMB = {
     "keras2_arguments": {"tensorflow", "tf_keras", "tf_lamb.check"},
     "addons_checkpoints": {"tensorflow"},
     "v1": {"tensorflow"} | ON_TENSORFLOW | OPTIMIZER,
+    "wrapped": set(),
     "same_model": {"tensorflow", "keras", "tf_keras"},
     "multi_worker": {
         "tensorflow",

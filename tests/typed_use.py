@@ -36,6 +36,8 @@ def right() -> None:
     paths = list(ratios)
     treatments = exclusion.resolve(paths, ["bias"], None)
     exclusion.describe([(3,)], treatments)
+    found: list[object] = tf_lamb.find_optimizers(optimizer)
+    ratios = tf_lamb.find_optimizer(found[0]).trust_ratios
     callbacks.TrustRatioLogger("ratios.csv", every=int(peak + decays))
     print(lines)
 

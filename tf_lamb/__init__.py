@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from tf_lamb.keras3 import LARS as LARS
     from tf_lamb.keras3 import Rewarmup as Rewarmup
     from tf_lamb.keras3 import WarmupPolynomial as WarmupPolynomial
+    from tf_lamb.wrapped import find_optimizer as find_optimizer
+    from tf_lamb.wrapped import find_optimizers as find_optimizers
 
 __version__ = "0.1.0"
 
 _KERAS = ("LAMB", "LARS", "WarmupPolynomial", "Rewarmup")
+_WRAPPED = ("find_optimizer", "find_optimizers")
 _MODULES = (
     "arithmetic",
     "callbacks",
@@ -39,9 +42,10 @@ _MODULES = (
     "tf_ops",
     "tf_update",
     "v1",
+    "wrapped",
 )
 
-__all__ = ["__version__", *_KERAS, *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_KERAS, *_WRAPPED, *_MODULES]  # noqa: PLE0604
 
 
 def _keras_module() -> str:
@@ -59,6 +63,8 @@ def _keras_module() -> str:
 def __getattr__(name: str) -> Any:
     if name in _KERAS:
         return getattr(importlib.import_module(_keras_module()), name)
+    if name in _WRAPPED:
+        return getattr(importlib.import_module("tf_lamb.wrapped"), name)
     if name in _MODULES:
         return importlib.import_module(f"tf_lamb.{name}")
     raise AttributeError(f"module 'tf_lamb' has no attribute {name!r}")
