@@ -94,6 +94,27 @@ def test_nonfinite_gradient_of_one_replica_skips_on_all(strategy, bad_row):
     _assert_replicas_agree(strategy, together)
 
 
+def test_an_overflow_on_the_second_replica_of_a_multi_optimizer(strategy):
+    """Its loss scaler finds LAMB inside, so that replicas agree."""
+    k = tf_lamb.keras3.keras
+    x = np.ones((4, 2, 8, 6), "float32")  # steps, replicas
+    x[:, 1] *= 1e4  # squared, above float16
+    with strategy.scope():
+        inputs = k.Input((6,))
+        h = k.layers.Dense(8, dtype="mixed_float16")(inputs)
+        model = k.Model(inputs, k.layers.Dense(1, dtype="mixed_float16")(h))
+        several = k.optimizers.MultiOptimizer(
+            k.optimizers.OptimizerMap(tf_lamb.LAMB(0.02))
+        )
+        scaler = k.optimizers.LossScaleOptimizer(several, initial_scale=2.0**8)
+        model.compile(scaler, "mse", jit_compile=False)
+    y = np.ones((4 * 16, 1), "float32")
+    model.fit(x.reshape(-1, 6), y, batch_size=16, shuffle=False, verbose=0)
+    assert scaler.dynamic_scale.numpy() == 2.0**4
+    assert tf_lamb.find_optimizer(model).iterations.numpy() == 0
+    _assert_replicas_agree(strategy, model)
+
+
 @pytest.mark.parametrize("large_half", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize("module", ["keras3", "keras2"])
 def test_an_overflow_on_one_replica_lowers_the_scale(

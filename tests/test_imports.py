@@ -46,7 +46,7 @@ TF_LAMB = {
     "tf_update": {"tensorflow", "tf_lamb.tf_accumulation", "tf_lamb.tf_ops"}
     | UPDATE,
     "tf_accumulation": {"tensorflow"},
-    "loss_scaling": {"tensorflow", "keras"},
+    "loss_scaling": {"tensorflow", "keras", "tf_lamb.wrapped"},
     # torch on its own backend only, inside the function that needs it.
     "keras3": {"keras", "torch", "tf_lamb.loss_scaling"} | KERAS,
     # tf.keras up to TensorFlow 2.15.

@@ -15,6 +15,8 @@ from typing import Any, Callable, Sequence
 
 import tensorflow as tf
 
+from tf_lamb import wrapped
+
 
 def share_overflows(of: type = object) -> None:
     """Makes replicas agree on whether gradients are finite.
@@ -44,10 +46,12 @@ def _agreed(original: Callable[..., Any]) -> Any:
     def check_finite(scaler: Any, grads: Sequence[tf.Tensor]) -> tf.Tensor:
         finite = original(scaler, grads)
         context = tf.distribute.get_replica_context()
+        # LAMB may be in a MultiOptimizer.
+        inside = [scaler.inner_optimizer, *wrapped.find_optimizers(scaler)]
         if (
             context is None
             or context.num_replicas_in_sync == 1
-            or not isinstance(scaler.inner_optimizer, tuple(optimizers))
+            or not any(isinstance(x, tuple(optimizers)) for x in inside)
         ):
             return finite
         overflows = tf.cast(tf.logical_not(finite), tf.float32)
