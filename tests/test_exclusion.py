@@ -140,3 +140,18 @@ def test_describe_lines_up():
     assert lines[2].split()[0] == PATHS[2].removesuffix(":0")
     assert lines[3].split() == [PATHS[3], "scalar", "yes", "yes"]
     assert len({line.index("yes", len(PATHS[0])) for line in lines}) <= 2
+
+
+def test_repeated_paths_are_numbered():
+    paths = ["a/w:0", "b", "a/w", "b", "a/w", "a/w#2"]
+    keys = exclusion.unique_keys(paths)
+    assert keys == ("a/w", "b", "a/w#3", "b#2", "a/w#4", "a/w#2")
+    assert exclusion.unique_keys(["x", "y:0"]) == ("x", "y")
+    assert exclusion.unique_keys([]) == ()
+
+
+def test_describe_numbers_repeated_paths():
+    treatments = exclusion.resolve(["w", "w"], ["^w$"], [])
+    assert treatments == (("w", False, True), ("w", False, True))
+    rows = exclusion.describe([(2,), (3,)], treatments).split("\n")
+    assert [row.split()[:2] for row in rows[1:]] == [["w", "2"], ["w#2", "3"]]

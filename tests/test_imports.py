@@ -58,7 +58,8 @@ TF_LAMB = {
     | KERAS,
     "keras2_arguments": {"tensorflow", "tf_keras", "tf_lamb.check"},
     "addons_checkpoints": {"tensorflow"},
-    "v1": {"tensorflow"} | ON_TENSORFLOW | OPTIMIZER,
+    "v1": {"tensorflow", "tf_lamb.v1_variables"} | ON_TENSORFLOW | OPTIMIZER,
+    "v1_variables": set(),
     "wrapped": set(),
     "same_model": {"tensorflow", "keras", "tf_keras"},
     "multi_worker": {

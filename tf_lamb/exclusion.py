@@ -54,6 +54,42 @@ def normalize_path(name: str) -> str:
     return re.sub(r":\d+$", "", name)
 
 
+def unique_keys(paths: Sequence[str]) -> tuple[str, ...]:
+    """Variable paths with the repeated ones numbered.
+
+    Two layers of one name in a subclassed model give their variables equal
+    paths. The first keeps the path, the others have `#2`, `#3`, ... behind it.
+    Patterns are searched in the path itself: what matches one variable of a
+    path matches all.
+
+    Args:
+      paths: full variable paths, in order.
+
+    Returns:
+      A key for each path, all different.
+
+    Example:
+      >>> from tf_lamb import exclusion
+      >>> exclusion.unique_keys(["dense/kernel", "bias", "dense/kernel"])
+      ('dense/kernel', 'bias', 'dense/kernel#2')
+    """
+    paths = [normalize_path(path) for path in paths]
+    taken = set(paths)
+    repeats: dict[str, int] = {}
+    keys = []
+    for path in paths:
+        key = path
+        if path in repeats:
+            while key in taken:
+                repeats[path] += 1
+                key = f"{path}#{repeats[path]}"
+            taken.add(key)
+        else:
+            repeats[path] = 1
+        keys.append(key)
+    return tuple(keys)
+
+
 def check_patterns(
     argument: str, patterns: Patterns
 ) -> str | tuple[str, ...] | None:
@@ -220,6 +256,8 @@ def describe(
 ) -> str:
     """A table of variables: path, shape, weight decay, layer adaptation.
 
+    Repeated paths are numbered (`unique_keys`).
+
     Args:
       shapes: the variables' shapes.
       treatments: the result of `resolve`.
@@ -227,15 +265,16 @@ def describe(
     Returns:
       Text: a head line, then one line for each variable.
     """
+    keys = unique_keys([treatment.path for treatment in treatments])
     rows = [("variable", "shape", "decay", "adapt")]
     rows += [
         (
-            treatment.path,
+            key,
             "x".join(map(str, shape)) or "scalar",
             "yes" if treatment.decay else "no",
             "yes" if treatment.adapt else "no",
         )
-        for shape, treatment in zip(shapes, treatments)
+        for key, shape, treatment in zip(keys, shapes, treatments)
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     return "\n".join(

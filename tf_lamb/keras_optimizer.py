@@ -127,7 +127,10 @@ class KerasOptimizer(LayerAdaptive):
 
     @property
     def trust_ratios(self) -> dict[str, float]:
-        """{variable path: trust ratio of its last update}; 1 if not adapted."""
+        """{variable path: trust ratio of its last update}; 1 if not adapted.
+
+        Repeated paths are numbered (`exclusion.unique_keys`).
+        """
         if not self.built:
             return {}
         values = self._ops.convert_to_numpy(self._trust_ratios)

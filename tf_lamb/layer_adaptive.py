@@ -242,8 +242,12 @@ class LayerAdaptive:
 
     @property
     def treatments(self) -> dict[str, exclusion.Treatment]:
-        """{variable path: its `Treatment`}, once the variables are known."""
-        return {treatment.path: treatment for treatment in self._treatments}
+        """{variable path: its `Treatment`}, once the variables are known.
+
+        Repeated paths are numbered (`exclusion.unique_keys`).
+        """
+        paths = [treatment.path for treatment in self._treatments]
+        return dict(zip(exclusion.unique_keys(paths), self._treatments))
 
     def describe(self, strict: bool = False) -> str:
         """A table of all variables: path, shape, weight decay, adaptation.

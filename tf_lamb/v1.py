@@ -15,13 +15,14 @@ first `apply_gradients`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, ContextManager, Iterable, Sequence
+from typing import Any, ClassVar, ContextManager, Hashable, Iterable, Sequence
 
 import tensorflow as tf
 
 from tf_lamb import exclusion, optimizers, tf_ops, tf_update
 from tf_lamb.layer_adaptive import LayerAdaptive
 from tf_lamb.update import Row
+from tf_lamb.v1_variables import check_resource, identity
 
 __all__ = ["LAMBOptimizer", "LARSOptimizer"]
 
@@ -104,7 +105,9 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
         base.__init__(use_locking, name)
         self._learning_rate = learning_rate
         self._counters: Sequence[tf.Variable] = []
-        self._trust_ratios: dict[str, tf.Tensor] = {}
+        # By `identity` of the variable, since names may be equal.
+        self._known: dict[Hashable, exclusion.Treatment] = {}
+        self._trust_ratios: dict[Hashable, tf.Tensor] = {}
 
     @property
     def name(self) -> str:
@@ -117,9 +120,11 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
 
         They are scalars of the graph in which `apply_gradients` was called; for
         LARS they are the local rates. After a skipped step they have no
-        meaning.
+        meaning. Repeated names, which eager execution allows, are numbered
+        (`exclusion.unique_keys`).
         """
-        return dict(self._trust_ratios)
+        keys = dict(zip(self._known, self.treatments))
+        return {keys[x]: ratio for x, ratio in self._trust_ratios.items()}
 
     @property
     def updates(self) -> tf.Variable | None:
@@ -142,13 +147,13 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
         Raises:
           ValueError: a regex matches none of them.
         """
-        known = self.treatments
-        if all(exclusion.normalize_path(v.name) in known for v in variables):
+        if all(identity(v) in self._known for v in variables):
             return
-        found = zip(self._resolve(variables), variables)
-        new = [(t, v) for t, v in found if t.path not in known]
-        self._treatments = (*self._treatments, *(t for t, _ in new))
-        self._shapes = (*self._shapes, *(tuple(v.shape) for _, v in new))
+        for treatment, variable in zip(self._resolve(variables), variables):
+            if identity(variable) not in self._known:
+                self._known[identity(variable)] = treatment
+                self._shapes = (*self._shapes, tuple(variable.shape))
+        self._treatments = tuple(self._known.values())
         self.built = True
 
     def apply_gradients(
@@ -177,7 +182,7 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
         pairs = list(grads_and_vars)
         variables = [v for _, v in pairs]
         for variable in variables:
-            _check_resource(variable)
+            check_resource(variable)
         pairs = [(g, v) for g, v in pairs if g is not None]
         if not pairs:
             names = [v.name for v in variables]
@@ -245,10 +250,8 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
         with tf.init_scope():
             # Inside a function a variable has another key: look up here only.
             slots = self._make_slots(variables)
-        extended, known = distribution.extended, self.treatments
-        treatments = [
-            known[exclusion.normalize_path(v.name)] for v in variables
-        ]
+        extended = distribution.extended
+        treatments = [self._known[identity(v)] for v in variables]
         wide = {tf_update.wide_dtype(v) for v in variables}
         self._wide_dtype = "float64" if tf.float64 in wide else "float32"
 
@@ -268,8 +271,10 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
             )
             proceed, ratios = update(grads)
             self._trust_ratios = {
-                treatment.path: ratio
-                for treatment, ratio in zip(treatments, ratios)
+                identity(variable): ratio
+                for variable, treatment, ratio in zip(
+                    variables, treatments, ratios
+                )
                 if treatment.adapt
             }
             with _after(replicas.operations):
@@ -306,12 +311,21 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
 
         Args:
           var_list: variables; all trainable ones of the graph by default.
+
+        Raises:
+          ValueError: two of them have one name, which eager execution allows.
         """
         if var_list is None:
             var_list = tf.compat.v1.trainable_variables()
-        found = {}
+        found: dict[str, tf.Variable] = {}
         for variable in var_list:
             name = exclusion.normalize_path(variable.name)
+            if found.get(name, variable) is not variable:
+                raise ValueError(
+                    f"checkpoint_names: the name {name!r} is that of two "
+                    "variables; expected different ones; leave one out of "
+                    "var_list, or give it another name."
+                )
             found[name] = variable
             for slot, suffix in self._SLOT_NAMES.items():
                 moment = self.get_slot(variable, slot)
@@ -364,16 +378,6 @@ class LARSOptimizer(optimizers.LARS, _Optimizer):
     """
 
     _SLOT_NAMES: ClassVar[dict[str, str | None]] = {"momentum": None}
-
-
-def _check_resource(variable: tf.Variable) -> None:
-    handle = getattr(variable, "handle", None)
-    if handle is None and not hasattr(variable, "values"):
-        raise ValueError(
-            f"variable {variable.name!r} is of the old reference kind; make "
-            "it a resource variable: tf.compat.v1.enable_resource_variables() "
-            "before the model, or use_resource=True."
-        )
 
 
 def _first(distribution: tf.distribute.Strategy, value: Any) -> tf.Tensor:

@@ -21,6 +21,7 @@ INTERNAL = {
     "tf_lamb.tf_ops",
     "tf_lamb.tf_update",
     "tf_lamb.update",
+    "tf_lamb.v1_variables",
 }
 _DIRECTIVE = re.compile(
     r"^[ *-]*\.\. (?:py:|auto)(?:module|class|function|data):: ([\w.]+)", re.M
