@@ -61,15 +61,24 @@ TF_LAMB = {
     "v1": {"tensorflow", "tf_lamb.v1_variables"} | ON_TENSORFLOW | OPTIMIZER,
     "v1_variables": set(),
     "wrapped": set(),
+    "any_callback": set(),
     "same_model": {"tensorflow", "keras", "tf_keras"},
     "multi_worker": {
         "tensorflow",
         "keras",
+        "tf_lamb.any_callback",
+        "tf_lamb.check",
         "tf_lamb.same_model",
         "tf_lamb.loss_scaling",
     },
     # TensorFlow only where TensorBoard is asked for.
-    "callbacks": {"keras", "tensorflow"} | CORE,
+    "callbacks": {
+        "keras",
+        "tensorflow",
+        "tf_lamb.any_callback",
+        "tf_lamb.wrapped",
+    }
+    | CORE,
 }
 # Rooms of official_models and tpu, the first pattern that fits a file counts:
 # pattern -> (frameworks, what of this repository it may import).

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import warnings
 from pathlib import Path
 from typing import Any, Collection, Mapping, Sequence, Union
 
 import keras
+
+from tf_lamb import check, exclusion, wrapped
+from tf_lamb.any_callback import AnyCallback
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -16,28 +21,64 @@ class StepTable:
     """A CSV table, one row a step, that a resumed run continues.
 
     When the table is opened, rows after `first_step` are dropped, and so is a
-    last row that was cut off.
+    last row that was cut off. If the file has rows of other columns, it is
+    kept under another name (`table.1.csv`), and a warning says so.
 
     Args:
-      path: the file; it is made with its head line if it does not exist.
+      path: the file; it is made with its head line if it does not exist, and
+        so is its folder.
       columns: names of the values, without `step`.
       first_step: the last step before those of this run.
+      renumbered: whether columns whose names differ in the numbers that Keras
+        gives to layers (`dense/kernel`, `dense_3/kernel`) are the same ones.
+
+    Raises:
+      ValueError: a column is there twice.
     """
 
     def __init__(
-        self, path: PathLike, columns: Collection[str], first_step: int = 0
+        self,
+        path: PathLike,
+        columns: Collection[str],
+        first_step: int = 0,
+        renumbered: bool = False,
     ) -> None:
         self.path = Path(path)
         self.columns = ["step", *columns]
+        for i, name in enumerate(self.columns):
+            if name in self.columns[:i]:
+                raise ValueError(
+                    f"columns: {name!r} is there twice; expected {self.path} "
+                    "to have different ones; give each a name of its own."
+                )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = []
         if self.path.exists():
             head, *body = _read_rows(self.path)
-            if head == self.columns:
-                rows = [row for row in body if _step(row, head) <= first_step]
+            rows = [row for row in body if _step(row, head) <= first_step]
+            order = _order(head, self.columns, renumbered)
+            if rows and order is None:
+                self._keep_old_table(head)
+                rows = []
+            rows = [[row[i] for i in order or ()] for row in rows]
         temporary = self.path.with_name(self.path.name + ".tmp")
         with open(temporary, "w", newline="") as file:
             csv.writer(file).writerows([self.columns, *rows])
         os.replace(temporary, self.path)
+
+    def _keep_old_table(self, head: Sequence[str]) -> None:
+        names = (
+            self.path.with_suffix(f".{i}{self.path.suffix}")
+            for i in range(1, 10**6)
+        )
+        kept = next(name for name in names if not name.exists())
+        os.replace(self.path, kept)
+        theirs = [name for name in head if name not in self.columns]
+        warnings.warn(
+            f"{self.path}: the table has other columns than this run, such as "
+            f"{(theirs or head)[-1]!r}; its rows are kept in {kept}.",
+            stacklevel=3,
+        )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one row.
@@ -54,6 +95,23 @@ class StepTable:
 def _read_rows(path: Path) -> list[list[str]]:
     with open(path, newline="") as file:
         return list(csv.reader(file)) or [[]]
+
+
+def _order(
+    head: Sequence[str], columns: Sequence[str], renumbered: bool
+) -> list[int] | None:
+    """Where a table with `head` has each column; None if it has others."""
+    if sorted(head) == sorted(columns):
+        return [head.index(name) for name in columns]
+    same = [_without_number(name) for name in columns] == [
+        _without_number(name) for name in head
+    ]
+    return list(range(len(head))) if renumbered and same else None
+
+
+def _without_number(path: str) -> str:
+    """`net_2/dense_13/kernel` as `net/dense/kernel`."""
+    return re.sub(r"_\d+(?=[/#]|$)", "", path)
 
 
 def _step(row: Sequence[str], head: Sequence[str]) -> float:
@@ -79,18 +137,31 @@ def read_table(path: PathLike) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-class TrustRatioLogger(keras.callbacks.Callback):
-    """Writes `optimizer.trust_ratios` to a CSV table and to TensorBoard.
+class TrustRatioLogger(AnyCallback, keras.callbacks.Callback):
+    """Writes the optimizer's `trust_ratios` to a CSV table and to TensorBoard.
 
-    A step is an update: with gradient accumulation, several batches.
+    It works in each Keras, and finds the optimizer inside of what wraps it, as
+    `find_optimizers` does: under mixed float16 too. Of several ones in a
+    `MultiOptimizer`, all variables are logged.
+
+    A step is an update: with gradient accumulation, several batches (of several
+    optimizers, as many as the one has that accumulates the most). A second
+    `fit` with the same logger counts on.
 
     Args:
       csv_path: table with one column for each variable and one row every
-        `every` steps.
+        `every` steps. Its folder is made if it does not exist. A table that is
+        there is continued after `first_step`; layers that Keras numbered anew
+        (`dense_3` for `dense`) are the same ones. A table of another model is
+        kept under another name (`StepTable`).
       log_dir: folder for TensorBoard (needs TensorFlow); None for none.
       every: steps between rows, >= 1.
-      first_step: the last step before those of this run; later rows of the
-        table are dropped.
+      first_step: the last step before those of this run, >= 0; later rows of
+        the table are dropped.
+
+    Raises:
+      ValueError: `every` or `first_step` is out of its range; in `fit`, the
+        model has no optimizer of this package.
 
     Example:
       >>> import keras, numpy as np, os, tempfile, tf_lamb
@@ -118,53 +189,80 @@ class TrustRatioLogger(keras.callbacks.Callback):
         first_step: int = 0,
     ) -> None:
         super().__init__()
+        self._supports_tf_logs = True  # It reads none.
         self.csv_path = csv_path
         self.log_dir = log_dir
-        self.every = every
-        self._first_step = first_step
+        self.every = check.count("every", every)
+        self._first_step = check.count("first_step", first_step, minimum=0)
         self._batches = self._batches_before = 0
+        self._optimizers: list[Any] = []
         self._table: StepTable | None = None
         self._writer: Any = None
 
     @property
     def _step(self) -> int:
-        k = self.model.optimizer.gradient_accumulation_steps or 1
+        steps = [x.gradient_accumulation_steps for x in self._optimizers]
+        k = max(n or 1 for n in steps)
         return self._first_step + self._batches // k
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Called by Keras: the model may have another optimizer."""
+        self._optimizers = []
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Called by Keras: batches are counted from the epoch's start."""
         self._batches_before = self._batches
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Called by Keras: writes a row when it is time."""
+        """Called by Keras: writes a row when it is time.
+
+        Raises:
+          ValueError: the model has no optimizer of this package.
+        """
+        if not self._optimizers:
+            # Not before the first batch: a MultiOptimizer is built in it.
+            found = wrapped.find_optimizers(self.model)
+            self._optimizers = found or [wrapped.find_optimizer(self.model)]
         # `batch` advances by more than one under steps_per_execution.
         before, self._batches = self._step, self._batches_before + batch + 1
         if self._step // self.every > before // self.every:
-            self._write()
+            self._write(before)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Called by Keras: closes the files of TensorBoard."""
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
-    def _write(self) -> None:
+    def _trust_ratios(self) -> dict[str, float]:
+        """Those of all optimizers, by different names."""
         # On JAX, `fit` updates the optimizer's variables after each epoch only.
         if hasattr(self.model, "jax_state_sync"):
             self.model.jax_state_sync()
-        ratios = self.model.optimizer.trust_ratios
+        tables = [x.trust_ratios for x in self._optimizers]
+        keys = exclusion.unique_keys([key for table in tables for key in table])
+        values = [value for table in tables for value in table.values()]
+        return dict(zip(keys, values))
+
+    def _write(self, before: int) -> None:
+        """Writes a row; `before` is a step before it, without a row."""
+        ratios = self._trust_ratios()
         if self._table is None:
-            self._table = StepTable(self.csv_path, ratios, self._first_step)
-            if self.log_dir is not None:
-                import tensorflow as tf
-
-                self._writer = tf.summary.create_file_writer(str(self.log_dir))
+            before = self._first_step
+        if self._table is None or self._table.columns[1:] != list(ratios):
+            self._table = StepTable(
+                self.csv_path, ratios, before, renumbered=True
+            )
         self._table.write(self._step, ratios)
-        if self._writer is not None:
-            import tensorflow as tf
+        if self.log_dir is None:
+            return
+        import tensorflow as tf
 
-            with self._writer.as_default(step=self._step):
-                for path, ratio in ratios.items():
-                    tf.summary.scalar(f"trust_ratio/{path}", ratio)
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self.log_dir))
+        with self._writer.as_default(step=self._step):
+            for path, ratio in ratios.items():
+                tf.summary.scalar(f"trust_ratio/{path}", ratio)
 
 
 def plot_trust_ratios(csv_path: PathLike, png_path: PathLike) -> None:
@@ -175,7 +273,8 @@ def plot_trust_ratios(csv_path: PathLike, png_path: PathLike) -> None:
 
     Args:
       csv_path: the table.
-      png_path: the picture; it is written under a temporary name first.
+      png_path: the picture; its folder is made if it does not exist. It is
+        written under a temporary name first.
     """
     import matplotlib
 
@@ -202,6 +301,7 @@ def plot_trust_ratios(csv_path: PathLike, png_path: PathLike) -> None:
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=6, frameon=False)
     temporary = Path(png_path).with_suffix(".tmp.png")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(temporary, dpi=120)
     plt.close(figure)
     os.replace(temporary, png_path)

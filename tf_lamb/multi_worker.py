@@ -25,7 +25,8 @@ from typing import Any, Callable, Iterator, Mapping, Sequence, Union
 
 import tensorflow as tf
 
-from tf_lamb import loss_scaling, same_model
+from tf_lamb import check, loss_scaling, same_model
+from tf_lamb.any_callback import AnyCallback
 
 PathLike = Union[str, "os.PathLike[str]"]
 _HINT = "start every worker with the same script, flags and versions"
@@ -231,55 +232,7 @@ def _compare(
                 )
 
 
-class _Callback:
-    """A callback of both Kerases, which imports neither of them.
-
-    It has each hook that they call, and no other: a misspelt one is an
-    AttributeError.
-    """
-
-    params: Any = None
-    model: Any = None
-    _supports_tf_logs = True
-    _chief_worker_only = None
-
-    def set_params(self, params: Any) -> None:
-        """Called by Keras: the arguments of `fit`."""
-        self.params = params
-
-    def set_model(self, model: Any) -> None:
-        """Called by Keras: the model that is trained."""
-        self.model = model
-        self._model = model
-
-    # tf_keras asks these three.
-
-    def _implements_train_batch_hooks(self) -> bool:
-        return True
-
-    def _implements_test_batch_hooks(self) -> bool:
-        return False
-
-    def _implements_predict_batch_hooks(self) -> bool:
-        return False
-
-    def _on_begin_or_end(self, logs: Any = None) -> None:
-        """The hooks of a phase; they do nothing."""
-
-    def _on_item(self, batch: int, logs: Any = None) -> None:
-        """The hooks of an epoch or a batch; they do nothing."""
-
-    on_train_begin = on_train_end = _on_begin_or_end
-    on_test_begin = on_test_end = _on_begin_or_end
-    on_predict_begin = on_predict_end = _on_begin_or_end
-    on_epoch_begin = on_epoch_end = _on_item
-    on_batch_begin = on_batch_end = _on_item
-    on_train_batch_begin = on_train_batch_end = _on_item
-    on_test_batch_begin = on_test_batch_end = _on_item
-    on_predict_batch_begin = on_predict_batch_end = _on_item
-
-
-class Checkpoint(_Callback):
+class Checkpoint(AnyCallback):
     """Saves a checkpoint every `every` steps, from which all workers resume.
 
     A checkpoint has the weights, the optimizer (with the sums of an unfinished
@@ -298,13 +251,11 @@ class Checkpoint(_Callback):
       ValueError: `every` is not a whole number >= 1.
     """
 
+    _supports_tf_logs = True  # It reads none.
+
     def __init__(self, folder: PathLike, every: int, keep: int = 2) -> None:
-        if every != int(every) or every < 1:
-            raise ValueError(
-                f"every: expected a whole number >= 1, got {every!r}."
-            )
         self.folder = Path(folder)
-        self.every = int(every)
+        self.every = check.count("every", every)
         self.keep = keep
         self.step = 0
         self._manager: Any = None
@@ -319,8 +270,10 @@ class Checkpoint(_Callback):
           How many steps are done: as many batches have to be skipped.
         """
         strategy = model.distribute_strategy
-        with strategy.scope():
-            model.optimizer.build(model.trainable_variables)
+        # Keras 3's loss scaler would make its variables a second time.
+        if not getattr(model.optimizer, "built", False):
+            with strategy.scope():
+                model.optimizer.build(model.trainable_variables)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         checkpoint = tf.train.Checkpoint(
             model=model, optimizer=model.optimizer, step=self._step

@@ -11,6 +11,7 @@ API = ROOT / "docs" / "api"
 # Described as a module only: the optimizers are built on them.
 INTERNAL = {
     "tf_lamb.addons_checkpoints",
+    "tf_lamb.any_callback",
     "tf_lamb.check",
     "tf_lamb.averages",
     "tf_lamb.keras2_arguments",
