@@ -176,7 +176,8 @@ ROOMS = {
         ("tensorflow",),
         (
             r"official_models\..+",
-            r"tf_lamb\.(v1|schedules|exclusion|hyperparameters|rules|arithmetic)",
+            r"tf_lamb\.(v1|schedules|exclusion|hyperparameters|rules|arithmetic"
+            r"|wrapped)",
             r"tpu\.\w+",
         ),
     ),

@@ -7,7 +7,7 @@ from absl import flags
 
 from official_models.common.errors import InputError
 from official_models.common.ops import keras2
-from tf_lamb import exclusion, schedules, v1
+from tf_lamb import exclusion, schedules, v1, wrapped
 
 tf1 = tf.compat.v1
 FLAGS = flags.FLAGS
@@ -228,7 +228,9 @@ def train_spec(
             train_op = optimizer.minimize(loss, global_step)
     except ValueError as error:
         raise InputError(f"--{error}") from error
-    ratios = getattr(clipped.optimizer, "trust_ratios", {})
+    ratios = {}
+    for inner in wrapped.find_optimizers(optimizer):
+        ratios.update(inner.trust_ratios)
     values = {
         "loss": loss,
         "learning_rate": rate,

@@ -180,6 +180,8 @@ def train(task, cell: Cell) -> dict:
         "steps": total,
         "warmup_steps": round(warmup),
         "ended": ended,
-        "skipped_steps": int(getattr(optimizer, "skipped_steps", 0)),
+        "skipped_steps": sum(
+            x.skipped_steps for x in tf_lamb.find_optimizers(optimizer)
+        ),
         "seconds": round(time.perf_counter() - began, 1),
     }

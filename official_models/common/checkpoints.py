@@ -40,7 +40,9 @@ class Checkpoints:
         keep: int = 3,
         restore_from: Path | str | None = None,
     ):
-        model.optimizer.build(model.trainable_variables)
+        # Keras 3's loss scaler would make its variables a second time.
+        if not getattr(model.optimizer, "built", False):
+            model.optimizer.build(model.trainable_variables)
         self._model = model
         self._copies = []
         if keras.config.backend() == "tensorflow":

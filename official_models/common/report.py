@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from official_models.common import files
+from tf_lamb import find_optimizers
 from tf_lamb.callbacks import plot_trust_ratios, read_table
 
 _PACKAGES = (
@@ -52,6 +53,20 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [x.split(":", 1)[1] for x in lines if x.startswith("model name")]
     return names[0].strip() if names else platform.machine()
+
+
+def skipped_steps(model: Any) -> int:
+    """Updates that LAMB or LARS skipped for a gradient that was not finite.
+
+    A loss scaler keeps such gradients from them: its own skips are not counted.
+
+    Args:
+        model: compiled.
+
+    Returns:
+        Their count; 0 for other optimizers.
+    """
+    return sum(x.skipped_steps for x in find_optimizers(model))
 
 
 def write(

@@ -22,14 +22,13 @@ from tqdm import tqdm
 from official_models.common import run_folder
 from official_models.common.checkpoints import Checkpoints, sync_state
 from official_models.common.errors import InputError
+from tf_lamb import find_optimizers
+from tf_lamb.any_callback import AnyCallback
 from tf_lamb.callbacks import StepTable, TrustRatioLogger, read_table
 
 
-class _RunLog:
-    """A progress bar, a row in metrics.csv and TensorBoard, checkpoints.
-
-    Its methods are the hooks of a Keras callback.
-    """
+class _RunLog(AnyCallback):
+    """A progress bar, a row in metrics.csv and TensorBoard, checkpoints."""
 
     def __init__(self, run: Run, first_step: int, steps_per_row: int):
         self.run, self.step, self.steps_per_row = run, first_step, steps_per_row
@@ -231,16 +230,15 @@ class Run:
     def _fit(self, make_dataset, first, end, steps_per_row, validation):
         """Trains steps `first` to `end` - 1, rows of `steps_per_row`."""
         log = _RunLog(self, first, steps_per_row)
-        callbacks = [_as_callback(log, self.model)]
-        if hasattr(self.model.optimizer, "trust_ratios"):
+        callbacks: list[AnyCallback] = [log]
+        if find_optimizers(self.model):
             ratios = TrustRatioLogger(
                 self.folder / "trust_ratio.csv",
                 self.place("tensorboard"),
                 every=self.steps_per_row,
                 first_step=first,
             )
-            ratios.set_model(self.model)
-            callbacks.append(_as_callback(ratios, self.model))
+            callbacks.append(ratios)
         k, row = self.batches_per_step, first // self.steps_per_row
         dataset = make_dataset(first * k, end * k)
         self._check_length(dataset, first, end)
@@ -294,24 +292,6 @@ class Run:
         values = [v for _, v in rows[f"{self.unit}_per_second"]]
         # The first row holds the compilation.
         return statistics.median(values[1:] or values)
-
-
-_HOOKS = (
-    "on_train_begin",
-    "on_epoch_begin",
-    "on_train_batch_end",
-    "on_epoch_end",
-    "on_train_end",
-)
-
-
-def _as_callback(log: Any, model: Any) -> Any:
-    """The hooks that `log` has as a callback of the model's own Keras."""
-    own_keras = keras
-    if not isinstance(model, keras.Model):
-        import tf_keras as own_keras
-    hooks = {n: getattr(log, n) for n in _HOOKS if hasattr(log, n)}
-    return own_keras.callbacks.LambdaCallback(**hooks)
 
 
 def _steps_per_row(total_steps, log_every, batches_per_step, per_execution):

@@ -10,6 +10,7 @@ import tf_keras as keras
 from official_models.common import files, report
 from official_models.common import flags as run_flags
 from official_models.common.run import Run
+from tf_lamb import find_optimizer, find_optimizers
 
 Encoded = dict[str, np.ndarray]
 
@@ -47,8 +48,8 @@ def measure(
     name, (inputs, _) = list(splits.items())[-1]
     same = again.predict(inputs, batch_size, verbose=0)[:, 0]
     figures["reloaded_difference"] = float(np.abs(same - logits[name]).max())
-    if hasattr(model.optimizer, "trust_ratios"):
-        figures["trust_ratios"] = model.optimizer.trust_ratios
+    if find_optimizers(model):
+        figures["trust_ratios"] = find_optimizer(model).trust_ratios
     return figures
 
 

@@ -39,7 +39,7 @@ def measure(
         "wrong": round(wrong),
         "num_evaluation": source.num_evaluation,
         "cross_entropy": held_out["cross_entropy"],
-        "skipped_steps": getattr(model.optimizer, "skipped_steps", 0),
+        "skipped_steps": report.skipped_steps(model),
         "settings": settings,
         "measured": report.environment(),
     }

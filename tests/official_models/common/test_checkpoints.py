@@ -42,6 +42,19 @@ def test_weights_and_moments_come_back(library, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    "library", [keras, tf_keras], ids=["keras3", "tf_keras"]
+)
+def test_a_loss_scaler_that_is_built_is_not_built_again(library, tmp_path):
+    optimizer = (tf_lamb if library is keras else keras2).LAMB(0.1)
+    model = small(library)
+    model.compile(library.mixed_precision.LossScaleOptimizer(optimizer), "mse")
+    model.fit(X, Y, verbose=0)
+    before = len(_state(model))
+    Checkpoints(model, tmp_path)
+    assert len(_state(model)) == before
+
+
 def _state(model):
     variables = model.optimizer.variables
     return variables() if callable(variables) else variables

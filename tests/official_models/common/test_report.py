@@ -4,8 +4,10 @@ import csv
 import json
 import re
 
+import keras
 import pytest
 
+import tf_lamb
 from official_models.common import report
 
 
@@ -29,6 +31,17 @@ def test_the_environment_names_date_command_machine_and_versions():
     assert "cores" in environment["machine"]
     for name in ("tensorflow", "keras", "numpy", "python"):
         assert re.match(r"\d+\.\d+", environment[name]), name
+
+
+def test_skipped_steps_are_found_inside_a_loss_scaler():
+    optimizer = tf_lamb.LAMB(0.1)
+    optimizer.build([keras.Variable([1.0], name="x")])
+    optimizer._skipped_steps.assign(3)
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer))
+    assert report.skipped_steps(model) == 3
+    model.compile("sgd")
+    assert report.skipped_steps(model) == 0
 
 
 def test_a_report_with_curves(folder):

@@ -68,6 +68,29 @@ def test_rows_and_checkpoints(library, tmp_path):
     assert saved == {"ckpt-4", "ckpt-8"}
 
 
+def _scaled(library):
+    """The same around which Keras puts a loss scaler."""
+    library.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = small(library)
+    finally:
+        library.mixed_precision.set_global_policy("float32")
+    assert type(model.optimizer).__name__.startswith("LossScaleOptimizer")
+    return model
+
+
+@both
+def test_trust_ratios_under_a_loss_scaler(library, tmp_path):
+    run = start(tmp_path / "run", _scaled(library))
+    run.fit(batches)
+    rows = table(run.folder, "trust_ratio.csv")
+    assert [row["step"] for row in rows] == ["2", "4", "6", "8"]
+    ratios = tf_lamb.find_optimizer(run.model).trust_ratios
+    assert len(ratios) == 2
+    for path, ratio in ratios.items():
+        assert float(rows[-1][path]) == pytest.approx(ratio)
+
+
 @both
 def test_a_resumed_run_ends_with_the_same_weights(library, tmp_path):
     whole = start(tmp_path / "whole", small(library))

@@ -57,7 +57,7 @@ def measure(
         "next_sentence_majority": _majority(text),
         "unigram_loss": loss,
         "unigram_accuracy": accuracy,
-        "skipped_steps": getattr(model.optimizer, "skipped_steps", 0),
+        "skipped_steps": report.skipped_steps(model),
         "fillings": [filling._asdict() for filling in fillings],
         "measured": report.environment(),
     }
