@@ -310,8 +310,24 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
         """
         # A sum of which each replica has a part cannot be set to a data set.
         super().load_own_variables(
-            {name: np.asarray(value) for name, value in store.items()}
+            {name: _from_hdf5(value) for name, value in store.items()}
         )
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Sets the state, in the order of `variables`; `.h5` files are read so.
+
+        Args:
+          weights: arrays, one for each variable of the built optimizer.
+        """
+        super().set_weights([_from_hdf5(value) for value in weights])
+
+
+def _from_hdf5(value: Any) -> np.ndarray[Any, Any]:
+    """An array; two bytes without a dtype are a bfloat16, which HDF5 lacks."""
+    array = np.asarray(value)
+    return (
+        array.view(tf.bfloat16.as_numpy_dtype) if array.dtype == "V2" else array
+    )
 
 
 def _dtype(variable: Variable) -> tf.DType:

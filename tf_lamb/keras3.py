@@ -7,7 +7,7 @@ expects of an optimizer.
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 import keras
 from keras import ops
@@ -119,6 +119,16 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         ):
             # A loss scaler builds its inner optimizer before its first check.
             loss_scaling.share_overflows(of=_Keras3Optimizer)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        custom_objects: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The optimizer that `get_config` describes."""
+        # The base class puts a schedule into the dict that it is given.
+        return super().from_config(dict(config), custom_objects)
 
     def _add_state(
         self,

@@ -127,3 +127,20 @@ def test_float64_equals_the_reference_to_12_digits(name, arguments, changes):
         averages = dict(zip(got, ours._model_variables_moving_average))
         averages = {n: x.numpy() for n, x in averages.items()}
         assert distance(averages, reference.average) < 1e-12
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_bfloat16_moments_are_in_files(tmp_path, ending):
+    """HDF5 has no bfloat16: two bytes without a dtype."""
+    model = keras2_problems.make_model(
+        keras2.LAMB(0.1, moment_dtype="bfloat16")
+    )
+    keras2_problems.fit(model)
+    path = str(tmp_path / f"model.{ending}")
+    model.save(path)
+    loaded = keras2.keras.models.load_model(path)
+    for one, two in zip(
+        model.optimizer.variables, loaded.optimizer.variables, strict=True
+    ):
+        assert one.dtype == two.dtype
+        np.testing.assert_array_equal(_numpy(one), _numpy(two))
