@@ -1,0 +1,111 @@
+"""Arguments of LAMB, LARS and the schedules, for property tests.
+
+No Keras is imported: `module` is one of the front ends.
+"""
+
+from hypothesis import strategies as st
+
+from tf_lamb import arithmetic, exclusion, hyperparameters, schedules
+
+BETAS = st.sampled_from([0.0, 0.5, 0.9, 0.999])
+# Patterns of which each matches a variable of a model of dense layers.
+PATTERNS = st.one_of(
+    st.none(),
+    st.just(exclusion.BIASES_AND_NORMS),
+    st.lists(
+        st.sampled_from(
+            ["bias", "kernel", "bias$", "k.rnel", "(?i)BIAS", "[bk]"]
+        ),
+        max_size=3,
+    ),
+)
+BOUNDS = st.tuples(st.floats(0, 2), st.floats(2, 8))
+CLIPPING = st.sampled_from(
+    [{}, {"clipnorm": 0.5}, {"clipvalue": 0.25}, {"global_clipnorm": 2.0}]
+)
+AVERAGING = st.sampled_from(
+    [
+        {},
+        {"use_ema": True, "ema_momentum": 0.5},
+        {"use_ema": True, "ema_overwrite_frequency": 3},
+    ]
+)
+SHARED = dict(
+    weight_decay=st.sampled_from([0.0, 0.01, 0.5]),
+    exclude_from_weight_decay=PATTERNS,
+    exclude_from_layer_adaptation=PATTERNS,
+    unmatched=st.sampled_from(exclusion.UNMATCHED),
+    name=st.sampled_from(["LAMB", "other_name"]),
+    norm=st.sampled_from(arithmetic.NORMS),
+    phi_bounds=st.one_of(st.none(), BOUNDS),
+    skip_nonfinite=st.booleans(),
+    moment_dtype=st.sampled_from(hyperparameters.MOMENT_DTYPES),
+    jit_compile=st.booleans(),
+    loss_scale_factor=st.sampled_from([None, 8.0]),
+    gradient_accumulation_steps=st.sampled_from([None, 2]),
+)
+LAMB = dict(
+    **SHARED,
+    beta_1=BETAS,
+    beta_2=BETAS,
+    epsilon=st.sampled_from([1e-6, 1e-3]),
+    bias_correction=st.booleans(),
+    nesterov=st.sampled_from(hyperparameters.NESTEROV_FORMS),
+)
+LARS = dict(
+    **SHARED,
+    momentum=BETAS,
+    trust_coefficient=st.sampled_from([0.001, 0.1]),
+    epsilon=st.sampled_from([0.0, 1e-3]),
+    form=st.sampled_from(hyperparameters.LARS_FORMS),
+    nesterov=st.booleans(),
+)
+
+
+@st.composite
+def arguments_of_polynomial(draw):
+    total = draw(st.integers(1, 100))
+    return dict(
+        learning_rate=draw(st.floats(0, 1)),
+        total_steps=total,
+        warmup_steps=draw(st.integers(0, total)),
+        end_learning_rate=draw(st.floats(0, 1)),
+        power=draw(st.floats(0.25, 4)),
+        decay_from=draw(st.sampled_from(schedules.DECAY_FROM)),
+    )
+
+
+# Of a schedule: the arguments of a `WarmupPolynomial`, or the phases of a
+# `Rewarmup` with their lengths.
+SCHEDULES = st.recursive(
+    arguments_of_polynomial(),
+    lambda inner: st.lists(
+        st.tuples(inner, st.integers(1, 50)), min_size=1, max_size=3
+    ),
+    max_leaves=4,
+)
+RATES = st.one_of(st.floats(0, 1, width=32), SCHEDULES)
+
+
+def make_rate(module, drawn):
+    """A number as it is; a schedule of the front end."""
+    if isinstance(drawn, float):
+        return drawn
+    if isinstance(drawn, dict):
+        return module.WarmupPolynomial(**drawn)
+    phases = [make_rate(module, phase) for phase, _ in drawn]
+    return module.Rewarmup(phases, [length for _, length in drawn])
+
+
+@st.composite
+def arguments_of(draw, name):
+    """Arguments of the optimizer of a name, without its learning rate."""
+    arguments = draw(st.fixed_dictionaries({"LAMB": LAMB, "LARS": LARS}[name]))
+    if arguments.get("form") == "you2020":
+        arguments["nesterov"] = False
+    return {**arguments, **draw(CLIPPING), **draw(AVERAGING)}
+
+
+def in_config(value):
+    """What a config holds of an argument."""
+    return list(value) if isinstance(value, tuple) else value
