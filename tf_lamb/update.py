@@ -337,7 +337,8 @@ class Update:
 
     def _clip_values(self, grads: Sequence[Array]) -> Sequence[Array]:
         limit = self.clipping.clipvalue
-        if not limit:
+        # Keras 2 takes it beside a norm, and then does not use it.
+        if not limit or self.clipping.clipnorm or self.clipping.global_clipnorm:
             return grads
         ops = self.ops
 

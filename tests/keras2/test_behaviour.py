@@ -237,3 +237,18 @@ def test_a_run_of_addons_goes_on_from_its_checkpoint():
     with np.load(folder / "expected.npz") as expected:
         for name, value in problems.values_of(variables).items():
             np.testing.assert_allclose(value, expected[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm"])
+def test_a_norm_that_is_clipped_leaves_clipvalue_unused(clip):
+    """As in Keras 2's own optimizers, which take both."""
+    optimizer = keras2.LARS(
+        1.0,
+        momentum=0.0,
+        exclude_from_layer_adaptation=["."],
+        clipvalue=0.7,
+        **{clip: 1.0},
+    )
+    variable = tf.Variable([0.0, 0.0])
+    optimizer.apply_gradients([(tf.constant([3.0, 4.0]), variable)])
+    np.testing.assert_allclose(variable.numpy(), [-0.6, -0.8], rtol=1e-6)
