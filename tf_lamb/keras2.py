@@ -19,6 +19,7 @@ restores no optimizer's state.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -241,11 +242,18 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
         with tf.name_scope(name or self.name or "optimizer"):
             with tf.init_scope():
                 self.build([v for _, v in pairs])
+            missing = [v.name for g, v in pairs if g is None]
             pairs = [(g, v) for g, v in pairs if g is not None]
             if not pairs:
                 raise ValueError(
                     f"{self.name}: no variable has a gradient; does the loss "
                     "depend on the model's trainable variables?"
+                )
+            if missing:
+                warnings.warn(
+                    f"Gradients do not exist for variables {missing}: they stay"
+                    " as they are; does the loss depend on them?",
+                    stacklevel=2,
                 )
             grads = self._executor().dense([g for g, _ in pairs])
             if self.loss_scale_factor:
