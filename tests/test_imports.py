@@ -18,7 +18,13 @@ UNPICKLES = {"official_models/vision/datasets/cifar10/unpickle.py": {"pickle"}}
 PURE = {"tf_lamb.check", "tf_lamb.arithmetic"}
 CORE = {
     f"tf_lamb.{n}"
-    for n in ("exclusion", "hyperparameters", "rules", "schedules")
+    for n in (
+        "arguments",
+        "exclusion",
+        "hyperparameters",
+        "rules",
+        "schedules",
+    )
 } | PURE
 # One update, and what an optimizer of any front end is made of.
 UPDATE = {f"tf_lamb.{n}" for n in ("averages", "update")} | CORE
@@ -31,6 +37,7 @@ KERAS = {"tf_lamb.keras_optimizer"} | ON_TENSORFLOW | OPTIMIZER
 TF_LAMB = {
     # Only for type checkers.
     "__init__": {"tf_lamb.keras3", "tf_lamb.wrapped"},
+    "arguments": {"tf_lamb.exclusion", "tf_lamb.hyperparameters"} | PURE,
     "arithmetic": set(),
     "check": set(),
     "hyperparameters": PURE,

@@ -7,12 +7,14 @@ an argument of the rules.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Union
+import functools
+from typing import Any, Callable, Mapping, NamedTuple, Sequence, Union
 
 from tf_lamb import check
 from tf_lamb.arithmetic import NORMS
 
 __all__ = [
+    "CHECKS",
     "LARS_FORMS",
     "MOMENT_DTYPES",
     "NESTEROV_FORMS",
@@ -55,15 +57,7 @@ class Lamb(NamedTuple):
         Raises:
           ValueError: one is outside its range.
         """
-        return Lamb(
-            check.decay_rate("beta_1", self.beta_1),
-            check.decay_rate("beta_2", self.beta_2),
-            check.positive("epsilon", self.epsilon),
-            bool(self.bias_correction),
-            check.one_of("nesterov", self.nesterov, NESTEROV_FORMS),
-            check.one_of("norm", self.norm, NORMS),
-            check.bounds("phi_bounds", self.phi_bounds),
-        )
+        return Lamb(**_checked(self))
 
 
 class Lars(NamedTuple):
@@ -96,20 +90,49 @@ class Lars(NamedTuple):
           ValueError: one is outside its range, or `nesterov` is asked of
             "you2020".
         """
-        if self.nesterov and self.form == "you2020":
+        checked = Lars(**_checked(self))
+        if checked.nesterov and checked.form == "you2020":
             raise ValueError(
                 "nesterov: not defined for form='you2020'; expected False, or "
                 "another form."
             )
-        return Lars(
-            check.decay_rate("momentum", self.momentum),
-            check.positive("trust_coefficient", self.trust_coefficient),
-            check.non_negative("epsilon", self.epsilon),
-            check.one_of("form", self.form, LARS_FORMS),
-            bool(self.nesterov),
-            check.one_of("norm", self.norm, NORMS),
-            check.bounds("phi_bounds", self.phi_bounds),
-        )
+        return checked
+
+
+def _one_of(choices: Sequence[str | None]) -> Callable[[str, Any], Any]:
+    return functools.partial(check.one_of, choices=choices)
+
+
+_NORM: dict[str, Callable[[str, Any], Any]] = {
+    "norm": _one_of(NORMS),
+    "phi_bounds": check.bounds,
+}
+# {type: {field: its check}}; a check takes the field's name and its value, and
+# returns what is kept.
+CHECKS: Mapping[type, Mapping[str, Callable[[str, Any], Any]]] = {
+    Lamb: {
+        "beta_1": check.decay_rate,
+        "beta_2": check.decay_rate,
+        "epsilon": check.positive,
+        "bias_correction": check.flag,
+        "nesterov": _one_of(NESTEROV_FORMS),
+        **_NORM,
+    },
+    Lars: {
+        "momentum": check.decay_rate,
+        "trust_coefficient": check.positive,
+        "epsilon": check.non_negative,
+        "form": _one_of(LARS_FORMS),
+        "nesterov": check.flag,
+        **_NORM,
+    },
+}
+
+
+def _checked(hyper: Hyper) -> dict[str, Any]:
+    """The fields, each as its check returns it."""
+    checks = CHECKS[type(hyper)]
+    return {n: checks[n](n, value) for n, value in hyper._asdict().items()}
 
 
 Hyper = Union[Lamb, Lars]

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from tf_lamb import check
-
 if TYPE_CHECKING:
     keras: Any = None
 elif tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
@@ -50,15 +48,12 @@ class Keras2Arguments(_Optimizer):
         gradient_accumulation_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if gradient_accumulation_steps is not None:
-            gradient_accumulation_steps = check.count(
-                "gradient_accumulation_steps",
-                gradient_accumulation_steps,
-                minimum=2,
-            )
-        if loss_scale_factor is not None:
-            loss_scale_factor = check.positive(
-                "loss_scale_factor", loss_scale_factor
+        clips = ("clipnorm", "global_clipnorm")
+        if kwargs.get("clipvalue") and any(map(kwargs.get, clips)):
+            warnings.warn(
+                "clipvalue: it has no effect beside clipnorm or "
+                "global_clipnorm; pass one of them.",
+                stacklevel=5,
             )
         decay = kwargs.pop("decay", 0.0)
         if decay:
@@ -91,14 +86,8 @@ class Keras2Arguments(_Optimizer):
             self._learning_rate = learning_rate
         elif not _is_function(self._learning_rate):
             _Optimizer.learning_rate.fset(self, learning_rate)
-        elif isinstance(learning_rate, _Schedule):
+        else:  # a schedule: a number was refused
             self._learning_rate = self._build_learning_rate(learning_rate)
-        else:
-            raise TypeError(
-                "learning_rate: this optimizer's rate is a function, which a "
-                f"number cannot replace, got {learning_rate!r}; let the "
-                "function read a variable, and set that."
-            )
 
     def scale_loss(self, loss: Any) -> Any:
         """The loss times `loss_scale_factor`, for custom loops.

@@ -102,6 +102,12 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         # `fit` compiles it into the step, as a constant.
         _FIXED = KerasOptimizer._FIXED | {"weight_decay"}
 
+    def _default_name(self) -> str:
+        # As Keras' own: variables of two optimizers have different paths.
+        name = super()._default_name()
+        number = keras.backend.get_uid(name)
+        return name if number == 1 else f"{name}_{number - 1}"
+
     def build(self, variables: Sequence[Variable]) -> None:
         """Resolves the exclusions and makes the slots.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
-from tf_lamb import arithmetic, check
+from tf_lamb import arguments, arithmetic
 from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Averages, Variable
 from tf_lamb.layer_adaptive import LayerAdaptive
@@ -72,11 +72,14 @@ class KerasOptimizer(LayerAdaptive):
     _slots: Sequence[Sequence[Variable]]
 
     def _init_base(self, learning_rate: Any, name: str, **kwargs: Any) -> None:
-        for limit in Clipping._fields:
-            if kwargs.get(limit) is not None:
-                kwargs[limit] = check.positive(limit, kwargs[limit])
-        if kwargs.get("gradient_accumulation_steps") == 1:
-            kwargs["gradient_accumulation_steps"] = None
+        if "lr" in kwargs:
+            warnings.warn(
+                "lr is an old name; use learning_rate.",
+                DeprecationWarning,
+                stacklevel=4,
+            )
+            learning_rate = self._checked_rate(kwargs.pop("lr"))
+        kwargs = arguments.check_all(self._checks, **kwargs)
         base: Any = super(LayerAdaptive, self)
         # Keras' own decay is outside the trust ratio.
         base.__init__(learning_rate, name=name, weight_decay=None, **kwargs)

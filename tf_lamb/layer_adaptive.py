@@ -7,12 +7,12 @@ what the different optimizers of TensorFlow and Keras expect.
 
 from __future__ import annotations
 
-from typing import Any, Callable, ClassVar, Hashable, Sequence
+from typing import Any, Callable, ClassVar, Hashable, Mapping, Sequence
 
-from tf_lamb import arithmetic, check, exclusion
+from tf_lamb import arguments, arithmetic, check, exclusion
 from tf_lamb.arithmetic import Array, NormOf
 from tf_lamb.averages import Variable
-from tf_lamb.hyperparameters import MOMENT_DTYPES, Hyper
+from tf_lamb.hyperparameters import Hyper
 from tf_lamb.update import Executor, Memory, Row, Update
 
 
@@ -48,6 +48,7 @@ class LayerAdaptive:
         " loss_scale_factor gradient_accumulation_steps unmatched".split()
     )
 
+    _learning_rate: Any
     _weight_decay: float | Callable[..., Any]
     _decay: Any = None
     # float64 if a variable is: of the scalars that all variables share.
@@ -71,18 +72,14 @@ class LayerAdaptive:
         name: str | None,
         **kwargs: Any,
     ) -> None:
-        if isinstance(learning_rate, (int, float)):
-            learning_rate = check.non_negative("learning_rate", learning_rate)
-        name = name or type(self).__name__
-        self._init_base(learning_rate, name, **kwargs)
+        name = self._checks["name"]("name", name) or self._default_name()
+        self._init_base(self._checked_rate(learning_rate), name, **kwargs)
         self.weight_decay = weight_decay
         for name, value in hyper.checked()._asdict().items():
             setattr(self, name, value)
-        self.skip_nonfinite = bool(skip_nonfinite)
-        self.moment_dtype = check.one_of(
-            "moment_dtype", moment_dtype, MOMENT_DTYPES
-        )
-        self.jit_compile = bool(jit_compile)
+        self.skip_nonfinite = skip_nonfinite
+        self.moment_dtype = moment_dtype
+        self.jit_compile = jit_compile
         # `exclude_from_weight_decay` is a method of Keras' optimizers.
         self._no_decay = exclusion.check_patterns(
             "exclude_from_weight_decay", exclude_from_weight_decay
@@ -90,9 +87,7 @@ class LayerAdaptive:
         self._no_adapt = exclusion.check_patterns(
             "exclude_from_layer_adaptation", exclude_from_layer_adaptation
         )
-        self.unmatched = check.one_of(
-            "unmatched", unmatched, exclusion.UNMATCHED
-        )
+        self.unmatched = unmatched
         self._no_decay_keys: frozenset[Hashable] = frozenset()
 
     def _init_base(self, learning_rate: Any, name: str, **kwargs: Any) -> None:
@@ -102,13 +97,35 @@ class LayerAdaptive:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._FIXED and getattr(self, "built", False):
             old = getattr(self, name)
-            if value != old:
+            if not arguments.equal(value, old):
                 raise AttributeError(
                     f"{name}: it stays {old!r} once the optimizer is built, "
-                    f"got {value!r}; make a new optimizer with it (from_config "
-                    "of a changed get_config) and compile the model again."
+                    f"got {check.shown(value)}; make a new optimizer with it "
+                    "(from_config of a changed get_config) and compile the "
+                    "model again."
                 )
+        if name in self._checks:
+            value = self._checks[name](name, value)
+        elif name == "learning_rate":
+            value = arguments.check_new_rate(
+                value, self._learning_rate, self._SCHEDULE
+            )
         super().__setattr__(name, value)
+
+    @property
+    def _checks(self) -> Mapping[str, arguments.Check]:
+        """The check of each argument."""
+        return arguments.CHECKS[self._HYPER]
+
+    def _checked_rate(self, learning_rate: Any) -> Any:
+        """A learning rate of the constructor, a number as a float."""
+        return check.number_or_function(
+            "learning_rate", learning_rate, self._SCHEDULE
+        )
+
+    def _default_name(self) -> str:
+        """The name of an optimizer that was given none."""
+        return type(self).__name__
 
     @property
     def _hyper(self) -> Hyper:
@@ -127,10 +144,9 @@ class LayerAdaptive:
 
     @weight_decay.setter
     def weight_decay(self, value: Any) -> None:
-        if not callable(value):
-            value = check.non_negative(
-                "weight_decay", 0.0 if value is None else value
-            )
+        value = check.number_or_function(
+            "weight_decay", 0.0 if value is None else value, self._SCHEDULE
+        )
         if getattr(self, "built", False) and (
             callable(value) or callable(self._weight_decay)
         ):

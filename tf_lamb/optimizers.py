@@ -24,7 +24,9 @@ _BASE_ARGUMENTS = """
       exclude_from_layer_adaptation: regexes of variables whose trust ratio is
         1, or "biases_and_norms". None: the same as `exclude_from_weight_decay`;
         `[]`: all are adapted.
-      name: name of the optimizer and of its variables' scope; None: the class'.
+      name: name of the optimizer and of its variables' scope; None: the class';
+        on Keras 3 the second optimizer in a process is then `LAMB_1`, as Keras
+        numbers its own, so that a `MultiOptimizer` can hold both.
       norm: "l2", "l1" or "linf".
       phi_bounds: `(gamma_l, gamma_u)` of `phi(z) = min(max(z, gamma_l),
         gamma_u)`; None for `phi(z) = z`.

@@ -102,12 +102,17 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
                 "before apply_gradients."
             )
         base: Any = super(LayerAdaptive, self)
+        use_locking = self._checks["use_locking"]("use_locking", use_locking)
         base.__init__(use_locking, name)
         self._learning_rate = learning_rate
         self._counters: Sequence[tf.Variable] = []
         # By `identity` of the variable, since names may be equal.
         self._known: dict[Hashable, exclusion.Treatment] = {}
         self._trust_ratios: dict[Hashable, tf.Tensor] = {}
+
+    def _checked_rate(self, learning_rate: Any) -> Any:
+        tensor = tf.is_tensor(learning_rate)  # it may change
+        return learning_rate if tensor else super()._checked_rate(learning_rate)
 
     @property
     def name(self) -> str:
@@ -367,7 +372,7 @@ class LARSOptimizer(optimizers.LARS, _Optimizer):
     r"""LARS, in any of the forms in use: `tf_lamb.rules.lars` lists them.
 
     The arguments are those of `tf_lamb.LARS` up to `jit_compile`, in its order,
-    and `use_locking`.
+    and `use_locking`. Model Garden's default is `form="optax"` here.
 
     Raises:
       ValueError: a hyperparameter outside its range, an argument of Keras, or a

@@ -12,8 +12,9 @@ API = ROOT / "docs" / "api"
 INTERNAL = {
     "tf_lamb.addons_checkpoints",
     "tf_lamb.any_callback",
-    "tf_lamb.check",
+    "tf_lamb.arguments",
     "tf_lamb.averages",
+    "tf_lamb.check",
     "tf_lamb.keras2_arguments",
     "tf_lamb.keras_optimizer",
     "tf_lamb.layer_adaptive",

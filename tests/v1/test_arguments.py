@@ -1,0 +1,65 @@
+"""Every argument is checked; one line says what is wrong."""
+
+import inspect
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.argument_cases import REFUSED, accepted_values, check_refused
+from tf_lamb import v1
+
+# The base class has it, without a use.
+REFUSED_HERE = {
+    name: {**table, "use_locking": ["False", 0, None, {}]}
+    for name, table in REFUSED.items()
+}
+CASES = [(o, a) for o, table in REFUSED_HERE.items() for a in table]
+
+
+def _make(optimizer, **arguments):
+    return getattr(v1, f"{optimizer}Optimizer")(**arguments)
+
+
+@pytest.mark.parametrize("optimizer, argument", CASES)
+def test_what_is_refused(optimizer, argument):
+    check_refused(
+        lambda **one: _make(optimizer, **one),
+        argument,
+        REFUSED_HERE[optimizer][argument],
+    )
+
+
+@pytest.mark.parametrize("optimizer, argument", CASES)
+def test_what_is_accepted_and_how_it_is_kept(optimizer, argument):
+    values, kept = accepted_values(optimizer, argument, tf.constant)
+    for value in values:
+        made = _make(optimizer, **{argument: value})
+        rate = argument == "learning_rate"
+        got = made._learning_rate if rate else getattr(made, argument)
+        if tf.is_tensor(got):  # a rate, which may change
+            assert rate and float(got) == kept
+            continue
+        assert got == kept and type(got) is type(kept), repr(value)
+
+
+@pytest.mark.parametrize("optimizer", REFUSED_HERE)
+def test_no_argument_is_without_cases(optimizer):
+    signature = inspect.signature(getattr(v1, f"{optimizer}Optimizer"))
+    elsewhere = {  # `tests/test_exclusion.py`
+        "exclude_from_weight_decay",
+        "exclude_from_layer_adaptation",
+    }
+    every = {*signature.parameters, "use_locking"} - elsewhere - {"kwargs"}
+    assert every == set(REFUSED_HERE[optimizer])
+
+
+def test_a_variable_as_rate_is_read_at_each_step():
+    rate = tf.Variable(0.5)
+    variable = tf.Variable(np.ones(3, "float32"), name="w")
+    optimizer = v1.LAMBOptimizer(rate)
+    optimizer.apply_gradients([(tf.ones(3), variable)])
+    np.testing.assert_allclose(variable.numpy(), 0.5, rtol=1e-5)
+    rate.assign(0.0)
+    optimizer.apply_gradients([(tf.ones(3), variable)])
+    np.testing.assert_allclose(variable.numpy(), 0.5, rtol=1e-5)
