@@ -31,7 +31,8 @@ UPDATE = {f"tf_lamb.{n}" for n in ("averages", "update")} | CORE
 OPTIMIZER = {f"tf_lamb.{n}" for n in ("layer_adaptive", "optimizers")} | UPDATE
 # TensorFlow's side of an update.
 ON_TENSORFLOW = {
-    f"tf_lamb.{n}" for n in ("tf_accumulation", "tf_ops", "tf_update")
+    f"tf_lamb.{n}"
+    for n in ("tf_accumulation", "tf_contexts", "tf_ops", "tf_update")
 }
 KERAS = {"tf_lamb.keras_optimizer"} | ON_TENSORFLOW | OPTIMIZER
 TF_LAMB = {
@@ -50,8 +51,15 @@ TF_LAMB = {
     "optimizers": OPTIMIZER,
     "keras_optimizer": OPTIMIZER,
     "tf_ops": {"tensorflow"},
-    "tf_update": {"tensorflow", "tf_lamb.tf_accumulation", "tf_lamb.tf_ops"}
+    "tf_update": {
+        "tensorflow",
+        "tf_lamb.tf_accumulation",
+        "tf_lamb.tf_contexts",
+        "tf_lamb.tf_ops",
+    }
     | UPDATE,
+    "tf_contexts": {"tensorflow"},
+    "legacy_names": set(),
     "tf_accumulation": {"tensorflow"},
     "loss_scaling": {"tensorflow", "keras", "tf_lamb.wrapped"},
     # torch on its own backend only, inside the function that needs it.
@@ -61,9 +69,10 @@ TF_LAMB = {
         "tensorflow",
         "tf_lamb.addons_checkpoints",
         "tf_lamb.keras2_arguments",
+        "tf_lamb.legacy_names",
     }
     | KERAS,
-    "keras2_arguments": {"tensorflow", "tf_keras", "tf_lamb.check"},
+    "keras2_arguments": {"tensorflow", "tf_keras"},
     "addons_checkpoints": {"tensorflow"},
     "v1": {"tensorflow", "tf_lamb.v1_variables"} | ON_TENSORFLOW | OPTIMIZER,
     "v1_variables": set(),

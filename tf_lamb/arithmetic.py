@@ -252,7 +252,15 @@ def norm(ops: Ops, x: Array, kind: str = "l2") -> Array:
         return ops.sqrt(ops.sum(ops.square(x)))
     if kind == "l1":
         return ops.sum(ops.abs(x))
-    return ops.max(ops.abs(x))
+    return ops.sum(x) if _is_empty(x) else ops.max(ops.abs(x))
+
+
+def _is_empty(x: Array) -> bool:
+    """Whether no element is there, of which JAX and torch have no maximum."""
+    try:
+        return 0 in tuple(x.shape)
+    except ValueError:  # TensorFlow may not know it
+        return False
 
 
 class NormOf(Protocol):

@@ -29,6 +29,7 @@ from tf_lamb import (
     arithmetic,
     optimizers,
     schedules,
+    tf_contexts,
     tf_ops,
     tf_update,
 )
@@ -67,9 +68,9 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
           ValueError: a regex matches none of them, or one of them is not of a
             floating dtype.
         """
-        if self.built:
-            return
         variables = list(variables)
+        if self.built or not variables:
+            return
         super().build(variables)
         self._averaged = self._no_dependency(variables)
         # Updates that were made. Below 0: as many as `iterations` says, which
@@ -192,7 +193,7 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
 
     def _updates_made(self) -> tf.Tensor:
         updates = tf.convert_to_tensor(self._updates)
-        iterations = tf.convert_to_tensor(self.iterations)
+        iterations = tf.cast(self.iterations, tf.int64)  # it may be int32
         k = self.gradient_accumulation_steps or 1
         updates = tf.where(updates < 0, iterations // k, updates)
         return tf.maximum(updates, 0)  # `iterations` may be set to anything
@@ -226,6 +227,7 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
           ValueError: no variable has a gradient, or the optimizer was not
             built with one of them.
           NotImplementedError: under DTensor.
+          RuntimeError: it was called outside the replicas of a strategy.
         """
         if self._mesh or self._run_with_dtensor:
             raise NotImplementedError(
@@ -238,6 +240,7 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
         pairs = list(grads_and_vars)
         if not pairs:
             return self._iterations
+        tf_contexts.require_replica(self._distribution_strategy, self.name)
         self._compute_current_learning_rate()
         with tf.name_scope(name or self.name or "optimizer"):
             with tf.init_scope():

@@ -7,7 +7,7 @@ expects of an optimizer.
 from __future__ import annotations
 
 import types
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
 
 import keras
 from keras import ops
@@ -19,7 +19,7 @@ from tf_lamb.keras_optimizer import KerasExecutor, KerasOptimizer
 
 BACKEND = keras.config.backend()
 if TYPE_CHECKING or BACKEND == "tensorflow":
-    from tf_lamb import loss_scaling, tf_update
+    from tf_lamb import loss_scaling, tf_contexts, tf_update
 
 __all__ = ["LAMB", "LARS", "Rewarmup", "WarmupPolynomial"]
 
@@ -29,6 +29,12 @@ _Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 class _Loop(update.Loop):
     """The executor of JAX and torch, with Keras' conditions."""
+
+    def dense(self, grads: Sequence[Array]) -> Sequence[Array]:
+        """The gradients as dense arrays; rows of equal index are added up."""
+        if BACKEND == "torch":
+            return [g.to_dense() for g in grads]
+        return [ops.convert_to_tensor(g, sparse=False) for g in grads]
 
     def accumulate_or_update(
         self,
@@ -214,6 +220,69 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         self._track_variable(total)
         return total
 
+    def apply_gradients(
+        self, grads_and_vars: Iterable[tuple[Any, Variable]]
+    ) -> Variable:
+        """Applies gradients to their variables.
+
+        Args:
+          grads_and_vars: `(gradient, variable)` pairs; none do nothing.
+
+        Returns:
+          `iterations`, the count of calls.
+        """
+        pairs = list(grads_and_vars)
+        return super().apply_gradients(pairs) if pairs else self._iterations
+
+    def apply(
+        self,
+        grads: Sequence[Array],
+        trainable_variables: Sequence[Variable] | None = None,
+    ) -> None:
+        """Applies gradients, one update or a micro-batch of it.
+
+        Args:
+          grads: a gradient for each variable, dense or sparse (rows of equal
+            index are added up); None leaves its variable as it is.
+          trainable_variables: those that the optimizer was built with by
+            default.
+
+        Raises:
+          RuntimeError: it was called outside the replicas of a strategy.
+        """
+        if BACKEND == "tensorflow":
+            tf_contexts.require_replica(self._distribution_strategy, self.name)
+        dense = self._executor().dense
+        # The base class divides by `loss_scale_factor`, which a sparse gradient
+        # of TensorFlow does not know.
+        grads = [g if g is None else dense([g])[0] for g in grads]
+        super().apply(grads, trainable_variables)
+
+    def stateless_apply(
+        self,
+        optimizer_variables: Sequence[Array],
+        grads: Sequence[Array],
+        trainable_variables: Sequence[Array],
+    ) -> tuple[Sequence[Array], Sequence[Array]]:
+        """The new values of variables, for JAX.
+
+        Args:
+          optimizer_variables: the values of `variables`.
+          grads: one gradient for each variable of the model.
+          trainable_variables: the values of these variables.
+
+        Returns:
+          New values: of the model's variables, and of the optimizer's. Without
+          variables, which an optimizer need not be built for, the old ones.
+        """
+        if not (self.built or trainable_variables):
+            # A loss scaler passes variables for their values.
+            return [], [ops.convert_to_tensor(x) for x in optimizer_variables]
+        new: tuple[Sequence[Array], Sequence[Array]] = super().stateless_apply(
+            optimizer_variables, grads, trainable_variables
+        )
+        return new
+
     def _executor(self) -> KerasExecutor:
         if BACKEND == "tensorflow":
             strategy = self._distribution_strategy
@@ -278,7 +347,6 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         ratio and averages (EMA) on accumulating steps too.
         """
         executor = self._executor()
-        grads = executor.dense(grads)
         k = self.gradient_accumulation_steps
         if not k:
             self._apply_once(grads, trainable_variables)

@@ -88,15 +88,16 @@ class KerasOptimizer(LayerAdaptive):
         """Resolves the exclusions and makes the slots.
 
         Args:
-          variables: all that the optimizer will update.
+          variables: all that the optimizer will update. Of an empty list it
+            learns nothing: it is not built then.
 
         Raises:
           ValueError: a regex matches none of them, or one of them is not of a
             floating dtype.
         """
-        if self.built:
-            return
         variables = list(variables)
+        if self.built or not variables:
+            return
         self._check_dtypes(variables)
         treatments = self._resolve(variables)
         base: Any = super()

@@ -244,12 +244,18 @@ class LayerAdaptive:
             [v.shape for v in variables],
             self.unmatched,
         )
-        return tuple(
-            treatment._replace(decay=False)
-            if self._var_key(v) in self._no_decay_keys
-            else treatment
-            for v, treatment in zip(variables, treatments)
-        )
+        return tuple(map(self._treatment, variables, treatments))
+
+    def _treatment(
+        self, variable: Variable, by_name: exclusion.Treatment
+    ) -> exclusion.Treatment:
+        """How a variable is treated that the patterns treat as `by_name`."""
+        if getattr(variable, "overwrite_with_gradient", False):
+            # A scale of float8: its gradient is its new value.
+            return by_name._replace(decay=False, adapt=False)
+        if self._var_key(variable) in self._no_decay_keys:
+            return by_name._replace(decay=False)
+        return by_name
 
     def _slot_dtype(self, variable_dtype: str) -> str:
         """float64 for float64, else `moment_dtype`, by default float32."""

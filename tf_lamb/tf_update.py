@@ -26,7 +26,7 @@ from typing import Any, Callable, Hashable, Sequence
 
 import tensorflow as tf
 
-from tf_lamb import arithmetic, rules, tf_accumulation, tf_ops
+from tf_lamb import arithmetic, rules, tf_accumulation, tf_contexts, tf_ops
 from tf_lamb.arithmetic import NormOf, Ops
 from tf_lamb.averages import Variable
 from tf_lamb.hyperparameters import Hyper
@@ -35,6 +35,8 @@ from tf_lamb.update import Row, Scalars
 _HANDLE = tf.TensorSpec((), tf.resource)
 _kernels: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
 _kernels_lock = threading.Lock()
+# A device of the context in which they were traced; every context has its own.
+_context_device: list[Any] = []
 
 # How many blocks of rows a norm adds up first, on CPUs: 16 where it reads one
 # array, 4 for a direction, which reads three.
@@ -46,6 +48,20 @@ _SMALL = 16384  # with fewer elements it does not pay
 def trace_count() -> int:
     """How many kernels this process has traced so far."""
     return len(_kernels)
+
+
+def _forget_kernels_of_another_context() -> None:
+    """Drops the kernels if TensorFlow's context was reset since their trace.
+
+    Test suites do that. A kernel of the old context finds no variables.
+    """
+    if not tf.compat.v1.executing_eagerly_outside_functions():
+        return  # a session's graph, which need not have a context
+    device = tf.config.list_logical_devices("CPU")[0]
+    with _kernels_lock:
+        if _context_device and _context_device[0] is not device:
+            _kernels.clear()
+        _context_device[:] = [device]
 
 
 def norm_by_blocks(
@@ -62,11 +78,12 @@ def norm_by_blocks(
     read.
     """
     blocks = _BLOCKS if function is None else _BLOCKS_OF_DIRECTION
-    rows = [_as_rows(array) for array in (arrays if function else (x,))]
-    height = rows[0].shape[0] // blocks if x.shape.rank else 0
-    large = x.shape.rank > 1 and x.shape.num_elements() >= _SMALL
-    if not (large and height):
+    size = x.shape.num_elements()
+    large = x.shape.rank > 1 and size >= _SMALL
+    height = size // x.shape[-1] // blocks if large else 0
+    if not height:
         return arithmetic.norm(ops, x, kind)
+    rows = [_as_rows(array) for array in (arrays if function else (x,))]
     # `tf.split`, because every slice would be four operations of the graph.
     heights = [height] * blocks + [rows[0].shape[0] - blocks * height]
     *parts, rest = (
@@ -242,9 +259,7 @@ class Devices:
 
         It is called outside the replicas.
         """
-        self._strategy.extended.update(
-            variable, lambda x, y: x.assign(tf.cast(y, x.dtype)), args=(value,)
-        )
+        tf_contexts.assign_everywhere(variable, value)
 
     def squared_norms(
         self, grads: Sequence[tf.Tensor], dtype: str
@@ -266,6 +281,7 @@ class Devices:
         What changes from step to step is packed once for all variables that
         share it, not once for each variable.
         """
+        _forget_kernels_of_another_context()
         packed: dict[Hashable, tf.Tensor] = {}
 
         def vector(row: Row, now: Scalars) -> tf.Tensor:

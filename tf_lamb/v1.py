@@ -19,7 +19,7 @@ from typing import Any, ClassVar, ContextManager, Hashable, Iterable, Sequence
 
 import tensorflow as tf
 
-from tf_lamb import exclusion, optimizers, tf_ops, tf_update
+from tf_lamb import exclusion, optimizers, tf_contexts, tf_ops, tf_update
 from tf_lamb.layer_adaptive import LayerAdaptive
 from tf_lamb.update import Row
 from tf_lamb.v1_variables import check_resource, identity
@@ -184,6 +184,7 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
             no variable.
           RuntimeError: it was not called in a replica.
         """
+        tf_contexts.require_replica(tf.distribute.get_strategy(), self.name)
         pairs = list(grads_and_vars)
         variables = [v for _, v in pairs]
         for variable in variables:
@@ -196,12 +197,7 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
             )
         self._check_dtypes([v for _, v in pairs])
         self.build(variables)
-        context = tf.distribute.get_replica_context()
-        if context is None:
-            raise RuntimeError(
-                "apply_gradients: call it in a replica, inside strategy.run."
-            )
-        return context.merge_call(
+        return tf.distribute.get_replica_context().merge_call(
             self._across_replicas,
             args=(
                 [tf.convert_to_tensor(g) for g, _ in pairs],
