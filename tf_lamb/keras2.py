@@ -37,6 +37,7 @@ from tf_lamb.addons_checkpoints import AddonsCheckpoints
 from tf_lamb.averages import Variable
 from tf_lamb.keras2_arguments import Keras2Arguments, keras
 from tf_lamb.keras_optimizer import KerasOptimizer
+from tf_lamb.legacy_names import no_legacy_optimizer
 
 __all__ = ["LAMB", "LARS", "Rewarmup", "WarmupPolynomial"]
 
@@ -359,6 +360,12 @@ class LAMB(optimizers.LAMB, _Keras2Optimizer):
 @_register
 class LARS(optimizers.LARS, _Keras2Optimizer):
     __doc__ = optimizers.LARS.__doc__
+
+
+for _name in ("LAMB", "LARS"):
+    keras.utils.get_custom_objects().setdefault(
+        _name.lower(), no_legacy_optimizer(_name)
+    )
 
 
 @_register
