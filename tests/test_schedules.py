@@ -1,5 +1,9 @@
 """Schedules as functions of NumPy arrays, and the papers' tables."""
 
+import json
+import math
+from decimal import Decimal
+
 import numpy as np
 import pytest
 
@@ -126,6 +130,111 @@ def test_bad_arguments(change, message):
         schedules.check_warmup_polynomial(**{**arguments, **change})
     with pytest.raises(ValueError, match="global_batch_size"):
         schedules.untuned_bert(0)
+
+
+_ARGUMENTS = dict(
+    learning_rate=0.5,
+    total_steps=10,
+    warmup_steps=2,
+    end_learning_rate=0.25,
+    power=1.0,
+    decay_from="start",
+)
+_NO_NUMBER = [
+    *("1", b"1", True, None, [1], {}, math.nan, math.inf, -1, 10**400),
+    *(10**5000, np.array([1.0]), np.ones(30), Decimal("nan"), 1j, object()),
+]
+_NO_COUNT = [*_NO_NUMBER, 1.5, 2**63, np.float32(2.5)]
+REFUSED = {
+    "learning_rate": [*_NO_NUMBER, 1e39],
+    "end_learning_rate": [*_NO_NUMBER, 1.0, 0.5000001],
+    "power": [*_NO_NUMBER, 0, 0.0, 1e-46],
+    "total_steps": [*_NO_COUNT, 0],
+    "warmup_steps": [*_NO_COUNT, 11],
+    "decay_from": ["end", None, 1, ["start"], np.array(["start", "end"]), b""],
+    "name": [None, 5, b"x", []],
+}
+
+
+@pytest.mark.parametrize("argument", REFUSED)
+def test_what_a_schedule_refuses(argument):
+    for value in REFUSED[argument]:
+        with pytest.raises(ValueError) as caught:
+            schedules.WarmupPolynomial(**{**_ARGUMENTS, argument: value})
+            print(repr(value), "was taken")  # if it fails
+        message = str(caught.value)
+        assert message.startswith(f"{argument}: expected "), message
+        assert ", got " in message and "\n" not in message, message
+        assert len(message) < 200, message
+
+
+def test_a_rate_at_the_end_above_the_peak_is_refused():
+    """It would be no decay, and `learning_rate` no peak."""
+    line = "^end_learning_rate: expected at most learning_rate = 0.01, got 1.0"
+    with pytest.raises(ValueError, match=line):
+        schedules.WarmupPolynomial(0.01, 10, end_learning_rate=1.0)
+    constant = schedules.WarmupPolynomial(0.01, 10, end_learning_rate=0.01)
+    assert [float(constant(s)) for s in (0, 5, 20)] == pytest.approx([0.01] * 3)
+
+
+def test_numbers_of_numpy_are_kept_as_those_of_python():
+    given = dict(
+        learning_rate=np.float32(0.5),
+        total_steps=np.int64(10),
+        warmup_steps=np.array(2),
+        end_learning_rate=Decimal("0.25"),
+        power=np.array(1.0),
+    )
+    config = schedules.WarmupPolynomial(**given).get_config()
+    kept = {**_ARGUMENTS, "decay_from": "warmup_end"}
+    assert config == {**kept, "name": "WarmupPolynomial"}
+    assert all(type(config[n]) is type(x) for n, x in kept.items())
+    assert json.loads(json.dumps(config)) == config
+    both = schedules.Rewarmup([lambda s: s] * 2, np.array([3, 4]))
+    assert both.phase_steps == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "phases, phase_steps, argument",
+    [
+        (10**400, [1], "phases"),
+        ([], [], "phases"),
+        ([0.5], [1], "phases"),
+        ("12", [1, 2], "phases"),
+        (None, [1], "phases"),
+        ([abs], 3, "phase_steps"),
+        ([abs], "3", "phase_steps"),
+        ([abs], ["3"], "phase_steps"),
+        ([abs], [0], "phase_steps"),
+        ([abs], [10**400], "phase_steps"),
+        ([abs], [1, 2], "phase_steps"),
+        ([abs], np.array(3), "phase_steps"),
+    ],
+)
+def test_what_rewarmup_refuses(phases, phase_steps, argument):
+    with pytest.raises(ValueError, match=f"^{argument}: expected") as caught:
+        schedules.Rewarmup(phases, phase_steps)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "function, arguments, bad",
+    [
+        (schedules.scale_learning_rate, {"learning_rate": 1}, "learning_rate"),
+        (schedules.scale_warmup, {"warmup": 1}, "warmup"),
+    ],
+)
+def test_what_scaling_refuses(function, arguments, bad):
+    sizes = {"base_batch_size": 8, "global_batch_size": 16}
+    function(**arguments, **sizes)
+    for argument, values in {
+        bad: _NO_NUMBER,
+        "base_batch_size": [*_NO_COUNT, 0],
+        "global_batch_size": [*_NO_COUNT, 0],
+    }.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"^{argument}: expected"):
+                function(**{**arguments, **sizes, argument: value})
 
 
 def test_classes_compute_with_numpy_and_survive_their_config():

@@ -58,7 +58,7 @@ def warmup_polynomial(
       learning_rate: peak rate `eta`, >= 0.
       total_steps: `T`, at which the decay ends.
       warmup_steps: `w`, 0 for none.
-      end_learning_rate: rate from step `T` on, >= 0.
+      end_learning_rate: rate from step `T` on, >= 0, at most `learning_rate`.
       power: exponent of the decay, > 0; 1 is linear, 2 is MLPerf's LARS recipe.
       decay_from: one of `DECAY_FROM`.
 
@@ -70,14 +70,16 @@ def warmup_polynomial(
       (arXiv:1904.00962), section 4.
     """
     origin = warmup_steps if decay_from == "warmup_end" else 0
-    progress = (step - origin) / max(total_steps - origin, 1)
+    # Floats: JAX has no whole numbers above 2^31.
+    progress = (step - float(origin)) / float(max(total_steps - origin, 1))
     progress = ops.minimum(ops.maximum(progress, 0.0), 1.0)
     span = learning_rate - end_learning_rate
     decayed = span * (1.0 - progress) ** power + end_learning_rate
     if not warmup_steps:
         return decayed
-    warmup = learning_rate * step / warmup_steps
-    return ops.where(step < warmup_steps, warmup, decayed)
+    length = float(warmup_steps)
+    warmup = learning_rate * step / length
+    return ops.where(step < length, warmup, decayed)
 
 
 def check_warmup_polynomial(
@@ -88,24 +90,36 @@ def check_warmup_polynomial(
     end_learning_rate: float,
     power: float,
     decay_from: str,
-) -> None:
+) -> dict[str, Any]:
     """Checks the arguments of `warmup_polynomial`.
 
+    Returns:
+      The arguments, as Python's numbers and strings.
+
     Raises:
-      ValueError: an argument outside its range, or `warmup_steps` above
-        `total_steps`.
+      ValueError: an argument outside its range, `warmup_steps` above
+        `total_steps`, or `end_learning_rate` above `learning_rate`.
     """
-    check.non_negative("learning_rate", learning_rate)
-    check.non_negative("end_learning_rate", end_learning_rate)
-    check.positive("power", power)
-    check.count("total_steps", total_steps)
-    check.count("warmup_steps", warmup_steps, minimum=0)
-    check.one_of("decay_from", decay_from, DECAY_FROM)
-    if warmup_steps > total_steps:
-        raise ValueError(
-            f"warmup_steps: expected at most total_steps = {total_steps}, "
-            f"got {warmup_steps}."
-        )
+    checked: dict[str, Any] = dict(
+        learning_rate=check.non_negative("learning_rate", learning_rate),
+        total_steps=check.count("total_steps", total_steps),
+        warmup_steps=check.count("warmup_steps", warmup_steps, minimum=0),
+        end_learning_rate=check.non_negative(
+            "end_learning_rate", end_learning_rate
+        ),
+        power=check.positive("power", power),
+        decay_from=check.one_of("decay_from", decay_from, DECAY_FROM),
+    )
+    for name, limit in (
+        ("warmup_steps", "total_steps"),
+        ("end_learning_rate", "learning_rate"),
+    ):
+        if checked[name] > checked[limit]:
+            raise ValueError(
+                f"{name}: expected at most {limit} = {checked[limit]}, got "
+                f"{checked[name]}."
+            )
+    return checked
 
 
 def rewarmup(
@@ -135,7 +149,8 @@ def rewarmup(
     References:
       You et al. 2020 (arXiv:1904.00962), section 4, mixed-batch training.
     """
-    begin = sum(phase_steps[:-1])
+    # Floats: JAX has no whole numbers above 2^31.
+    begin = float(sum(phase_steps[:-1]))
     rate = phases[-1](step - begin)
     for phase, length in zip(phases[-2::-1], phase_steps[-2::-1]):
         end, begin = begin, begin - length
@@ -173,12 +188,15 @@ def scale_learning_rate(
       You et al. 2020 (arXiv:1904.00962), section 4; Goyal et al. 2017
       (arXiv:1706.02677), section 2.1.
     """
-    check.non_negative("learning_rate", learning_rate)
-    check.count("base_batch_size", base_batch_size)
-    check.count("global_batch_size", global_batch_size)
-    check.one_of("rule", rule, SCALING_RULES)
-    ratio = global_batch_size / base_batch_size
+    learning_rate = check.non_negative("learning_rate", learning_rate)
+    ratio = _batch_ratio(base_batch_size, global_batch_size)
+    rule = check.one_of("rule", rule, SCALING_RULES)
     return learning_rate * (ratio**0.5 if rule == "sqrt" else ratio)
+
+
+def _batch_ratio(base_batch_size: int, global_batch_size: int) -> float:
+    base = check.count("base_batch_size", base_batch_size)
+    return check.count("global_batch_size", global_batch_size) / base
 
 
 def scale_warmup(
@@ -206,10 +224,8 @@ def scale_warmup(
     References:
       You et al. 2020 (arXiv:1904.00962), section 4.
     """
-    check.non_negative("warmup", warmup)
-    check.count("base_batch_size", base_batch_size)
-    check.count("global_batch_size", global_batch_size)
-    return warmup * (global_batch_size / base_batch_size)
+    warmup = check.non_negative("warmup", warmup)
+    return warmup * _batch_ratio(base_batch_size, global_batch_size)
 
 
 class Untuned(NamedTuple):
@@ -292,7 +308,8 @@ class WarmupPolynomial:
       learning_rate: peak rate `eta`, >= 0.
       total_steps: step at which the decay ends.
       warmup_steps: `w`, length of the warmup, at most `total_steps`.
-      end_learning_rate: `eta_end`, rate from then on, >= 0.
+      end_learning_rate: `eta_end`, rate from then on, >= 0, at most
+        `learning_rate`; a rate, not a share of it.
       power: exponent of the decay, > 0.
       decay_from: "warmup_end" (continuous; the default) or "start" (as the
         published BERT and ALBERT code, with its drop at the warmup's end).
@@ -323,7 +340,7 @@ class WarmupPolynomial:
         name: str = "WarmupPolynomial",
     ) -> None:
         super().__init__()
-        self._arguments: dict[str, Any] = dict(
+        self._arguments = check_warmup_polynomial(
             learning_rate=learning_rate,
             total_steps=total_steps,
             warmup_steps=warmup_steps,
@@ -331,8 +348,7 @@ class WarmupPolynomial:
             power=power,
             decay_from=decay_from,
         )
-        check_warmup_polynomial(**self._arguments)
-        self.name = name
+        self.name = check.text("name", name)
 
     def __call__(self, step: Array) -> Array:
         """The rate at `step` (0-based scalar), float32."""
@@ -342,6 +358,24 @@ class WarmupPolynomial:
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return dict(self._arguments, name=self.name)
+
+
+def _as_list(values: Any) -> list[Any]:
+    """A list, tuple or array as a list; empty if it is none of them."""
+    listed = isinstance(values, (list, tuple)) or hasattr(values, "dtype")
+    try:
+        return list(values) if listed else []
+    except TypeError:  # an array without axes
+        return []
+
+
+def _check_phases(phases: Any) -> list[Schedule]:
+    checked = _as_list(phases)
+    if not checked or not all(map(callable, checked)):
+        raise check.refuse(
+            "phases", phases, "a list of schedules, one at least"
+        )
+    return checked
 
 
 def _as_it_is(phase: Any) -> Any:
@@ -364,7 +398,8 @@ class Rewarmup:
       name: name of the schedule.
 
     Raises:
-      ValueError: no phase, or not one length for each phase.
+      ValueError: no phase, something that is no schedule, or not one length
+        for each phase.
 
     References:
       You et al. 2020 (arXiv:1904.00962), section 4, mixed-batch training.
@@ -381,14 +416,16 @@ class Rewarmup:
         name: str = "Rewarmup",
     ) -> None:
         super().__init__()
-        if not phases or len(phases) != len(phase_steps):
-            raise ValueError(
-                "phase_steps: expected one length for each phase and at least "
-                f"one phase, got {len(phases)} phases and {phase_steps!r}."
+        self.phases = _check_phases(phases)
+        lengths = _as_list(phase_steps)
+        if len(lengths) != len(self.phases):
+            raise check.refuse(
+                "phase_steps",
+                phase_steps,
+                f"one length for each of the {len(self.phases)} phases",
             )
-        self.phases = list(phases)
-        self.phase_steps = [check.count("phase_steps", n) for n in phase_steps]
-        self.name = name
+        self.phase_steps = [check.count("phase_steps", n) for n in lengths]
+        self.name = check.text("name", name)
 
     def __call__(self, step: Array) -> Array:
         """The rate at `step` (0-based scalar), float32."""

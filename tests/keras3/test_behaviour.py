@@ -506,6 +506,15 @@ def test_schedules_in_fit_and_serialised():
     assert float(optimizer.learning_rate) == pytest.approx(rates[6])
 
 
+def test_schedules_of_more_steps_than_an_int32_counts():
+    """On JAX a Python number above 2^31 overflows."""
+    many = 2**40
+    schedule = tf_lamb.WarmupPolynomial(0.5, many, warmup_steps=many // 2)
+    assert float(schedule(2**30)) == pytest.approx(0.5 / 2**9)
+    both = tf_lamb.Rewarmup([schedule, schedule], [many, many])
+    assert float(both(2**30)) == pytest.approx(0.5 / 2**9)
+
+
 def test_rate_can_be_set_and_read():
     optimizer = tf_lamb.LAMB(0.1)
     variables = problems.run(optimizer, 1)
