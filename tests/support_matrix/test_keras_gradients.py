@@ -66,7 +66,7 @@ def test_stateless(front):
     """It changes no variable; TensorFlow refuses it, as Keras does there."""
     optimizer, v = front.plain(use_ema=True), front.variable([1.0, 2.0])
     with pytest.raises(ValueError, match="(?i)built|not supported"):
-        optimizer.stateless_apply([], [], [])
+        optimizer.stateless_apply([], [front.tensor([1.0, 0.5])], [v.value])
     optimizer.build([v])
     state = [x.value for x in optimizer.variables]
     grads = [front.tensor([1.0, 0.5])]
