@@ -5,7 +5,12 @@ No Keras is imported: `module` is one of the front ends.
 
 from hypothesis import strategies as st
 
-from tf_lamb import arithmetic, exclusion, hyperparameters, schedules
+from tf_lamb import (
+    arithmetic,
+    exclusion,
+    hyperparameters,
+    schedule_checks,
+)
 
 BETAS = st.sampled_from([0.0, 0.5, 0.9, 0.999])
 # Patterns of which each matches a variable of a model of dense layers.
@@ -65,13 +70,14 @@ LARS = dict(
 @st.composite
 def arguments_of_polynomial(draw):
     total = draw(st.integers(1, 100))
+    end, peak = sorted((draw(st.floats(0, 1)), draw(st.floats(0, 1))))
     return dict(
-        learning_rate=draw(st.floats(0, 1)),
+        learning_rate=peak,
         total_steps=total,
         warmup_steps=draw(st.integers(0, total)),
-        end_learning_rate=draw(st.floats(0, 1)),
+        end_learning_rate=end,
         power=draw(st.floats(0.25, 4)),
-        decay_from=draw(st.sampled_from(schedules.DECAY_FROM)),
+        decay_from=draw(st.sampled_from(schedule_checks.DECAY_FROM)),
     )
 
 

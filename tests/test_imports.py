@@ -23,6 +23,7 @@ CORE = {
         "exclusion",
         "hyperparameters",
         "rules",
+        "schedule_checks",
         "schedules",
     )
 } | PURE
@@ -44,7 +45,8 @@ TF_LAMB = {
     "hyperparameters": PURE,
     "rules": {"tf_lamb.hyperparameters"} | PURE,
     "exclusion": PURE,
-    "schedules": PURE,
+    "schedule_checks": PURE,
+    "schedules": {"tf_lamb.schedule_checks"} | PURE,
     "averages": PURE,
     "update": UPDATE,
     "layer_adaptive": UPDATE,
@@ -192,7 +194,7 @@ ROOMS = {
         ("tensorflow",),
         (
             r"official_models\..+",
-            r"tf_lamb\.(v1|schedules|exclusion|hyperparameters|rules|arithmetic"
+            r"tf_lamb\.(v1|schedules|exclusion|hyperparameters|rules|arithmetic|schedule_checks"
             r"|wrapped)",
             r"tpu\.\w+",
         ),

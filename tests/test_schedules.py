@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from tf_lamb import schedules
+from tf_lamb import schedule_checks, schedules
 
 BATCHES = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 # You et al. 2020, the tables of untuned LAMB: rate = peak / 2^k.
@@ -127,7 +127,7 @@ def test_bad_arguments(change, message):
         decay_from="start",
     )
     with pytest.raises(ValueError, match=message):
-        schedules.check_warmup_polynomial(**{**arguments, **change})
+        schedule_checks.check_warmup_polynomial(**{**arguments, **change})
     with pytest.raises(ValueError, match="global_batch_size"):
         schedules.untuned_bert(0)
 

@@ -16,8 +16,12 @@ import numpy as np
 
 from tf_lamb import check
 from tf_lamb.arithmetic import Array, Ops
+from tf_lamb.schedule_checks import (
+    as_list,
+    check_phases,
+    check_warmup_polynomial,
+)
 
-DECAY_FROM = ("warmup_end", "start")
 SCALING_RULES = ("sqrt", "linear")
 
 # A schedule: the rate as a function of the step.
@@ -59,6 +63,7 @@ def warmup_polynomial(
       total_steps: `T`, at which the decay ends.
       warmup_steps: `w`, 0 for none.
       end_learning_rate: rate from step `T` on, >= 0, at most `learning_rate`.
+        (Where the warmup takes all `T` steps, the peak is at `T`.)
       power: exponent of the decay, > 0; 1 is linear, 2 is MLPerf's LARS recipe.
       decay_from: one of `DECAY_FROM`.
 
@@ -80,46 +85,6 @@ def warmup_polynomial(
     length = float(warmup_steps)
     warmup = learning_rate * step / length
     return ops.where(step < length, warmup, decayed)
-
-
-def check_warmup_polynomial(
-    *,
-    learning_rate: float,
-    total_steps: int,
-    warmup_steps: int,
-    end_learning_rate: float,
-    power: float,
-    decay_from: str,
-) -> dict[str, Any]:
-    """Checks the arguments of `warmup_polynomial`.
-
-    Returns:
-      The arguments, as Python's numbers and strings.
-
-    Raises:
-      ValueError: an argument outside its range, `warmup_steps` above
-        `total_steps`, or `end_learning_rate` above `learning_rate`.
-    """
-    checked: dict[str, Any] = dict(
-        learning_rate=check.non_negative("learning_rate", learning_rate),
-        total_steps=check.count("total_steps", total_steps),
-        warmup_steps=check.count("warmup_steps", warmup_steps, minimum=0),
-        end_learning_rate=check.non_negative(
-            "end_learning_rate", end_learning_rate
-        ),
-        power=check.positive("power", power),
-        decay_from=check.one_of("decay_from", decay_from, DECAY_FROM),
-    )
-    for name, limit in (
-        ("warmup_steps", "total_steps"),
-        ("end_learning_rate", "learning_rate"),
-    ):
-        if checked[name] > checked[limit]:
-            raise ValueError(
-                f"{name}: expected at most {limit} = {checked[limit]}, got "
-                f"{checked[name]}."
-            )
-    return checked
 
 
 def rewarmup(
@@ -360,24 +325,6 @@ class WarmupPolynomial:
         return dict(self._arguments, name=self.name)
 
 
-def _as_list(values: Any) -> list[Any]:
-    """A list, tuple or array as a list; empty if it is none of them."""
-    listed = isinstance(values, (list, tuple)) or hasattr(values, "dtype")
-    try:
-        return list(values) if listed else []
-    except TypeError:  # an array without axes
-        return []
-
-
-def _check_phases(phases: Any) -> list[Schedule]:
-    checked = _as_list(phases)
-    if not checked or not all(map(callable, checked)):
-        raise check.refuse(
-            "phases", phases, "a list of schedules, one at least"
-        )
-    return checked
-
-
 def _as_it_is(phase: Any) -> Any:
     return phase
 
@@ -416,8 +363,8 @@ class Rewarmup:
         name: str = "Rewarmup",
     ) -> None:
         super().__init__()
-        self.phases = _check_phases(phases)
-        lengths = _as_list(phase_steps)
+        self.phases = check_phases(phases)
+        lengths = as_list(phase_steps)
         if len(lengths) != len(self.phases):
             raise check.refuse(
                 "phase_steps",

@@ -3,7 +3,7 @@
 from absl import flags
 
 from official_models.common.errors import InputError
-from tf_lamb import arithmetic, hyperparameters, schedules
+from tf_lamb import arithmetic, hyperparameters, schedule_checks
 
 FLAGS = flags.FLAGS
 OPTIMIZERS = ("lamb", "lars", "adamw", "momentum")
@@ -124,7 +124,7 @@ def _define_schedule_flags() -> None:
     flags.DEFINE_enum(
         "decay_from",
         "warmup_end",
-        list(schedules.DECAY_FROM),
+        list(schedule_checks.DECAY_FROM),
         "Where the decay begins; 'start' is that of the published BERT.",
     )
     flags.DEFINE_float("power", 1.0, "Exponent of the decay; 1 is linear.")

@@ -7,7 +7,7 @@ from absl import flags
 
 from official_models.common.errors import InputError
 from official_models.common.ops import keras2
-from tf_lamb import exclusion, schedules, v1, wrapped
+from tf_lamb import exclusion, schedule_checks, schedules, v1, wrapped
 
 tf1 = tf.compat.v1
 FLAGS = flags.FLAGS
@@ -101,7 +101,7 @@ def learning_rate(
         "decay_from": FLAGS.decay_from,
     }
     try:
-        schedules.check_warmup_polynomial(**options)
+        schedule_checks.check_warmup_polynomial(**options)
     except ValueError as error:
         raise InputError(f"--{error}") from error
     return schedules.warmup_polynomial(

@@ -7,7 +7,7 @@ from absl import flags
 
 import tf_lamb
 from official_models.common.errors import InputError
-from tf_lamb import arithmetic, exclusion
+from tf_lamb import arithmetic, exclusion, schedule_checks
 
 FLAGS = flags.FLAGS
 # Flags that only some optimizers read; with another one they are refused.
@@ -85,7 +85,7 @@ def _define_schedule_flags(
     flags.DEFINE_enum(
         "decay_from",
         "warmup_end",
-        list(tf_lamb.schedules.DECAY_FROM),
+        list(schedule_checks.DECAY_FROM),
         "Where the decay begins; 'start' is that of the published BERT.",
     )
     flags.DEFINE_float("power", 1.0, "Exponent of the decay; 1 is linear.")

@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from tensorflow.python.tpu import tpu_function, tpu_optimizer
 
 from tests.official_models.scripts import flags_of, refusal
-from tf_lamb import schedules
+from tf_lamb import schedule_checks, schedules
 from tpu import job, job_flags, training
 
 tf1 = tf.compat.v1
@@ -103,7 +103,7 @@ def test_sparse_gradients_arrive_dense():
         assert isinstance(grad, tf.Tensor)
 
 
-@pytest.mark.parametrize("decay_from", schedules.DECAY_FROM)
+@pytest.mark.parametrize("decay_from", schedule_checks.DECAY_FROM)
 def test_rate(set_flags, decay_from):
     set_flags(f"--decay_from={decay_from}", "--power=2")
     steps = np.arange(12)
