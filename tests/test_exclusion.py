@@ -155,3 +155,19 @@ def test_describe_numbers_repeated_paths():
     assert treatments == (("w", False, True), ("w", False, True))
     rows = exclusion.describe([(2,), (3,)], treatments).split("\n")
     assert [row.split()[:2] for row in rows[1:]] == [["w", "2"], ["w#2", "3"]]
+
+
+def test_patterns_with_the_number_of_an_output_match():
+    """In tfa, names ended in `:0`; other patterns do not see that number."""
+    paths = ["net/hidden/kernel", "net/hidden/bias", "layer_0/kernel"]
+    for pattern, expected in (
+        ("bias:0", [True, False, True]),
+        ("bias:0$", [True, False, True]),
+        ("bias$", [True, False, True]),
+        ("0", [True, True, False]),
+        (":0", [False] * 3),
+    ):
+        treatments = exclusion.resolve(paths, [pattern], None)
+        assert [t.decay for t in treatments] == expected, pattern
+    with pytest.raises(ValueError, match="'0\\$' matches none"):
+        exclusion.resolve(paths, ["0$"], None)

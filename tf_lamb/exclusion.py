@@ -2,7 +2,8 @@
 
 A pattern is searched (`re.search`) in the variable's full path without `:0`,
 such as `bert/encoder/layer_0/attention/output/LayerNorm/gamma`. This is the
-same on every backend and in every front end.
+same on every backend and in every front end. (A pattern with `:0` in it, as
+users of tfa wrote them, is searched in the path with `:0`.)
 
 `"biases_and_norms"`, in place of a list, stands for the variables that are
 biases, or scales and offsets of a normalisation: all of rank 0 and 1, and those
@@ -150,7 +151,7 @@ def _matched(
             for path, shape in zip(paths, shapes)
         ]
     found = [
-        [bool(re.search(pattern, path)) for path in paths]
+        [bool(re.search(pattern, _searched(pattern, path))) for path in paths]
         for pattern in patterns or ()
     ]
     missing = [p for p, row in zip(patterns or (), found) if not any(row)]
@@ -160,6 +161,11 @@ def _matched(
             raise ValueError(message)
         warnings.warn(message, stacklevel=2)
     return [any(column) for column in zip(*found)] or [False] * len(paths)
+
+
+def _searched(pattern: str, path: str) -> str:
+    """The path; with TensorFlow's `:0`, if the pattern asks for it."""
+    return f"{path}:0" if ":0" in pattern else path
 
 
 def _unmatched(
