@@ -36,6 +36,11 @@ ON_TENSORFLOW = {
     for n in ("tf_accumulation", "tf_contexts", "tf_ops", "tf_update")
 }
 KERAS = {"tf_lamb.keras_optimizer"} | ON_TENSORFLOW | OPTIMIZER
+# What an optimizer needs to be saved, copied and loaded.
+SAVING = {
+    f"tf_lamb.{n}"
+    for n in ("addons_checkpoints", "known_variables", "strategy_scope")
+}
 TF_LAMB = {
     # Only for type checkers.
     "__init__": {"tf_lamb.keras3", "tf_lamb.wrapped"},
@@ -49,9 +54,14 @@ TF_LAMB = {
     "schedules": {"tf_lamb.schedule_checks"} | PURE,
     "averages": PURE,
     "update": UPDATE,
-    "layer_adaptive": UPDATE,
+    "configs": PURE,
+    "saved": {"tf_lamb.exclusion"},
+    "saved_state": {"tf_lamb.exclusion", "tf_lamb.saved"},
+    "known_variables": set(),
+    "strategy_scope": {"tensorflow"},
+    "layer_adaptive": {"tf_lamb.saved"} | UPDATE,
     "optimizers": OPTIMIZER,
-    "keras_optimizer": OPTIMIZER,
+    "keras_optimizer": {"tf_lamb.configs", "tf_lamb.saved_state"} | OPTIMIZER,
     "tf_ops": {"tensorflow"},
     "tf_update": {
         "tensorflow",
@@ -65,14 +75,14 @@ TF_LAMB = {
     "tf_accumulation": {"tensorflow"},
     "loss_scaling": {"tensorflow", "keras", "tf_lamb.wrapped"},
     # torch on its own backend only, inside the function that needs it.
-    "keras3": {"keras", "torch", "tf_lamb.loss_scaling"} | KERAS,
+    "keras3": {"keras", "torch", "tf_lamb.loss_scaling"} | SAVING | KERAS,
     # tf.keras up to TensorFlow 2.15.
     "keras2": {
         "tensorflow",
-        "tf_lamb.addons_checkpoints",
         "tf_lamb.keras2_arguments",
         "tf_lamb.legacy_names",
     }
+    | SAVING
     | KERAS,
     "keras2_arguments": {"tensorflow", "tf_keras"},
     "addons_checkpoints": {"tensorflow"},

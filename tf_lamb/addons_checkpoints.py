@@ -1,7 +1,9 @@
 """Checkpoints of `tfa.optimizers.LAMB`, read into a Keras 2 optimizer.
 
 That optimizer is of the older Keras kind: its moments are slots of the model's
-variables, and its count of steps is called `iter`.
+variables, and its count of steps is called `iter`. Keras 3 calls the objects of
+a model otherwise than Keras 2, so that nothing of such a checkpoint, not even
+the weights, would find its place there: it is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +14,28 @@ import tensorflow as tf
 
 # Name in a checkpoint of tfa's optimizer -> attribute of this one.
 _ADDONS_NAMES = {"iter": "_iterations", "learning_rate": "_learning_rate"}
+
+# Names that only checkpoints of Keras 2 have: of tfa's and of our optimizer.
+_OF_KERAS_2 = ("iter", "_updates")
+
+
+def refuse_keras_2(owner: str, name: str) -> None:
+    """Refuses a checkpoint of Keras 2, in Keras 3.
+
+    Args:
+      owner: name of the optimizer, for the message.
+      name: of an object that TensorFlow looks for in the optimizer.
+
+    Raises:
+      ValueError: only checkpoints of Keras 2 have that name.
+    """
+    if name in _OF_KERAS_2:
+        raise ValueError(
+            f"{owner}: this is a checkpoint of Keras 2, from which Keras 3 "
+            "restores neither moments and step nor the model's weights. Read "
+            "it with tf_keras (TF_USE_LEGACY_KERAS=1) or TensorFlow 2.15, "
+            "model.save('model.h5') there, and load that."
+        )
 
 
 class AddonsCheckpoints:

@@ -27,8 +27,10 @@ import tensorflow as tf
 
 from tf_lamb import (
     arithmetic,
+    known_variables,
     optimizers,
     schedules,
+    strategy_scope,
     tf_contexts,
     tf_ops,
     tf_update,
@@ -48,11 +50,15 @@ _Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
     """The methods of `KerasOptimizer` that are Keras 2's own."""
 
+    _distribution_strategy: tf.distribute.Strategy
     _ops = tf_ops
     _SCHEDULE = _Schedule
     _held = staticmethod(tf_update.held)
     _serialize = staticmethod(keras.optimizers.schedules.serialize)
     _deserialize = staticmethod(keras.optimizers.schedules.deserialize)
+    _schedules = keras.optimizers.schedules
+    _registered = staticmethod(keras.utils.get_registered_object)
+    _init_scope = staticmethod(strategy_scope.outside_graphs)
 
     @property
     def built(self) -> bool:
@@ -69,10 +75,13 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
           ValueError: a regex matches none of them, or one of them is not of a
             floating dtype.
         """
-        variables = list(variables)
-        if self.built or not variables:
+        if self.built:
             return
+        variables = list(variables)
+        self._take_strategy_of(variables)
         super().build(variables)
+        if not variables:
+            return
         self._averaged = self._no_dependency(variables)
         # Updates that were made. Below 0: as many as `iterations` says, which
         # may come from a checkpoint of another optimizer.
@@ -82,6 +91,15 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
             self._sums = [self._add_sum(v) for v in variables]
         self._built = True
         self._restore_waiting_slots()
+        self._restore_waiting()
+
+    def _take_strategy_of(self, variables: Sequence[tf.Variable]) -> None:
+        """The strategy of the model, of an optimizer that has none."""
+        strategy = self._distribution_strategy
+        if strategy_scope.is_default(strategy):
+            strategy = strategy_scope.of(variables) or strategy
+            self._distribution_strategy = strategy
+        strategy_scope.check(self.name, strategy, variables)
 
     def _add_variable(
         self, value: tf.Tensor, dtype: Any, name: str, **kwargs: Any
@@ -175,10 +193,9 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
     def _index(self, variable: tf.Variable) -> int:
         key = self._var_key(variable)
         if key not in self._index_dict:
+            count = len(self._treatments)
             raise ValueError(
-                f"{self.name}: variable {variable.name!r} is not one of the "
-                f"{len(self._treatments)} that the optimizer was built with; "
-                "call optimizer.build(all trainable variables) before training."
+                known_variables.unknown(self, variable.name, count)
             )
         return self._index_dict[key]
 
@@ -241,6 +258,8 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
         pairs = list(grads_and_vars)
         if not pairs:
             return self._iterations
+        if not self.built:
+            self._take_strategy_of([v for _, v in pairs])
         tf_contexts.require_replica(self._distribution_strategy, self.name)
         self._compute_current_learning_rate()
         with tf.name_scope(name or self.name or "optimizer"):
@@ -314,13 +333,18 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
         proceed, _ = self._update_of(variables)(grads)
         self._updates.assign(before + tf.cast(proceed, tf.int64))
 
+    def __reduce__(self) -> Any:
+        # For copy and pickle, as Keras 3 does it: config and state.
+        state: dict[str, Any] = {}
+        self.save_own_variables(state)
+        return _copy_of, (type(self), self.get_config(), state)
+
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Loads the state from a `.keras` file.
 
         Args:
           store: {name: HDF5 data set or array}.
         """
-        # A sum of which each replica has a part cannot be set to a data set.
         super().load_own_variables(
             {name: _from_hdf5(value) for name, value in store.items()}
         )
@@ -332,6 +356,15 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
           weights: arrays, one for each variable of the built optimizer.
         """
         super().set_weights([_from_hdf5(value) for value in weights])
+
+
+def _copy_of(
+    cls: type[Any], config: Mapping[str, Any], state: Mapping[str, Any]
+) -> Any:
+    """The optimizer that was copied or pickled."""
+    optimizer = cls.from_config(config)
+    optimizer.load_own_variables(state)
+    return optimizer
 
 
 def _from_hdf5(value: Any) -> np.ndarray[Any, Any]:
@@ -355,6 +388,10 @@ def _wide(variable: Variable) -> tf.DType:
 @_register
 class LAMB(optimizers.LAMB, _Keras2Optimizer):
     __doc__ = optimizers.LAMB.__doc__
+
+
+# What `.h5` files and configs of tfa call its own; if tfa is there, it counts.
+keras.utils.get_custom_objects().setdefault("Addons>LAMB", LAMB)
 
 
 @_register

@@ -55,11 +55,6 @@ class Keras2Arguments(_Optimizer):
                 "global_clipnorm; pass one of them.",
                 stacklevel=5,
             )
-        decay = kwargs.pop("decay", 0.0)
-        if decay:
-            learning_rate = keras.optimizers.schedules.InverseTimeDecay(
-                learning_rate, decay_steps=1, decay_rate=decay
-            )
         super().__init__(name=name, weight_decay=None, **kwargs)
         # Moments of a checkpoint that was restored before `build`.
         self._waiting_slots = self._no_dependency([])

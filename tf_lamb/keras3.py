@@ -12,14 +12,26 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
 import keras
 from keras import ops
 
-from tf_lamb import arithmetic, optimizers, schedules, update
+from tf_lamb import (
+    arithmetic,
+    known_variables,
+    optimizers,
+    schedules,
+    update,
+)
 from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Variable
 from tf_lamb.keras_optimizer import KerasExecutor, KerasOptimizer
 
 BACKEND = keras.config.backend()
 if TYPE_CHECKING or BACKEND == "tensorflow":
-    from tf_lamb import loss_scaling, tf_contexts, tf_update
+    from tf_lamb import (
+        addons_checkpoints,
+        loss_scaling,
+        strategy_scope,
+        tf_contexts,
+        tf_update,
+    )
 
 __all__ = ["LAMB", "LARS", "Rewarmup", "WarmupPolynomial"]
 
@@ -102,8 +114,11 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
     _SCHEDULE = _Schedule
     _serialize = staticmethod(keras.saving.serialize_keras_object)
     _deserialize = staticmethod(keras.saving.deserialize_keras_object)
+    _schedules = keras.optimizers.schedules
+    _registered = staticmethod(keras.saving.get_registered_object)
     if BACKEND == "tensorflow":
         _held = staticmethod(tf_update.held)
+        _init_scope = staticmethod(strategy_scope.outside_graphs)
     if BACKEND == "jax":
         # `fit` compiles it into the step, as a constant.
         _FIXED = KerasOptimizer._FIXED | {"weight_decay"}
@@ -124,6 +139,8 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
           ValueError: a regex matches none of them, or one of them is not of a
             floating dtype.
         """
+        if BACKEND == "tensorflow" and not self.built:
+            self._check_scope(variables)
         super().build(variables)
         if (
             BACKEND == "tensorflow"
@@ -131,6 +148,18 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         ):
             # A loss scaler builds its inner optimizer before its first check.
             loss_scaling.share_overflows(of=_Keras3Optimizer)
+        if self.built:
+            self._restore_waiting()
+
+    def _check_scope(self, variables: Sequence[Variable]) -> None:
+        """Checks that variables of TensorFlow were made in our scope."""
+        native = list(map(self._native, variables))
+        strategy_scope.check(self.name, self._distribution_strategy, native)
+
+    def _lookup_dependency(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        # Of TensorFlow's checkpoints, on TensorFlow.
+        addons_checkpoints.refuse_keras_2(self.name, name)
+        return super()._lookup_dependency(name, *args, **kwargs)
 
     @classmethod
     def from_config(
@@ -251,37 +280,14 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
           RuntimeError: it was called outside the replicas of a strategy.
         """
         if BACKEND == "tensorflow":
+            if not self.built:
+                self._check_scope(trainable_variables or ())
             tf_contexts.require_replica(self._distribution_strategy, self.name)
         dense = self._executor().dense
         # The base class divides by `loss_scale_factor`, which a sparse gradient
         # of TensorFlow does not know.
         grads = [g if g is None else dense([g])[0] for g in grads]
         super().apply(grads, trainable_variables)
-
-    def stateless_apply(
-        self,
-        optimizer_variables: Sequence[Array],
-        grads: Sequence[Array],
-        trainable_variables: Sequence[Array],
-    ) -> tuple[Sequence[Array], Sequence[Array]]:
-        """The new values of variables, for JAX.
-
-        Args:
-          optimizer_variables: the values of `variables`.
-          grads: one gradient for each variable of the model.
-          trainable_variables: the values of these variables.
-
-        Returns:
-          New values: of the model's variables, and of the optimizer's. Without
-          variables, which an optimizer need not be built for, the old ones.
-        """
-        if not (self.built or trainable_variables):
-            # A loss scaler passes variables for their values.
-            return [], [ops.convert_to_tensor(x) for x in optimizer_variables]
-        new: tuple[Sequence[Array], Sequence[Array]] = super().stateless_apply(
-            optimizer_variables, grads, trainable_variables
-        )
-        return new
 
     def _executor(self) -> KerasExecutor:
         if BACKEND == "tensorflow":
@@ -301,8 +307,47 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         return variable.value if is_keras else variable
 
     def _index(self, variable: Variable) -> int:
-        index: int = self._get_variable_index(variable)
+        try:
+            index: int = self._get_variable_index(variable)
+        except KeyError:
+            path = getattr(variable, "path", variable.name)
+            count = len(self._trainable_variables)
+            text = known_variables.unknown(self, path, count)
+            raise ValueError(text) from None
         return index
+
+    def _check_variables_are_known(self, variables: Sequence[Variable]) -> None:
+        for variable in variables:
+            self._index(variable)
+
+    def stateless_apply(
+        self,
+        optimizer_variables: Sequence[Array],
+        grads: Sequence[Array],
+        trainable_variables: Sequence[Array],
+    ) -> Any:
+        """One update without side effects, for JAX.
+
+        Args:
+          optimizer_variables: values of `variables`.
+          grads: gradients, one for each variable that it was built with.
+          trainable_variables: values of these variables.
+
+        Returns:
+          New values of the trainable variables, and of `variables`.
+
+        Raises:
+          ValueError: the optimizer is not built, or the values are not those
+            of its variables.
+        """
+        if not trainable_variables and not self.built:
+            # A loss scaler passes variables for their values.
+            return [], [ops.convert_to_tensor(x) for x in optimizer_variables]
+        if BACKEND == "jax" and self.built:
+            known_variables.check_values(self, trainable_variables)
+        return super().stateless_apply(
+            optimizer_variables, grads, trainable_variables
+        )
 
     def _updates_due(self) -> Array:
         return self.iterations
@@ -330,6 +375,8 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         if BACKEND == "jax" and self.built and self.iterations._value is None:
             # An error ended a step, to which `fit` had handed the variables.
             return
+        if self.built:
+            self._check_variables_are_known(var_list)
         super().finalize_variable_values(var_list)
         if BACKEND == "jax" and self.use_ema:
             # Weights and averages now share a buffer, which the next `fit`
@@ -377,6 +424,10 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
 @_register
 class LAMB(optimizers.LAMB, _Keras3Optimizer):
     __doc__ = optimizers.LAMB.__doc__
+
+
+# What `.h5` files and configs of tfa call its own; if tfa is there, it counts.
+keras.saving.get_custom_objects().setdefault("Addons>LAMB", LAMB)
 
 
 @_register

@@ -6,13 +6,15 @@ Kerases.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
-from tf_lamb import arguments, arithmetic
+from tf_lamb import arguments, arithmetic, configs
 from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Averages, Variable
 from tf_lamb.layer_adaptive import LayerAdaptive
+from tf_lamb.saved_state import SavedState
 from tf_lamb.update import Clipping, Executor, Memory, Row
 
 
@@ -47,7 +49,7 @@ class KerasExecutor(Executor, Protocol):
         """Sets a variable to another one, rounded to nearest, everywhere."""
 
 
-class KerasOptimizer(LayerAdaptive):
+class KerasOptimizer(SavedState, LayerAdaptive):
     """LAMB and LARS of any Keras; mixed into its optimizer.
 
     That optimizer provides the attributes that are declared here without a
@@ -67,11 +69,17 @@ class KerasOptimizer(LayerAdaptive):
     # Of a schedule, to and from what a config can hold.
     _serialize: Any
     _deserialize: Any
+    # Keras' module of schedules, and its function `get_registered_object`.
+    _schedules: Any
+    _registered: Any
+    # Where `build` assigns to variables, if it is called in a graph.
+    _init_scope: Callable[[], Any] = contextlib.nullcontext
 
     # Made by `build`: one row for each of `_SLOTS`.
     _slots: Sequence[Sequence[Variable]]
 
     def _init_base(self, learning_rate: Any, name: str, **kwargs: Any) -> None:
+        kwargs = arguments.check_all(self._checks, **kwargs)
         if "lr" in kwargs:
             warnings.warn(
                 "lr is an old name; use learning_rate.",
@@ -79,7 +87,7 @@ class KerasOptimizer(LayerAdaptive):
                 stacklevel=4,
             )
             learning_rate = self._checked_rate(kwargs.pop("lr"))
-        kwargs = arguments.check_all(self._checks, **kwargs)
+        learning_rate = configs.rate_of(learning_rate, kwargs, self._schedules)
         base: Any = super(LayerAdaptive, self)
         # Keras' own decay is outside the trust ratio.
         base.__init__(learning_rate, name=name, weight_decay=None, **kwargs)
@@ -95,8 +103,11 @@ class KerasOptimizer(LayerAdaptive):
           ValueError: a regex matches none of them, or one of them is not of a
             floating dtype.
         """
+        if self.built:
+            return
         variables = list(variables)
-        if self.built or not variables:
+        self._built_for_none = not variables
+        if not variables:
             return
         self._check_dtypes(variables)
         treatments = self._resolve(variables)
@@ -270,6 +281,11 @@ class KerasOptimizer(LayerAdaptive):
             moment_dtype=self.moment_dtype,
             jit_compile=self.jit_compile,
         )
+        listed = bool(self._no_decay_keys)
+        built = bool(self.built)
+        config.update(
+            self._exclusions.config(self.name, built=built, listed=listed)
+        )
         return config
 
     def _serialized_decay(self) -> Any:
@@ -294,14 +310,22 @@ class KerasOptimizer(LayerAdaptive):
         """The optimizer that `get_config` describes.
 
         Args:
-          config: what `get_config` returned; it is not changed.
+          config: what `get_config` returned, or that of
+            `tfa.optimizers.LAMB`; it is not changed.
           custom_objects: {name: class} for what is not registered.
+
+        Raises:
+          ValueError: it has a schedule of tensorflow_addons.
         """
-        config = dict(config)
+        config = configs.translated(
+            config, custom_objects, cls._schedules, cls._registered
+        )
         if isinstance(config.get("weight_decay"), dict):
             config["weight_decay"] = cls._deserialize(config["weight_decay"])
         base: Any = super()
-        return base.from_config(config, custom_objects)
+        optimizer = base.from_config(config, custom_objects)
+        optimizer._exclusions.loaded = True
+        return optimizer
 
 
 def _as_list(values: Any) -> Any:

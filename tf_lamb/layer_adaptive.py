@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, ClassVar, Hashable, Mapping, Sequence
 
-from tf_lamb import arguments, arithmetic, check, exclusion
+from tf_lamb import arguments, arithmetic, check, exclusion, saved
 from tf_lamb.arithmetic import Array, NormOf
 from tf_lamb.averages import Variable
 from tf_lamb.hyperparameters import Hyper
@@ -73,6 +73,7 @@ class LayerAdaptive:
         **kwargs: Any,
     ) -> None:
         name = self._checks["name"]("name", name) or self._default_name()
+        exclusions = saved.Exclusions(kwargs.pop(saved.KEY, None))
         self._init_base(self._checked_rate(learning_rate), name, **kwargs)
         self.weight_decay = weight_decay
         for name, value in hyper.checked()._asdict().items():
@@ -89,6 +90,7 @@ class LayerAdaptive:
         )
         self.unmatched = unmatched
         self._no_decay_keys: frozenset[Hashable] = frozenset()
+        self._exclusions = exclusions
 
     def _init_base(self, learning_rate: Any, name: str, **kwargs: Any) -> None:
         """Calls the constructor of the optimizer that this is mixed into."""
@@ -187,8 +189,12 @@ class LayerAdaptive:
     ) -> None:
         """Excludes more variables from weight decay, before `build`.
 
+        Where `exclude_from_layer_adaptation` is None, they are excluded from
+        layer adaptation too, as those of the constructor are.
+
         Args:
-          var_list: variables to exclude.
+          var_list: variables to exclude; a config has them once the optimizer
+            is built.
           var_names: regexes, added to those of the constructor.
 
         Raises:
@@ -236,26 +242,21 @@ class LayerAdaptive:
         Raises:
           ValueError: a regex matches none of them.
         """
-        paths = list(map(_path, variables))
-        treatments = exclusion.resolve(
-            paths,
+        treatments = self._exclusions.resolve(
+            self.name,
+            [saved.Identity(_path(v), tuple(v.shape)) for v in variables],
+            [self._var_key(v) in self._no_decay_keys for v in variables],
             self._no_decay,
             self._no_adapt,
-            [v.shape for v in variables],
             self.unmatched,
         )
-        return tuple(map(self._treatment, variables, treatments))
-
-    def _treatment(
-        self, variable: Variable, by_name: exclusion.Treatment
-    ) -> exclusion.Treatment:
-        """How a variable is treated that the patterns treat as `by_name`."""
-        if getattr(variable, "overwrite_with_gradient", False):
-            # A scale of float8: its gradient is its new value.
-            return by_name._replace(decay=False, adapt=False)
-        if self._var_key(variable) in self._no_decay_keys:
-            return by_name._replace(decay=False)
-        return by_name
+        # A scale of float8 is not trained: its gradient is its new value.
+        return tuple(
+            treatment._replace(decay=False, adapt=False)
+            if getattr(v, "overwrite_with_gradient", False)
+            else treatment
+            for v, treatment in zip(variables, treatments)
+        )
 
     def _slot_dtype(self, variable_dtype: str) -> str:
         """float64 for float64, else `moment_dtype`, by default float32."""

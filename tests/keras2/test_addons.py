@@ -47,6 +47,52 @@ def test_equals_addons_over_30_steps(arguments):
     assert _distance(*runs) < 1e-6
 
 
+# Model Garden, the pages of tfa, Hugging Face; names as TensorFlow has them.
+LISTS = (
+    ["LayerNorm", "layer_norm", "bias"],
+    ["layer_normalization", "bias"],
+    ["layer_norm", "layernorm", "LayerNorm", "bias"],
+    ["bn", "batch_normalization", "bias"],
+    ["bias", "LayerNorm.weight", "beta", "gamma"],
+    ["bias:0", "gamma:0$", "beta:0$"],
+    ["^hidden/bias:0$", "out"],
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*matche? none of:UserWarning")
+@pytest.mark.parametrize("patterns", LISTS, ids=lambda x: x[0])
+def test_the_lists_that_people_use_do_what_they_did(patterns):
+    """One import is changed, nothing else: a whole `fit` is the same."""
+
+    def fit(optimizer_class):
+        tf.keras.utils.set_random_seed(0)
+        layers = [
+            tf.keras.layers.Dense(8, name="hidden", input_shape=(5,)),
+            tf.keras.layers.LayerNormalization(name="layer_norm"),
+            tf.keras.layers.Dense(1, name="out"),
+        ]
+        model = tf.keras.Sequential(layers)
+        arguments = dict(weight_decay=0.1, exclude_from_weight_decay=patterns)
+        model.compile(optimizer_class(0.05, **arguments), "mse")
+        x, y = problems.data()
+        model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        return model
+
+    ours, theirs = (fit(cls) for cls in (keras2.LAMB, tfa.optimizers.LAMB))
+    assert not all(t.decay for t in ours.optimizer.treatments.values())
+    for a, b in zip(ours.get_weights(), theirs.get_weights()):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
+
+
+def test_arguments_of_the_older_optimizers():
+    for arguments in ({"lr": 0.1}, {"lr": 0.1, "decay": 0.5}):
+        runs = [
+            problems.values_of(problems.run(cls(**arguments), 5))
+            for cls in (keras2.LAMB, tfa.optimizers.LAMB)
+        ]
+        assert _distance(*runs) < 1e-6
+
+
 def test_takes_a_config_of_addons():
     theirs = tfa.optimizers.LAMB(
         0.02,

@@ -413,7 +413,7 @@ def test_describe_and_exclude_method():
         ["variable", "shape", "decay", "adapt"],
         ["kernel", "5x7", "no", "no"],
         ["bias", "7", "no", "no"],
-        ["scale", "1", "no", "yes"],
+        ["scale", "1", "no", "no"],
     ]
     with pytest.raises(ValueError, match="built already"):
         optimizer.exclude_from_weight_decay(var_names=["x"])

@@ -96,14 +96,9 @@ BEHAVIOURS = {
     "`save_own_variables`, `load_own_variables`": {},
     "`.keras` file": {},
     "`.h5` file: loads and predicts": {},
-    "`.h5` file: resumes": _in(
-        KERAS_3,
-        Missing("Keras 3 restores no optimizer from `.h5`, its own included"),
-    ),
+    "`.h5` file: resumes": {},
     "`tf.train.Checkpoint`": _outside(TENSORFLOW, _ONLY_TF),
-    "`pickle`, `deepcopy`": _in(
-        KERAS_2, Missing("Keras 2's own optimizers cannot be copied either")
-    ),
+    "`pickle`, `deepcopy`": {},
     "`clone_model`, compiled from its config": {},
     # test_keras_scaling.py
     "`loss_scale_factor`": {},
