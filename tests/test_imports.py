@@ -75,7 +75,10 @@ TF_LAMB = {
     "tf_accumulation": {"tensorflow"},
     "loss_scaling": {"tensorflow", "keras", "tf_lamb.wrapped"},
     # torch on its own backend only, inside the function that needs it.
-    "keras3": {"keras", "torch", "tf_lamb.loss_scaling"} | SAVING | KERAS,
+    "keras3": {"keras", "tf_lamb.keras3_loop", "tf_lamb.loss_scaling"}
+    | SAVING
+    | KERAS,
+    "keras3_loop": {"keras", "torch"} | UPDATE,
     # tf.keras up to TensorFlow 2.15.
     "keras2": {
         "tensorflow",
@@ -341,7 +344,13 @@ def test_package_alone_brings_in_no_framework():
 
 def test_the_jax_front_end_does_not_import_tensorflow_itself():
     """Keras may; the source of what runs under JAX does so nowhere else."""
-    for module in ("keras3", "keras_optimizer", "update", "schedules"):
+    for module in (
+        "keras3",
+        "keras3_loop",
+        "keras_optimizer",
+        "update",
+        "schedules",
+    ):
         text = (ROOT / f"tf_lamb/{module}.py").read_text(encoding="utf-8")
         assert "import tensorflow" not in text
         assert not re.search("^import torch", text, re.MULTILINE)

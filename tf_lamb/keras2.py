@@ -22,7 +22,6 @@ from __future__ import annotations
 import warnings
 from typing import Any, Iterable, Mapping, Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from tf_lamb import (
@@ -339,24 +338,6 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
         self.save_own_variables(state)
         return _copy_of, (type(self), self.get_config(), state)
 
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        """Loads the state from a `.keras` file.
-
-        Args:
-          store: {name: HDF5 data set or array}.
-        """
-        super().load_own_variables(
-            {name: _from_hdf5(value) for name, value in store.items()}
-        )
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """Sets the state, in the order of `variables`; `.h5` files are read so.
-
-        Args:
-          weights: arrays, one for each variable of the built optimizer.
-        """
-        super().set_weights([_from_hdf5(value) for value in weights])
-
 
 def _copy_of(
     cls: type[Any], config: Mapping[str, Any], state: Mapping[str, Any]
@@ -365,14 +346,6 @@ def _copy_of(
     optimizer = cls.from_config(config)
     optimizer.load_own_variables(state)
     return optimizer
-
-
-def _from_hdf5(value: Any) -> np.ndarray[Any, Any]:
-    """An array; two bytes without a dtype are a bfloat16, which HDF5 lacks."""
-    array = np.asarray(value)
-    return (
-        array.view(tf.bfloat16.as_numpy_dtype) if array.dtype == "V2" else array
-    )
 
 
 def _dtype(variable: Variable) -> tf.DType:

@@ -6,24 +6,23 @@ expects of an optimizer.
 
 from __future__ import annotations
 
-import types
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 import keras
 from keras import ops
 
 from tf_lamb import (
     arithmetic,
+    keras3_loop,
     known_variables,
     optimizers,
     schedules,
-    update,
 )
 from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Variable
 from tf_lamb.keras_optimizer import KerasExecutor, KerasOptimizer
 
-BACKEND = keras.config.backend()
+BACKEND = keras3_loop.BACKEND
 if TYPE_CHECKING or BACKEND == "tensorflow":
     from tf_lamb import (
         addons_checkpoints,
@@ -39,78 +38,10 @@ _register = keras.saving.register_keras_serializable(package="tf_lamb")
 _Schedule: Any = keras.optimizers.schedules.LearningRateSchedule
 
 
-class _Loop(update.Loop):
-    """The executor of JAX and torch, with Keras' conditions."""
-
-    def dense(self, grads: Sequence[Array]) -> Sequence[Array]:
-        """The gradients as dense arrays; rows of equal index are added up."""
-        if BACKEND == "torch":
-            return [g.to_dense() for g in grads]
-        return [ops.convert_to_tensor(g, sparse=False) for g in grads]
-
-    def accumulate_or_update(
-        self,
-        is_update_step: Array,
-        function: Callable[..., None],
-        sums: Sequence[Variable],
-        grads: Sequence[Array],
-        state: Sequence[Variable] = (),
-    ) -> None:
-        """As `KerasExecutor` says."""
-
-        def accumulate() -> None:
-            for total, g in zip(sums, grads):
-                total.assign(total + g)
-
-        def update_and_reset() -> None:
-            function(*grads)
-            for total in sums:
-                total.assign(ops.zeros(total.shape, total.dtype))
-
-        if BACKEND != "jax":
-            ops.cond(is_update_step, update_and_reset, accumulate)
-            return
-
-        # JAX traces both: the values they assign have to be their output.
-        def branch(assign: Callable[[], None]) -> Callable[[], list[Array]]:
-            def run() -> list[Array]:
-                before = [(v, v.value) for v in state]
-                with keras.StatelessScope(state_mapping=before) as scope:
-                    assign()
-                return [scope.get_current_value(v) for v in state]
-
-            return run
-
-        values = ops.cond(
-            is_update_step, branch(update_and_reset), branch(accumulate)
-        )
-        for variable, value in zip(state, values):
-            variable.assign(value)
-
-
-def _array_functions() -> Any:
-    """`keras.ops`; on torch, without its rounding of float64 to float32."""
-    if BACKEND != "torch":
-        return ops
-    import torch
-
-    def exact(function: Callable[..., Array]) -> Callable[..., Array]:
-        def of_two(x: Array, y: Array) -> Array:
-            y = torch.as_tensor(y, dtype=x.dtype, device=x.device)
-            return function(x, y)
-
-        return of_two
-
-    functions = {n: f for n, f in vars(ops).items() if n[0] != "_"}
-    functions["maximum"] = exact(torch.maximum)
-    functions["minimum"] = exact(torch.minimum)
-    return types.SimpleNamespace(**functions)
-
-
 class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
     """The methods of `KerasOptimizer` that are Keras 3's own."""
 
-    _ops = _array_functions()
+    _ops = keras3_loop.array_functions()
     _SCHEDULE = _Schedule
     _serialize = staticmethod(keras.saving.serialize_keras_object)
     _deserialize = staticmethod(keras.saving.deserialize_keras_object)
@@ -294,7 +225,7 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
             strategy = self._distribution_strategy
             return tf_update.Devices(strategy, self.jit_compile)
         # XLA reads a gradient once for two sums, but again for a condition.
-        return _Loop(self._ops, has_branches=BACKEND != "jax")
+        return keras3_loop.Loop(self._ops, has_branches=BACKEND != "jax")
 
     def _schedule_step(self) -> Array:
         return self._iterations

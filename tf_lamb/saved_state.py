@@ -294,7 +294,11 @@ def _shape(
 def _set(variable: Any, value: Any) -> None:
     # TensorFlow's own variables take arrays of their dtype only.
     dtype = getattr(variable.dtype, "as_numpy_dtype", None)
-    variable.assign(value if dtype is None else value.astype(dtype))
+    if dtype is not None:
+        # Two bytes without a dtype are a bfloat16, which HDF5 lacks.
+        same = value.dtype == "V2"
+        value = value.view(dtype) if same else value.astype(dtype)
+    variable.assign(value)
 
 
 def _fits(values: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> bool:

@@ -17,6 +17,7 @@ INTERNAL = {
     "tf_lamb.check",
     "tf_lamb.configs",
     "tf_lamb.keras2_arguments",
+    "tf_lamb.keras3_loop",
     "tf_lamb.keras_optimizer",
     "tf_lamb.known_variables",
     "tf_lamb.layer_adaptive",
