@@ -43,6 +43,7 @@ SHARED = dict(
     name=st.sampled_from(["LAMB", "other_name"]),
     norm=st.sampled_from(arithmetic.NORMS),
     phi_bounds=st.one_of(st.none(), BOUNDS),
+    trust_ratio_bounds=st.one_of(st.none(), BOUNDS),
     skip_nonfinite=st.booleans(),
     moment_dtype=st.sampled_from(hyperparameters.MOMENT_DTYPES),
     jit_compile=st.booleans(),

@@ -38,6 +38,11 @@ SHARED = {
     "norm_l1": ({**DECAY, "norm": "l1"}, {}),
     "norm_linf": ({**DECAY, "norm": "linf"}, {}),
     "phi_bounds": ({**DECAY, "phi_bounds": (0.5, 2.0)}, {}),
+    "trust_ratio_bounds": ({**DECAY, "trust_ratio_bounds": (0.1, 0.8)}, {}),
+    "phi_and_trust_ratio_bounds": (
+        {**DECAY, "phi_bounds": (0.5, 2.0), "trust_ratio_bounds": (0.1, 0.8)},
+        {},
+    ),
     "clipnorm": ({**DECAY, "clipnorm": 0.1}, {}),
     "clipvalue": ({**DECAY, "clipvalue": 0.1}, {}),
     "global_clipnorm": ({**DECAY, "global_clipnorm": 0.1}, {}),

@@ -170,6 +170,14 @@ def test_lamb_first_step_on_paper():
         ({"phi_bounds": (1.0, 5.0)}, [5.6, 7.7]),
         ({"phi_bounds": (1.0, 50.0)}, [5.2, 7.4]),
         ({"phi_bounds": (20.0, 50.0)}, [4.4, 6.8]),
+        # The ratio 2 is bounded: 1.5, 2, 3; then phi(10) = 5 and ratio 1.
+        ({"trust_ratio_bounds": (0.5, 1.5)}, [5.4, 7.55]),
+        ({"trust_ratio_bounds": (0.5, 2.5)}, [5.2, 7.4]),
+        ({"trust_ratio_bounds": (3.0, 4.0)}, [4.8, 7.1]),
+        (
+            {"phi_bounds": (1.0, 5.0), "trust_ratio_bounds": (1.5, 4.0)},
+            [5.4, 7.55],
+        ),
         # Ratio 1; then u = r and ratio 10 / sqrt(2).
         ({"no_adapt": ["x"]}, [5.6, 7.7]),
         ({"no_decay": ["x"]}, [6 - 0.5**0.5, 8 + 0.5**0.5]),
@@ -402,6 +410,9 @@ def test_lars_momentum_on_paper(form, nesterov, w):
         # phi acts above the line only.
         ({"phi_bounds": (1.0, 2.5)}, 0.1),
         ({"phi_bounds": (10.0, 20.0)}, 0.4),
+        ({"trust_ratio_bounds": (0.0, 0.1)}, 0.1),
+        ({"trust_ratio_bounds": (0.1, 0.3)}, 0.2),
+        ({"trust_ratio_bounds": (0.3, 0.4)}, 0.3),
         ({"no_decay": ["x"]}, 0.35),
         ({"no_adapt": ["x"]}, 1.0),
         ({"epsilon": 8.75}, 0.1),

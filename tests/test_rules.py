@@ -113,6 +113,19 @@ def test_step_length_is_rate_times_phi(norm, phi_bounds):
         x = new
 
 
+@pytest.mark.parametrize("bounds", [(0.2, 0.7), (0.0, 0.7), (0.2, np.inf)])
+def test_trust_ratio_is_bounded_unless_a_norm_is_0(bounds):
+    ratios = [
+        rules.trust_ratio(np, np.float64(x), np.float64(u), bounds=bounds)
+        for x, u in ((1, 10), (5, 10), (9, 10), (1, 1e-9), (0, 1), (1, 0))
+    ]
+    low, high = bounds
+    expected = [max(0.1, low), 0.5, min(0.9, high)]
+    assert ratios[:3] == pytest.approx(expected, rel=1e-15)
+    assert ratios[3] == pytest.approx(min(1e9, high))
+    assert ratios[4:] == [1, 1]
+
+
 def test_gradient_scale_changes_only_what_epsilon_does():
     small, _ = _lamb(X, _gradients(30), epsilon=1e-12)
     large, _ = _lamb(X, [1e3 * g for g in _gradients(30)], epsilon=1e-12)

@@ -20,6 +20,7 @@ def right() -> None:
         weight_decay=0.01,
         exclude_from_weight_decay=["bias"],
         phi_bounds=(0.0, 10.0),
+        trust_ratio_bounds=(0.01, 10.0),
     )
     ratios: dict[str, float] = optimizer.trust_ratios
     decays: bool = optimizer.treatments["dense/kernel"].decay

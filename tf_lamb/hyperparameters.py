@@ -41,6 +41,7 @@ class Lamb(NamedTuple):
         "nadam_both": the same for the second moment, with `g_t^2`, as well.
       norm: one of `arithmetic.NORMS`, for `|x|` and `|u|` alike.
       phi_bounds: `(gamma_l, gamma_u)` of phi, or None for `phi(z) = z`.
+      trust_ratio_bounds: `(low, high)` of the trust ratio, or None.
     """
 
     beta_1: float = 0.9
@@ -50,6 +51,7 @@ class Lamb(NamedTuple):
     nesterov: str | None = None
     norm: str = "l2"
     phi_bounds: tuple[float, float] | None = None
+    trust_ratio_bounds: tuple[float, float] | None = None
 
     def checked(self) -> Lamb:
         """The same, with numbers as floats.
@@ -73,6 +75,7 @@ class Lars(NamedTuple):
       nesterov: Nesterov momentum; not defined for "you2020".
       norm: one of `arithmetic.NORMS`.
       phi_bounds: bounds of phi on `|x|`, or None for `phi(z) = z`.
+      trust_ratio_bounds: `(low, high)` of the local rate, or None.
     """
 
     momentum: float = 0.9
@@ -82,6 +85,7 @@ class Lars(NamedTuple):
     nesterov: bool = False
     norm: str = "l2"
     phi_bounds: tuple[float, float] | None = None
+    trust_ratio_bounds: tuple[float, float] | None = None
 
     def checked(self) -> Lars:
         """The same, with numbers as floats.
@@ -106,6 +110,7 @@ def _one_of(choices: Sequence[str | None]) -> Callable[[str, Any], Any]:
 _NORM: dict[str, Callable[[str, Any], Any]] = {
     "norm": _one_of(NORMS),
     "phi_bounds": check.bounds,
+    "trust_ratio_bounds": check.bounds,
 }
 # {type: {field: its check}}; a check takes the field's name and its value, and
 # returns what is kept.

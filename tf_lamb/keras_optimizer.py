@@ -277,6 +277,7 @@ class KerasOptimizer(SavedState, LayerAdaptive):
             exclude_from_layer_adaptation=_as_list(self._no_adapt),
             unmatched=self.unmatched,
             phi_bounds=_as_list(hyper["phi_bounds"]),
+            trust_ratio_bounds=_as_list(hyper["trust_ratio_bounds"]),
             skip_nonfinite=self.skip_nonfinite,
             moment_dtype=self.moment_dtype,
             jit_compile=self.jit_compile,

@@ -30,6 +30,11 @@ _BASE_ARGUMENTS = """
       norm: "l2", "l1" or "linf".
       phi_bounds: `(gamma_l, gamma_u)` of `phi(z) = min(max(z, gamma_l),
         gamma_u)`; None for `phi(z) = z`.
+      trust_ratio_bounds: `(low, high)`: a trust ratio (LARS: a local rate)
+        beyond them is the nearer of the two, so that a step's length is no
+        longer `learning_rate * phi(|x|)`; None for no bounds, `math.inf` for
+        none above. A ratio that is 1 because a norm is 0, or by exclusion,
+        stays 1.
       skip_nonfinite: a step whose gradients' sum of squares is not finite in
         float32 (a NaN, an infinity, a norm above 1.8e19) changes no weight, no
         moment and no average, and is counted in `skipped_steps`. With clipping,
@@ -129,6 +134,7 @@ class LAMB(LayerAdaptive):
     nesterov: str | None
     norm: str
     phi_bounds: tuple[float, float] | None
+    trust_ratio_bounds: tuple[float, float] | None
 
     def __init__(
         self,
@@ -145,6 +151,7 @@ class LAMB(LayerAdaptive):
         nesterov: str | None = None,
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
+        trust_ratio_bounds: tuple[float, float] | None = None,
         skip_nonfinite: bool = True,
         moment_dtype: str | None = None,
         jit_compile: bool = True,
@@ -159,7 +166,14 @@ class LAMB(LayerAdaptive):
             )
             weight_decay = kwargs.pop("weight_decay_rate")
         hyper = Lamb(
-            beta_1, beta_2, epsilon, bias_correction, nesterov, norm, phi_bounds
+            beta_1,
+            beta_2,
+            epsilon,
+            bias_correction,
+            nesterov,
+            norm,
+            phi_bounds,
+            trust_ratio_bounds,
         )
         super().__init__(
             learning_rate,
@@ -234,6 +248,7 @@ class LARS(LayerAdaptive):
     nesterov: bool
     norm: str
     phi_bounds: tuple[float, float] | None
+    trust_ratio_bounds: tuple[float, float] | None
 
     def __init__(
         self,
@@ -250,6 +265,7 @@ class LARS(LayerAdaptive):
         nesterov: bool = False,
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
+        trust_ratio_bounds: tuple[float, float] | None = None,
         skip_nonfinite: bool = True,
         moment_dtype: str | None = None,
         jit_compile: bool = True,
@@ -264,6 +280,7 @@ class LARS(LayerAdaptive):
             nesterov,
             norm,
             phi_bounds,
+            trust_ratio_bounds,
         )
         super().__init__(
             learning_rate,

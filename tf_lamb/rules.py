@@ -77,21 +77,24 @@ def trust_ratio(
     update_norm: Array,
     *,
     phi_bounds: tuple[float, float] | None = None,
+    bounds: tuple[float, float] | None = None,
     coefficient: float = 1.0,
     divisor: Array | None = None,
 ) -> Array:
     r"""Ratio of a layer's norm to that of its update.
 
-    $$\frac{c\,\phi(\|x\|)}{\|u\|},\qquad
+    $$\min\Big(\max\Big(\frac{c\,\phi(\|x\|)}{\|u\|},
+      \rho_l\Big), \rho_u\Big),\qquad
       \phi(z) = \min(\max(z, \gamma_l), \gamma_u)$$
 
-    and 1 where `|x|` or `|u|` is 0.
+    and 1, whatever the bounds, where `|x|` or `|u|` is 0.
 
     Args:
       ops: array functions.
       param_norm: `|x|` >= 0, a scalar (or the norms of parts).
       update_norm: `|u|` >= 0, the same shape.
       phi_bounds: `(gamma_l, gamma_u)`, or None for `phi(z) = z`.
+      bounds: `(rho_l, rho_u)`, or None for a ratio without bounds.
       coefficient: `c`, LARS' trust coefficient; 1 for LAMB.
       divisor: replaces `|u|` as the divisor (LARS adds terms to it).
 
@@ -103,14 +106,18 @@ def trust_ratio(
     """
     divisor = update_norm if divisor is None else divisor
     one = ops.ones_like(divisor)
-    numerator = param_norm
-    if phi_bounds is not None:
-        # For torch, Keras makes a Python number a float32.
-        lower, upper = (bound * one for bound in phi_bounds)
-        numerator = ops.minimum(ops.maximum(numerator, lower), upper)
     applies = (param_norm > 0) & (update_norm > 0)
     safe = ops.where(applies, divisor, one)
-    return ops.where(applies, coefficient * numerator / safe, one)
+    ratio = coefficient * _between(ops, param_norm, phi_bounds) / safe
+    return ops.where(applies, _between(ops, ratio, bounds), one)
+
+
+def _between(ops: Ops, x: Array, bounds: tuple[float, float] | None) -> Array:
+    if bounds is None:
+        return x
+    # For torch, Keras makes a Python number a float32.
+    lower, upper = (bound * ops.ones_like(x) for bound in bounds)
+    return ops.minimum(ops.maximum(x, lower), upper)
 
 
 def _one_minus_power(ops: Ops, beta: float, exponent: Array) -> Array:
@@ -223,6 +230,7 @@ def lamb(
             norm_of(ops, hyper.norm, param),
             norm_of(ops, hyper.norm, update, direction, arrays),
             phi_bounds=hyper.phi_bounds,
+            bounds=hyper.trust_ratio_bounds,
         )
     new_param = _descend(ops, param, update, learning_rate * ratio)
     new_param = unless_skipped(ops, proceed, new_param, param)
@@ -350,6 +358,7 @@ def _local_rate(
         param_norm,
         measured_norm,
         phi_bounds=hyper.phi_bounds,
+        bounds=hyper.trust_ratio_bounds,
         coefficient=1.0 if hyper.form == "you2020" else hyper.trust_coefficient,
         divisor=divisor,
     )

@@ -56,6 +56,7 @@ def test_config_round_trip_keeps_everything():
         form="timm",
         norm="l1",
         phi_bounds=(0.1, 2.0),
+        trust_ratio_bounds=(0.01, 10.0),
         skip_nonfinite=False,
         jit_compile=False,
         clipvalue=1.0,

@@ -30,6 +30,10 @@ CASES = {
     "global_clipnorm": {"weight_decay": 0.05, "global_clipnorm": 0.1},
     "clipvalue": {"weight_decay": 0.05, "clipvalue": 0.1},
     "phi_bounds": {"weight_decay": 0.05, "phi_bounds": (0.3, 1.7)},
+    "trust_ratio_bounds": {
+        "weight_decay": 0.05,
+        "trust_ratio_bounds": (0.3, 0.7),
+    },
     "accumulation": {
         "weight_decay": 0.05,
         "gradient_accumulation_steps": 3,

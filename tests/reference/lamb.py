@@ -30,6 +30,15 @@ def phi(z: float, bounds: tuple[float, float] | None) -> float:
     return min(max(z, gamma_l), gamma_u)
 
 
+def bounded(ratio: float, bounds: tuple[float, float] | None) -> float:
+    """The ratio, or the nearer of (low, high) where it is not between them."""
+    if bounds is not None and ratio < bounds[0]:
+        return bounds[0]
+    if bounds is not None and ratio > bounds[1]:
+        return bounds[1]
+    return ratio
+
+
 def rate_at(learning_rate: float | Callable[[int], float], calls: int) -> float:
     """The rate after `calls` earlier calls of `step`, micro-batches too."""
     return learning_rate(calls) if callable(learning_rate) else learning_rate
@@ -77,6 +86,8 @@ class ReferenceLAMB:
             and g^2.
         norm: "l2", "l1" or "linf", of x and of u alike.
         phi_bounds: (gamma_l, gamma_u); None for phi(z) = z.
+        trust_ratio_bounds: (low, high) of the ratio itself, or None; a ratio
+            that is 1 because a norm is 0 or by `no_adapt` stays 1.
         no_decay: names of variables with lambda = 0.
         no_adapt: names of variables with ratio 1.
         clipnorm: see `clipping.clip`.
@@ -112,6 +123,7 @@ class ReferenceLAMB:
         nesterov: str | None = None,
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
+        trust_ratio_bounds: tuple[float, float] | None = None,
         no_decay: Collection[str] = (),
         no_adapt: Collection[str] = (),
         clipnorm: float | None = None,
@@ -136,6 +148,7 @@ class ReferenceLAMB:
         self.nesterov = nesterov
         self.norm = norm
         self.phi_bounds = phi_bounds
+        self.trust_ratio_bounds = trust_ratio_bounds
         self.no_decay = no_decay
         self.no_adapt = no_adapt
         self.ema_momentum = ema_momentum
@@ -229,4 +242,5 @@ class ReferenceLAMB:
         u_norm = norm_of(u, self.norm)
         if x_norm == 0.0 or u_norm == 0.0:
             return 1.0
-        return phi(x_norm, self.phi_bounds) / u_norm
+        ratio = phi(x_norm, self.phi_bounds) / u_norm
+        return bounded(ratio, self.trust_ratio_bounds)

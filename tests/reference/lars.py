@@ -7,7 +7,14 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from .clipping import GradientPath, Gradients
-from .lamb import Parameters, moving_average, norm_of, phi, rate_at
+from .lamb import (
+    Parameters,
+    bounded,
+    moving_average,
+    norm_of,
+    phi,
+    rate_at,
+)
 
 FORMS = ("you2017", "optax", "timm", "model_garden", "you2020")
 
@@ -48,6 +55,8 @@ class ReferenceLARS:
         nesterov: Nesterov momentum; "you2020" has no such form.
         norm: "l2", "l1" or "linf", for every norm of the local rate.
         phi_bounds: (gamma_l, gamma_u); None for phi(z) = z.
+        trust_ratio_bounds: (low, high) of local, or None; a local that is 1
+            because a norm is 0 or by `no_adapt` stays 1.
         no_decay: names of variables with lambda = 0.
         no_adapt: names of variables with local = 1.
         clipnorm: see `clipping.clip`.
@@ -85,6 +94,7 @@ class ReferenceLARS:
         nesterov: bool = False,
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
+        trust_ratio_bounds: tuple[float, float] | None = None,
         no_decay: Collection[str] = (),
         no_adapt: Collection[str] = (),
         clipnorm: float | None = None,
@@ -108,6 +118,7 @@ class ReferenceLARS:
         self.nesterov = nesterov
         self.norm = norm
         self.phi_bounds = phi_bounds
+        self.trust_ratio_bounds = trust_ratio_bounds
         self.no_decay = no_decay
         self.no_adapt = no_adapt
         self.ema_momentum = ema_momentum
@@ -219,6 +230,7 @@ class ReferenceLARS:
         else:
             above = phi(self._norm(w), self.phi_bounds)
             local = eta * above / (below + self.epsilon)
+            local = bounded(local, self.trust_ratio_bounds)
         self.trust_ratios[name] = local
         return local
 

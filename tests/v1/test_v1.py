@@ -24,6 +24,7 @@ OPTIONS = (
     "excluded_from_adaptation_only",
     "norm_l1",
     "phi_bounds",
+    "trust_ratio_bounds",
     "not_compiled",
 )
 
