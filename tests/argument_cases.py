@@ -53,6 +53,11 @@ _BASE = {
     "loss_scale_factor": _POSITIVE,
     "gradient_accumulation_steps": [*_NO_COUNT, 2**31, 1.5],
 }
+_NO_BOUNDS = [
+    *("12", "1", 3, True, {1, 2}, {1: 2, 3: 4}, (1,), (1, 2, 3), [[1], 2]),
+    *((2, 1), (-1, 2), (0, math.nan), (0, "1"), (0, True), (None, 1)),
+    *((math.inf, math.inf), (1e39, 1e40), np.ones((2, 2)), np.ones(3)),
+]
 _COMMON = {
     "learning_rate": [
         *_NON_NEGATIVE,
@@ -63,11 +68,8 @@ _COMMON = {
     "weight_decay": [*_NON_NEGATIVE, int, lambda step: 0.5],
     "name": _NO_TEXT,
     "norm": [*_NO_TEXT, "l3", "L2", None],
-    "phi_bounds": [
-        *("12", "1", 3, True, {1, 2}, {1: 2, 3: 4}, (1,), (1, 2, 3), [[1], 2]),
-        *((2, 1), (-1, 2), (0, math.nan), (0, "1"), (0, True), (None, 1)),
-        *((math.inf, math.inf), (1e39, 1e40), np.ones((2, 2)), np.ones(3)),
-    ],
+    "phi_bounds": _NO_BOUNDS,
+    "trust_ratio_bounds": _NO_BOUNDS,
     "skip_nonfinite": [*_NO_FLAG, None],
     "moment_dtype": [*_NO_TEXT, "float16", "half", ""],
     "jit_compile": [*_NO_FLAG, None],
@@ -78,9 +80,11 @@ REFUSED = {
         **_COMMON,
         "beta_1": _DECAY_RATE,
         "beta_2": _DECAY_RATE,
-        "epsilon": [*_POSITIVE, None],
-        "bias_correction": [*_NO_FLAG, None],
+        "epsilon": _POSITIVE,
+        "bias_correction": _NO_FLAG,
         "nesterov": [*_NO_TEXT, "yes", False],
+        "form": [*_NO_TEXT, "lamb", "Paper", None],
+        "grad_averaging": [*_NO_FLAG, None],
     },
     "LARS": {
         **_COMMON,
@@ -106,12 +110,12 @@ _FLOATS = (
 ).split()
 _COUNTS = ["gradient_accumulation_steps", "ema_overwrite_frequency"]
 _BOOLEANS = ["use_ema", "skip_nonfinite", "jit_compile", "bias_correction"]
-_OTHERS = {
-    "phi_bounds": [
-        *((1, 2), [1, 2], np.array([1, 2]), np.array([1.0, 2.0], "float32")),
-        *((np.float32(1), Decimal(2)), (np.array(1), np.int64(2))),
-    ]
-}
+_BOOLEANS += ["grad_averaging"]
+_BOUNDS = [
+    *((1, 2), [1, 2], np.array([1, 2]), np.array([1.0, 2.0], "float32")),
+    *((np.float32(1), Decimal(2)), (np.array(1), np.int64(2))),
+]
+_OTHERS = {"phi_bounds": _BOUNDS, "trust_ratio_bounds": _BOUNDS}
 
 
 def accepted_values(optimizer, argument, tensor=None):

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.reference.lamb import ReferenceLAMB
+from tests.reference.lamb_peers import PEERS
 from tests.reference.lars import ReferenceLARS
 from tf_lamb import hyperparameters
 
@@ -80,6 +81,55 @@ LAMB = {
         {**DECAY, "nesterov": "nadam_both", "bias_correction": False},
         {},
     ),
+    "sum_of_gradients": ({**DECAY, "grad_averaging": False}, {}),
+}
+# Each form against what it is named for: as it is by default; with variables
+# that do not decay; and with other numbers.
+LAMB_FORMS = {
+    form: ({"form": form}, {"weight_decay": 0.01})
+    for form in ("apex", "lambc", "lambw", "nvlamb", "timm")
+} | {
+    form: ({"form": form}, {"weight_decay": 0.0})
+    for form in ("albert", "deepspeed", "keras")
+}
+LAMB_FORMS |= {
+    f"{form}_excluded": (
+        {**DECAY, **NO_BIAS, "form": form, "beta_1": 0.8, "epsilon": 1e-3},
+        {"no_decay": ("bias", "scale")},
+    )
+    for form in PEERS
+}
+LAMB_FORMS |= {
+    f"{form}_sum_of_gradients": (
+        {**DECAY, "form": form, "grad_averaging": False, "beta_1": 0.5},
+        {},
+    )
+    for form in ("apex", "lambc", "lambw", "nvlamb", "timm")
+}
+LAMB_FORMS |= {
+    f"{form}_uncorrected": (
+        {**DECAY, "form": form, "bias_correction": False},
+        {},
+    )
+    for form in ("apex", "deepspeed", "timm")
+}
+LAMB_FORMS |= {
+    "apex_clips_to_less": (
+        {**DECAY, "form": "apex", "global_clipnorm": 0.1},
+        {},
+    ),
+    "timm_does_not_clip": (
+        {**DECAY, "form": "timm", "global_clipnorm": None},
+        {},
+    ),
+    "deepspeed_other_bounds": (
+        {**DECAY, "form": "deepspeed", "trust_ratio_bounds": (0.2, 0.9)},
+        {},
+    ),
+    "lambw_large_decay": (
+        {"weight_decay": 10.0, "form": "lambw", "learning_rate": FALL},
+        {"learning_rate": _fall},
+    ),
 }
 LARS = {
     form if not nesterov else f"{form}_nesterov": (
@@ -108,7 +158,10 @@ _UNKNOWN_TO_THE_REFERENCE = (
 
 def cases():
     """`(optimizer, arguments, changes)` for parametrize, with their names."""
-    for optimizer, table in (("LAMB", SHARED | LAMB), ("LARS", SHARED | LARS)):
+    for optimizer, table in (
+        ("LAMB", SHARED | LAMB | LAMB_FORMS),
+        ("LARS", SHARED | LARS),
+    ):
         for name, (arguments, changes) in table.items():
             yield pytest.param(
                 optimizer, arguments, changes, id=f"{optimizer}-{name}"
@@ -126,6 +179,8 @@ def make(module, optimizer, arguments, changes):
         if name not in _UNKNOWN_TO_THE_REFERENCE
     }
     reference = {"LAMB": ReferenceLAMB, "LARS": ReferenceLARS}[optimizer]
+    if optimizer == "LAMB":
+        reference = PEERS.get(known.pop("form", None), reference)
     if isinstance(arguments.get("learning_rate"), dict):
         schedule = module.WarmupPolynomial(**arguments["learning_rate"])
         arguments = {**arguments, "learning_rate": schedule}

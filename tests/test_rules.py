@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.reference.lamb import ReferenceLAMB
+from tests.reference.lamb_peers import PEERS
 from tests.reference.lars import ReferenceLARS
 from tf_lamb import arithmetic, hyperparameters, rules
 
@@ -15,6 +16,11 @@ X = RNG.normal(size=(6, 9))
 def _gradients(steps):
     rng = np.random.default_rng(1)
     return [rng.normal(size=X.shape) for _ in range(steps)]
+
+
+def _small_gradients(steps):
+    """Of norms below 1: what clips to 1 leaves them."""
+    return [0.1 * g for g in _gradients(steps)]
 
 
 def _lamb(x, grads, learning_rate=0.01, weight_decay=0.0, adapt=True, **hyper):
@@ -52,6 +58,28 @@ def test_lamb_in_float64_equals_the_reference(norm, nesterov, bias_correction):
         params = reference.step(params, {"x": g})
     np.testing.assert_allclose(got, params["x"], rtol=0, atol=1e-13)
     assert ratio == pytest.approx(reference.trust_ratios["x"], rel=1e-12)
+
+
+@pytest.mark.parametrize("form", PEERS)
+@pytest.mark.parametrize("decays", [True, False])
+def test_lamb_forms_in_float64_equal_their_sources(form, decays):
+    own = hyperparameters.LAMB_FORMS[form]
+    got, ratio = _lamb(
+        X,
+        _small_gradients(30),
+        weight_decay=0.1 if decays else 0.0,
+        adapt=decays or own.undecayed != "by_list",
+        form=form,
+        epsilon=own.epsilon,
+        bias_correction=own.bias_correction,
+        trust_ratio_bounds=own.trust_ratio_bounds,
+    )
+    peer = PEERS[form](0.01, 0.1, no_decay=() if decays else ("x",))
+    params = {"x": X}
+    for g in _small_gradients(30):
+        params = peer.step(params, {"x": g})
+    np.testing.assert_allclose(got, params["x"], rtol=0, atol=1e-13)
+    assert ratio == pytest.approx(peer.trust_ratios["x"], rel=1e-12)
 
 
 @pytest.mark.parametrize("form", hyperparameters.LARS_FORMS)

@@ -21,6 +21,8 @@ def right() -> None:
         exclude_from_weight_decay=["bias"],
         phi_bounds=(0.0, 10.0),
         trust_ratio_bounds=(0.01, 10.0),
+        form="apex",
+        grad_averaging=False,
     )
     ratios: dict[str, float] = optimizer.trust_ratios
     decays: bool = optimizer.treatments["dense/kernel"].decay

@@ -15,17 +15,110 @@ from tf_lamb.arithmetic import NORMS
 
 __all__ = [
     "CHECKS",
+    "LAMB_FORMS",
     "LARS_FORMS",
     "MOMENT_DTYPES",
     "NESTEROV_FORMS",
     "Hyper",
     "Lamb",
+    "LambForm",
     "Lars",
 ]
 
 MOMENT_DTYPES = (None, "float32", "bfloat16")
 NESTEROV_FORMS = (None, "nadam", "nadam_both")
 LARS_FORMS = ("you2017", "optax", "timm", "model_garden", "you2020")
+
+
+class LambForm(NamedTuple):
+    """What is called LAMB in one library; by default, the paper's.
+
+    Attributes:
+      decoupled_decay: whether `x` is multiplied by `1 - eta lambda` before the
+        norms are taken, and the direction has no decay.
+      corrects_step: whether bias correction multiplies the step, outside the
+        trust ratio, and not the moments.
+      undecayed: what a variable without weight decay has: a trust ratio as
+        `exclude_from_layer_adaptation` says ("by_list"), or by default
+        ("adapted"), or never ("not_adapted").
+      bias_correction: by default.
+      grad_averaging: by default.
+      nesterov: by default.
+      epsilon: by default.
+      weight_decay: by default.
+      trust_ratio_bounds: by default.
+      global_clipnorm: by default; the library clips by itself.
+      fixed: arguments that cannot be other than by default.
+    """
+
+    decoupled_decay: bool = False
+    corrects_step: bool = False
+    undecayed: str = "by_list"
+    bias_correction: bool = True
+    grad_averaging: bool = True
+    nesterov: str | None = None
+    epsilon: float = 1e-6
+    weight_decay: float = 0.0
+    trust_ratio_bounds: tuple[float, float] | None = None
+    global_clipnorm: float | None = None
+    fixed: tuple[str, ...] = ("nesterov",)
+
+    def default(self, name: str, given: Any) -> Any:
+        """An argument as it was given; None: as it is by default.
+
+        Args:
+          name: of the argument.
+          given: its value.
+        """
+        return getattr(self, name) if given is None else given
+
+    def check_fixed(self, form: str, **given: Any) -> None:
+        """Checks that no argument contradicts this form.
+
+        Args:
+          form: its name, for the message.
+          **given: arguments as they were given; None for none.
+
+        Raises:
+          ValueError: another value is given than this form has.
+        """
+        for name in self.fixed:
+            value, own = given.get(name), getattr(self, name)
+            if value is not None and value != own:
+                raise ValueError(
+                    f"{name}: form={form!r} has {own!r}, got "
+                    f"{check.shown(value)}; leave {name} out, or choose "
+                    "another form."
+                )
+
+
+_TIMM = LambForm(
+    undecayed="not_adapted", weight_decay=0.01, global_clipnorm=1.0
+)
+_FIXED = ("nesterov", "grad_averaging", "bias_correction")
+
+LAMB_FORMS: Mapping[str, LambForm] = {
+    "paper": LambForm(fixed=()),
+    "albert": LambForm(bias_correction=False, fixed=_FIXED),
+    "apex": _TIMM,
+    "nvlamb": _TIMM._replace(undecayed="adapted"),
+    "timm": _TIMM,
+    "lambc": _TIMM._replace(
+        trust_ratio_bounds=(0.0, 1.0),
+        fixed=("nesterov", "trust_ratio_bounds"),
+    ),
+    "lambw": _TIMM._replace(decoupled_decay=True),
+    "deepspeed": LambForm(
+        corrects_step=True,
+        undecayed="adapted",
+        epsilon=1e-8,
+        trust_ratio_bounds=(0.01, 10.0),
+        fixed=("nesterov", "grad_averaging"),
+    ),
+    "keras": LambForm(
+        decoupled_decay=True, undecayed="adapted", epsilon=1e-7, fixed=_FIXED
+    ),
+}
 
 
 class Lamb(NamedTuple):
@@ -42,6 +135,11 @@ class Lamb(NamedTuple):
       norm: one of `arithmetic.NORMS`, for `|x|` and `|u|` alike.
       phi_bounds: `(gamma_l, gamma_u)` of phi, or None for `phi(z) = z`.
       trust_ratio_bounds: `(low, high)` of the trust ratio, or None.
+      form: a key of `LAMB_FORMS`. The rule has of it what is no other
+        constant: `decoupled_decay`, `corrects_step`, `undecayed`; defaults are
+        what the optimizers have of it.
+      grad_averaging: False adds `g_t`, not `(1 - beta_1) g_t`, to the first
+        moment, as apex and timm do under this name.
     """
 
     beta_1: float = 0.9
@@ -52,14 +150,23 @@ class Lamb(NamedTuple):
     norm: str = "l2"
     phi_bounds: tuple[float, float] | None = None
     trust_ratio_bounds: tuple[float, float] | None = None
+    form: str = "paper"
+    grad_averaging: bool = True
 
     def checked(self) -> Lamb:
         """The same, with numbers as floats.
 
         Raises:
-          ValueError: one is outside its range.
+          ValueError: one is outside its range, or `nesterov` is asked for
+            without `grad_averaging`.
         """
-        return Lamb(**_checked(self))
+        checked = Lamb(**_checked(self))
+        if checked.nesterov and not checked.grad_averaging:
+            raise ValueError(
+                "nesterov: not defined with grad_averaging=False, got "
+                f"{checked.nesterov!r}; expected None, or grad_averaging=True."
+            )
+        return checked
 
 
 class Lars(NamedTuple):
@@ -121,6 +228,8 @@ CHECKS: Mapping[type, Mapping[str, Callable[[str, Any], Any]]] = {
         "epsilon": check.positive,
         "bias_correction": check.flag,
         "nesterov": _one_of(NESTEROV_FORMS),
+        "form": _one_of(tuple(LAMB_FORMS)),
+        "grad_averaging": check.flag,
         **_NORM,
     },
     Lars: {

@@ -12,9 +12,12 @@ import textwrap
 import warnings
 from typing import Any, Callable, ClassVar, Sequence
 
-from tf_lamb.exclusion import Patterns
-from tf_lamb.hyperparameters import Hyper, Lamb, Lars
+from tf_lamb import check
+from tf_lamb.averages import Variable
+from tf_lamb.exclusion import Patterns, Treatment
+from tf_lamb.hyperparameters import LAMB_FORMS, Hyper, Lamb, Lars
 from tf_lamb.layer_adaptive import LayerAdaptive
+from tf_lamb.update import Clipping
 
 _BASE_ARGUMENTS = """
       exclude_from_weight_decay: regexes of variables without weight decay,
@@ -94,11 +97,20 @@ class LAMB(LayerAdaptive):
         adapted tensor by a thousandth of its norm.
       beta_1: decay of the first moment, in [0, 1).
       beta_2: decay of the second moment, in [0, 1).
-      epsilon: > 0, added to the root of the second moment.
+      epsilon: > 0, added to the root of the second moment; None: the form's,
+        for the paper's 1e-6.
       weight_decay: `lambda` >= 0, inside the trust ratio: a number, a schedule,
-        or a function of no arguments, as the learning rate. The paper's runs
-        use 0.01; the default 0 is that of tfa and optax.
-      bias_correction: False drops the bias correction, as ALBERT's code does.
+        or a function of no arguments, as the learning rate; None: the form's,
+        for the paper's 0, as in tfa and optax. The paper's runs use 0.01.
+      form: "paper"; or LAMB as another library has it, with what it has by
+        default: "albert", "apex", "nvlamb" (apex' `use_nvlamb`), "timm",
+        "lambc", "lambw" (timm's), "deepspeed" or "keras".
+        `tf_lamb.hyperparameters.LAMB_FORMS` says what each is; "apex",
+        "nvlamb" and timm's three clip (`global_clipnorm=1.0`), unless another
+        limit is given or `global_clipnorm=None`.
+      bias_correction: False drops the bias correction; None: the form's, True
+        but for "albert".
+      grad_averaging: False adds `g`, not `(1 - beta_1) g`, to the first moment.
       nesterov: None, "nadam" or "nadam_both": look-ahead of the first moment,
         or of both (`tf_lamb.rules.lamb`).
     {base_arguments}
@@ -130,7 +142,9 @@ class LAMB(LayerAdaptive):
     beta_1: float
     beta_2: float
     epsilon: float
+    form: str
     bias_correction: bool
+    grad_averaging: bool
     nesterov: str | None
     norm: str
     phi_bounds: tuple[float, float] | None
@@ -141,13 +155,15 @@ class LAMB(LayerAdaptive):
         learning_rate: float | Callable[..., Any] = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
-        epsilon: float = 1e-6,
-        weight_decay: float | Callable[..., Any] | None = 0.0,
+        epsilon: float | None = None,
+        weight_decay: float | Callable[..., Any] | None = None,
         exclude_from_weight_decay: Patterns = None,
         exclude_from_layer_adaptation: Patterns = None,
         name: str | None = None,
         *,
-        bias_correction: bool = True,
+        form: str = "paper",
+        bias_correction: bool | None = None,
+        grad_averaging: bool = True,
         nesterov: str | None = None,
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
@@ -165,22 +181,38 @@ class LAMB(LayerAdaptive):
                 stacklevel=2,
             )
             weight_decay = kwargs.pop("weight_decay_rate")
+        own = LAMB_FORMS[check.one_of("form", form, tuple(LAMB_FORMS))]
+        bounds = check.bounds("trust_ratio_bounds", trust_ratio_bounds)
+        own.check_fixed(
+            form,
+            bias_correction=bias_correction,
+            grad_averaging=grad_averaging,
+            nesterov=nesterov,
+            trust_ratio_bounds=bounds,
+        )
         hyper = Lamb(
             beta_1,
             beta_2,
-            epsilon,
-            bias_correction,
+            own.default("epsilon", epsilon),
+            own.default("bias_correction", bias_correction),
             nesterov,
             norm,
             phi_bounds,
-            trust_ratio_bounds,
+            own.default("trust_ratio_bounds", bounds),
+            form,
+            grad_averaging,
         )
+        if all(kwargs.get(limit) is None for limit in Clipping._fields):
+            if own.global_clipnorm is not None:
+                kwargs.setdefault("global_clipnorm", own.global_clipnorm)
         super().__init__(
             learning_rate,
             hyper,
-            weight_decay=weight_decay,
+            weight_decay=own.default("weight_decay", weight_decay),
             exclude_from_weight_decay=exclude_from_weight_decay,
-            exclude_from_layer_adaptation=exclude_from_layer_adaptation,
+            exclude_from_layer_adaptation=_not_adapted(
+                form, exclude_from_weight_decay, exclude_from_layer_adaptation
+            ),
             unmatched=unmatched,
             skip_nonfinite=skip_nonfinite,
             moment_dtype=moment_dtype,
@@ -188,6 +220,30 @@ class LAMB(LayerAdaptive):
             name=name,
             **kwargs,
         )
+
+    def _resolve(self, variables: Sequence[Variable]) -> tuple[Treatment, ...]:
+        treatments = super()._resolve(variables)
+        if LAMB_FORMS[self.form].undecayed != "not_adapted":
+            return treatments
+        return tuple(t._replace(adapt=t.adapt and t.decay) for t in treatments)
+
+
+def _not_adapted(form: str, no_decay: Patterns, no_adapt: Patterns) -> Patterns:
+    """`exclude_from_layer_adaptation`, as a form of LAMB takes it.
+
+    Raises:
+      ValueError: all are to be adapted, but not in this form.
+    """
+    undecayed = LAMB_FORMS[form].undecayed
+    if no_adapt is None:
+        return () if undecayed == "adapted" else None
+    if undecayed == "not_adapted" and no_decay and not no_adapt:
+        raise ValueError(
+            "exclude_from_layer_adaptation: expected None, since "
+            f"form={form!r} adapts no variable of exclude_from_weight_decay, "
+            f"got {no_adapt!r}; form='nvlamb' adapts all."
+        )
+    return no_adapt
 
 
 class LARS(LayerAdaptive):

@@ -23,9 +23,9 @@ count of updates, 1 at the first one.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple, Sequence
 
+from tf_lamb import moments
 from tf_lamb.arithmetic import (
     Array,
     NormOf,
@@ -36,7 +36,7 @@ from tf_lamb.arithmetic import (
     whole_norm,
     widen,
 )
-from tf_lamb.hyperparameters import Hyper, Lamb, Lars
+from tf_lamb.hyperparameters import LAMB_FORMS, Hyper, Lamb, Lars
 
 __all__ = ["Step", "lamb", "lars", "trust_ratio", "update"]
 
@@ -120,38 +120,19 @@ def _between(ops: Ops, x: Array, bounds: tuple[float, float] | None) -> Array:
     return ops.minimum(ops.maximum(x, lower), upper)
 
 
-def _one_minus_power(ops: Ops, beta: float, exponent: Array) -> Array:
-    """`1 - beta ** exponent`; the plain form loses 5 digits at beta 0.999."""
-    if beta == 0:
-        return 1.0
-    return -ops.expm1(exponent * math.log(beta))
-
-
-def _moment_estimate(
+def _descend(
     ops: Ops,
-    moment: Array,
-    sample: Array,
-    beta: float,
-    step: Array,
-    bias_correction: bool,
-    lookahead: bool,
+    param: Array,
+    update: Array,
+    rate: Array,
+    decay: Array | None = None,
 ) -> Array:
-    """`moment` without its bias towards 0, or Nesterov's look-ahead of it."""
-    if not lookahead:
-        if not bias_correction:
-            return moment
-        # A factor, because a division of every element would cost more.
-        return moment * (1.0 / _one_minus_power(ops, beta, step))
-    ahead, now = beta * moment, (1 - beta) * sample
-    if bias_correction:
-        ahead = ahead / _one_minus_power(ops, beta, step + 1)
-        now = now / _one_minus_power(ops, beta, step)
-    return ahead + now
-
-
-def _descend(ops: Ops, param: Array, update: Array, rate: Array) -> Array:
-    """`x - rate * u`, `[*shape]`, in the dtype of `x`."""
-    return narrow(ops, widen(ops, param) - rate * update, param)
+    """`x - rate * u`, and `- decay * x`, `[*shape]`, in the dtype of `x`."""
+    x, moved = widen(ops, param), rate * update
+    # Not (1 - decay) * x: for a small decay, that factor has few digits.
+    return narrow(
+        ops, x - (moved if decay is None else moved + decay * x), param
+    )
 
 
 def lamb(
@@ -169,7 +150,9 @@ def lamb(
     proceed: Array | None = None,
     norm_of: NormOf = whole_norm,
 ) -> Step:
-    r"""One LAMB update of one layer.
+    r"""One LAMB update of one layer, in one of the forms in use.
+
+    The paper's, `form="paper"`:
 
     $$\begin{aligned}
     m_t &= \beta_1 m_{t-1} + (1-\beta_1) g_t, &
@@ -179,6 +162,14 @@ def lamb(
     u_t &= \frac{\hat m_t}{\sqrt{\hat v_t}+\epsilon} + \lambda x_t, &
     x_{t+1} &= x_t - \eta_t \frac{\phi(\|x_t\|)}{\|u_t\|} u_t
     \end{aligned}$$
+
+    What `hyperparameters.LAMB_FORMS` says of a form changes it:
+
+    - `decoupled_decay`: `(1 - eta_t lambda) x_t` is in place of `x_t`, and
+      `u_t` has no decay.
+    - `corrects_step`: `m_hat = m`, `v_hat = v`, and the step, outside the
+      ratio, has the factor `sqrt(1-beta_2^t) / (1-beta_1^t)`.
+    - `undecayed="not_adapted"`: the ratio is 1 where `lambda` is 0.
 
     Args:
       ops: array functions.
@@ -204,8 +195,10 @@ def lamb(
       beta.
     """
     beta_1, beta_2, epsilon, corrected, nesterov = hyper[:5]
+    form = LAMB_FORMS[hyper.form]
     wide = widen(ops, grad)
-    new_m = beta_1 * widen(ops, m) + (1 - beta_1) * wide
+    share = 1 - beta_1 if hyper.grad_averaging else 1.0
+    new_m = beta_1 * widen(ops, m) + share * wide
     new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(wide)
     new_m = unless_skipped(ops, proceed, stored(ops, new_m, m, step), m)
     new_v = unless_skipped(ops, proceed, stored(ops, new_v, v, step), v)
@@ -214,25 +207,34 @@ def lamb(
     # keeping it.
     def direction(x: Array, g: Array, m: Array, v: Array) -> Array:
         x, g, m, v = (widen(ops, array) for array in (x, g, m, v))
-        m_hat = _moment_estimate(
-            ops, m, g, beta_1, step, corrected, bool(nesterov)
-        )
+        hats = corrected and not form.corrects_step
         both, squared = nesterov == "nadam_both", ops.square(g)
-        v_hat = _moment_estimate(ops, v, squared, beta_2, step, corrected, both)
-        return m_hat / (ops.sqrt(v_hat) + epsilon) + weight_decay * x
+        m_hat = moments.estimate(ops, m, g, beta_1, step, hats, bool(nesterov))
+        v_hat = moments.estimate(ops, v, squared, beta_2, step, hats, both)
+        adam = m_hat / (ops.sqrt(v_hat) + epsilon)
+        return adam if form.decoupled_decay else adam + weight_decay * x
 
     arrays = param, grad, new_m, new_v
     update = direction(*arrays)
     ratio = ops.ones_like(ops.sum(update))
+    decay = learning_rate * weight_decay if form.decoupled_decay else None
     if adapt:
+        x_norm = norm_of(ops, hyper.norm, param)
+        if decay is not None:  # that of the decayed parameter
+            x_norm = abs(1 - decay) * x_norm
         ratio = trust_ratio(
             ops,
-            norm_of(ops, hyper.norm, param),
+            x_norm,
             norm_of(ops, hyper.norm, update, direction, arrays),
             phi_bounds=hyper.phi_bounds,
             bounds=hyper.trust_ratio_bounds,
         )
-    new_param = _descend(ops, param, update, learning_rate * ratio)
+        if form.undecayed == "not_adapted":
+            ratio = ops.where(weight_decay > 0, ratio, ops.ones_like(ratio))
+    rate = learning_rate * ratio
+    if form.corrects_step and corrected:
+        rate = rate * moments.step_correction(ops, beta_1, beta_2, step, ratio)
+    new_param = _descend(ops, param, update, rate, decay)
     new_param = unless_skipped(ops, proceed, new_param, param)
     return Step(new_param, new_m, new_v, ratio)
 

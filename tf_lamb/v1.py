@@ -95,11 +95,13 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
         use_locking: bool = False,
         **kwargs: Any,
     ) -> None:
-        if kwargs:
+        clips = kwargs.pop("global_clipnorm", None) is not None
+        if clips or kwargs:
+            more = ", ".join(["global_clipnorm"] * clips + list(kwargs))
             raise ValueError(
                 f"{name}: expected the arguments up to jit_compile, name and "
-                f"use_locking, got {', '.join(kwargs)} too; clip gradients "
-                "before apply_gradients."
+                f"use_locking, got {more} too; clip gradients before "
+                "apply_gradients; if a form clips, say global_clipnorm=None."
             )
         base: Any = super(LayerAdaptive, self)
         use_locking = self._checks["use_locking"]("use_locking", use_locking)
@@ -341,10 +343,9 @@ class LAMBOptimizer(optimizers.LAMB, _Optimizer):
     The count `t` of the bias correction is the optimizer's own count of updates
     that were made; `global_step` is incremented but not read.
 
-    With `bias_correction=False` it is the LAMB of ALBERT's code; if also
-    `exclude_from_layer_adaptation=[""]` (every name), it is the AdamW of BERT's
-    code. Moments have the names that they have there, so that such a run can be
-    resumed.
+    With `form="albert"` it is the LAMB of ALBERT's code, and with
+    `exclude_from_layer_adaptation=[""]` (every name) too the AdamW of BERT's.
+    Moments are called as there, so that such a run can be resumed.
 
     The arguments are those of `tf_lamb.LAMB` up to `jit_compile`, in its order,
     and `use_locking`.

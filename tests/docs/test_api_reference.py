@@ -22,6 +22,7 @@ INTERNAL = {
     "tf_lamb.known_variables",
     "tf_lamb.layer_adaptive",
     "tf_lamb.legacy_names",
+    "tf_lamb.moments",
     "tf_lamb.optimizers",
     "tf_lamb.saved",
     "tf_lamb.saved_state",

@@ -69,6 +69,17 @@ def test_config_round_trip_keeps_everything():
     assert config["exclude_from_layer_adaptation"] == []
 
 
+@pytest.mark.parametrize("form", ["paper", "lambc", "deepspeed"])
+def test_config_round_trip_keeps_a_form(form):
+    optimizer = keras2.LAMB(form=form, weight_decay=0.3)
+    config = optimizer.get_config()
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.get_config() == config
+    assert (config["form"], config["weight_decay"]) == (form, 0.3)
+    clips = 1.0 if form == "lambc" else None
+    assert config["global_clipnorm"] == clips
+
+
 def test_loss_scaler_skips_a_micro_batch_and_the_cycle_goes_on():
     """Three good micro-batches with a bad one among them are three."""
 

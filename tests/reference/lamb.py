@@ -77,6 +77,8 @@ class ReferenceLAMB:
         epsilon: added to sqrt(v_hat).
         weight_decay: lambda, coupled: it is part of u and of its norm.
         bias_correction: False leaves out the denominators 1 - beta^t.
+        grad_averaging: False adds g, not (1 - beta_1) g, to m, as apex and
+            timm do under this name. Not with `nesterov`.
         nesterov: None; "nadam" looks one step ahead in the first moment,
 
                 m_hat = beta_1 m / (1 - beta_1^(t+1))
@@ -120,6 +122,7 @@ class ReferenceLAMB:
         weight_decay: float = 0.0,
         *,
         bias_correction: bool = True,
+        grad_averaging: bool = True,
         nesterov: str | None = None,
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
@@ -145,6 +148,7 @@ class ReferenceLAMB:
         self.epsilon = epsilon
         self.weight_decay = weight_decay
         self.bias_correction = bias_correction
+        self.grad_averaging = grad_averaging
         self.nesterov = nesterov
         self.norm = norm
         self.phi_bounds = phi_bounds
@@ -206,7 +210,8 @@ class ReferenceLAMB:
     def _updated(
         self, name: str, x: np.ndarray, g: np.ndarray, rate: float
     ) -> np.ndarray:
-        m = self.beta_1 * self.m[name] + (1.0 - self.beta_1) * g
+        share = 1.0 - self.beta_1 if self.grad_averaging else 1.0
+        m = self.beta_1 * self.m[name] + share * g
         v = self.beta_2 * self.v[name] + (1.0 - self.beta_2) * g * g
         self.m[name] = m
         self.v[name] = v

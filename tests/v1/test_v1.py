@@ -10,8 +10,10 @@ import tensorflow as tf
 from tests.keras3 import problems
 from tests.parity_cases import LAMB, LARS, SHARED, STEPS
 from tests.reference.lamb import ReferenceLAMB
+from tests.reference.lamb_peers import PEERS
 from tests.reference.lars import ReferenceLARS
 from tf_lamb import v1
+from tf_lamb.hyperparameters import LAMB_FORMS
 
 tf1 = tf.compat.v1
 # Of the cases of every front end, those that these optimizers have arguments
@@ -100,6 +102,37 @@ def test_equals_the_reference_over_30_steps(kind, arguments, changes, oracle):
     assert problems.distance(graph.values(), expected) < 3e-6
     assert graph.session.run(graph.global_step) == STEPS
     assert graph.session.run(graph.optimizer.updates) == STEPS
+
+
+@pytest.mark.parametrize("form", PEERS)
+@pytest.mark.parametrize("excluded", [[], ["bias", "scale"]])
+def test_equals_the_source_of_a_form_over_30_steps(form, excluded):
+    arguments = {"weight_decay": 0.05, "exclude_from_weight_decay": excluded}
+    # The forms that clip leave that to the caller here.
+    clips = LAMB_FORMS[form].global_clipnorm is not None
+    graph = Graph(
+        lambda: v1.LAMBOptimizer(
+            0.02, form=form, global_clipnorm=None, **arguments
+        )
+    ).run(STEPS)
+    peer = PEERS[form](
+        0.02,
+        0.05,
+        no_decay=excluded,
+        **({"global_clipnorm": np.inf} if clips else {}),
+    )
+    expected = problems.run_reference(peer, STEPS)
+    assert problems.distance(graph.values(), expected) < 1e-6
+
+
+def test_a_form_that_clips_says_that_the_caller_has_to():
+    message = "got global_clipnorm too; .* say global_clipnorm=None"
+    for form in ("apex", "nvlamb", "timm", "lambc", "lambw"):
+        with pytest.raises(ValueError, match=message) as caught:
+            v1.LAMBOptimizer(0.1, form=form)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="got clipnorm too"):
+        v1.LAMBOptimizer(0.1, global_clipnorm=None, clipnorm=1.0)
 
 
 def test_equals_addons_over_30_steps():
