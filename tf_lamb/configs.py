@@ -14,6 +14,8 @@ from tf_lamb import check
 
 # Only in the configs of Keras 2.
 _DROPPED = ("is_legacy_optimizer",)
+# Keras takes 0 for None, and so did version 0.1.0.
+_ZERO_IS_NONE = ("gradient_accumulation_steps", "ema_overwrite_frequency")
 
 
 def rate_of(
@@ -77,7 +79,11 @@ def translated(
     Raises:
       ValueError: its schedule is of tensorflow_addons.
     """
-    config = {k: v for k, v in config.items() if k not in _DROPPED}
+    config = {
+        k: None if k in _ZERO_IS_NONE and v == 0 else v
+        for k, v in config.items()
+        if k not in _DROPPED
+    }
     for argument in ("learning_rate", "weight_decay"):
         value = config.get(argument)
         if isinstance(value, Mapping) and isinstance(

@@ -60,15 +60,20 @@ def test_our_own_schedules_of_the_other_keras():
     assert _rate(tf_lamb.LAMB.from_config(given), 5) == pytest.approx(0.1)
 
 
+def _with_lr(**arguments):
+    with pytest.warns(DeprecationWarning, match="lr is an old name"):
+        return tf_lamb.LAMB(**arguments)
+
+
 def test_decay_and_lr_are_what_they_were(recwarn):
     for optimizer in (
         tf_lamb.LAMB.from_config({**ADDONS, "decay": 0.1}),
         tf_lamb.LAMB(0.02, decay=0.1),
-        tf_lamb.LAMB(lr=0.02, decay=0.1),
+        _with_lr(lr=0.02, decay=0.1),
     ):
         for step, expected in ((0, 0.02), (10, 0.01), (30, 0.005)):
             assert _rate(optimizer, step) == pytest.approx(expected)
-    assert float(tf_lamb.LAMB(lr=0.25).learning_rate) == 0.25
+    assert float(_with_lr(lr=0.25).learning_rate) == 0.25
     assert float(tf_lamb.LAMB.from_config(ADDONS).learning_rate) == (
         pytest.approx(0.02)
     )
@@ -77,9 +82,7 @@ def test_decay_and_lr_are_what_they_were(recwarn):
         ValueError, match="decay: expected a number >= 0 beside"
     ):
         tf_lamb.LAMB(tf_lamb.WarmupPolynomial(0.1, 10), decay=0.1)
-    with pytest.raises(
-        ValueError, match="decay: expected a number >= 0 beside"
-    ):
+    with pytest.raises(ValueError, match="decay: expected a number >= 0, got"):
         tf_lamb.LAMB(0.1, decay=-1.0)
 
 
@@ -110,3 +113,14 @@ def test_the_name_of_addons_is_known():
     assert optimizer.beta_1 == 0.8
     saved = keras.optimizers.serialize(optimizer)
     assert saved["registered_name"] == "tf_lamb>LAMB"
+
+
+def test_a_config_in_which_0_is_none():
+    config = {
+        **tf_lamb.LAMB().get_config(),
+        "gradient_accumulation_steps": 0,
+        "ema_overwrite_frequency": 0,
+    }
+    optimizer = tf_lamb.LAMB.from_config(config)
+    assert optimizer.gradient_accumulation_steps is None
+    assert optimizer.ema_overwrite_frequency is None
