@@ -1,16 +1,14 @@
 """Configs and arguments of other optimizers and Kerases.
 
-`tfa.optimizers.LAMB` and the legacy optimizers of Keras 2 know `lr` and
-`decay`; and each Keras serialises a schedule in a form that others read only
-partly: without a module, with `name=None`, or (in `.h5` files) without the name
-under which a class is registered.
+`tfa.optimizers.LAMB` and the legacy optimizers of Keras 2 know `decay`; and
+each Keras serialises a schedule in a form that others read only in part:
+without a module, with `name=None`, or (in `.h5` files) without the name under
+which a class is registered.
 """
 
 from __future__ import annotations
 
 from typing import Any, Callable, Mapping
-
-from tf_lamb import check
 
 # Only in the configs of Keras 2.
 _DROPPED = ("is_legacy_optimizer",)
@@ -18,43 +16,36 @@ _DROPPED = ("is_legacy_optimizer",)
 _ZERO_IS_NONE = ("gradient_accumulation_steps", "ema_overwrite_frequency")
 
 
-def rate_of(
+def decayed(
     learning_rate: Any, arguments: dict[str, Any], schedules: Any
 ) -> Any:
-    r"""The rate that the legacy arguments `lr` and `decay` mean.
+    r"""The rate that the legacy argument `decay` means.
 
     $$\eta_t = \frac{\eta}{1 + \text{decay} \cdot t}$$
 
     with `t` the number of steps before this one.
 
     Args:
-      learning_rate: what was given as such.
-      arguments: further keyword arguments; `lr` and `decay` are taken out.
+      learning_rate: a number, a schedule or a function.
+      arguments: further keyword arguments; `decay` is taken out, None or a
+        number >= 0.
       schedules: the module `keras.optimizers.schedules` of a Keras.
 
     Returns:
-      `lr` in place of `learning_rate`, as a schedule if it decays.
+      `learning_rate`, as a schedule if it decays.
 
     Raises:
-      ValueError: `decay` is no number >= 0, or the rate is none.
+      ValueError: the rate is no number, and shall decay.
     """
-    if "lr" in arguments:
-        learning_rate = arguments.pop("lr")
-        if isinstance(learning_rate, (int, float)):
-            learning_rate = check.non_negative("lr", learning_rate)
     decay = arguments.pop("decay", None)
-    if decay is None or isinstance(decay, (int, float)) and decay == 0:
+    if not decay:
         return learning_rate
-    try:
-        rate, decay = float(learning_rate), float(decay)
-    except (TypeError, ValueError):
-        rate = decay = -1.0
-    if not (rate >= 0 and decay >= 0):
+    if callable(learning_rate):
         raise ValueError(
-            "decay: expected a number >= 0 beside a learning_rate that is one, "
-            f"got decay={decay!r}, learning_rate={learning_rate!r}; put the "
-            "decay into a schedule."
+            "decay: expected 0 beside a learning_rate that is a schedule or a "
+            f"function, got {decay!r}; put the decay into the schedule."
         )
+    rate = float(learning_rate)
     return schedules.InverseTimeDecay(rate, decay_steps=1, decay_rate=decay)
 
 

@@ -87,7 +87,7 @@ class KerasOptimizer(SavedState, LayerAdaptive):
                 stacklevel=4,
             )
             learning_rate = self._checked_rate(kwargs.pop("lr"))
-        learning_rate = configs.rate_of(learning_rate, kwargs, self._schedules)
+        learning_rate = configs.decayed(learning_rate, kwargs, self._schedules)
         base: Any = super(LayerAdaptive, self)
         # Keras' own decay is outside the trust ratio.
         base.__init__(learning_rate, name=name, weight_decay=None, **kwargs)

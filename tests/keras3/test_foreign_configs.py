@@ -79,7 +79,7 @@ def test_decay_and_lr_are_what_they_were(recwarn):
     )
     assert not recwarn
     with pytest.raises(
-        ValueError, match="decay: expected a number >= 0 beside"
+        ValueError, match="decay: expected 0 beside a learning_"
     ):
         tf_lamb.LAMB(tf_lamb.WarmupPolynomial(0.1, 10), decay=0.1)
     with pytest.raises(ValueError, match="decay: expected a number >= 0, got"):
