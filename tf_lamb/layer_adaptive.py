@@ -54,7 +54,6 @@ class LayerAdaptive:
     _decay: Any = None
     # float64 if a variable is: of the scalars that all variables share.
     _wide_dtype = "float32"
-    _paths: Sequence[str] = ()
     _shapes: Sequence[Sequence[int]] = ()
     _treatments: Sequence[exclusion.Treatment] = ()
 
