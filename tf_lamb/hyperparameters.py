@@ -97,6 +97,7 @@ _TIMM = LambForm(
 )
 _FIXED = ("nesterov", "grad_averaging", "bias_correction")
 
+#: The forms of LAMB, `{name: LambForm}`.
 LAMB_FORMS: Mapping[str, LambForm] = {
     "paper": LambForm(fixed=()),
     "albert": LambForm(bias_correction=False, fixed=_FIXED),
