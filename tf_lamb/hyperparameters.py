@@ -97,7 +97,7 @@ _TIMM = LambForm(
 )
 _FIXED = ("nesterov", "grad_averaging", "bias_correction")
 
-#: The forms of LAMB, `{name: LambForm}`.
+#: The forms of LAMB, by their names.
 LAMB_FORMS: Mapping[str, LambForm] = {
     "paper": LambForm(fixed=()),
     "albert": LambForm(bias_correction=False, fixed=_FIXED),
