@@ -149,3 +149,25 @@ def check_refused(make, argument, values):
         assert message.startswith(f"{argument}: expected "), message
         assert ", got " in message and message.endswith("."), message
         assert "\n" not in message and len(message) < 250, message
+
+
+def check_refused_by_assignment(made, argument, values):
+    """The same of an optimizer's attribute."""
+    check_refused(
+        lambda **one: [setattr(made, *pair) for pair in one.items()],
+        argument,
+        values,
+    )
+
+
+def check_kept(make, argument, values, kept):
+    """Each value is kept as `kept`, and survives the optimizer's config."""
+    for value in values:
+        made = make(**{argument: value})
+        got = getattr(made, argument)
+        if argument == "learning_rate":
+            got = float(got)
+        assert got == kept and type(got) is type(kept), repr(value)
+        config = made.get_config()
+        again = type(made).from_config(config)
+        assert again.get_config() == config

@@ -3,6 +3,8 @@
 No Keras is imported: `module` is one of the front ends.
 """
 
+import json
+
 from hypothesis import strategies as st
 
 from tf_lamb import (
@@ -116,3 +118,31 @@ def arguments_of(draw, name):
 def in_config(value):
     """What a config holds of an argument."""
     return list(value) if isinstance(value, tuple) else value
+
+
+def check_config(keras, optimizer, arguments, rate):
+    """The config of an optimizer holds its arguments, and makes it again."""
+    config = optimizer.get_config()
+    for argument, value in arguments.items():
+        assert config[argument] == in_config(value), argument
+    if isinstance(rate, float):
+        assert config["learning_rate"] == rate
+    text = json.dumps(keras.optimizers.serialize(optimizer))
+    for again in (
+        type(optimizer).from_config(config),
+        keras.optimizers.deserialize(json.loads(text)),
+    ):
+        assert type(again) is type(optimizer)
+        assert again.get_config() == config
+    # `from_config` leaves the dict as it was.
+    assert config == optimizer.get_config()
+
+
+def check_schedule(keras, schedule, step):
+    """A schedule comes back from its text with its rates."""
+    as_dict = keras.optimizers.schedules.serialize(schedule)
+    text = json.dumps(as_dict)
+    again = keras.optimizers.schedules.deserialize(json.loads(text))
+    assert type(again) is type(schedule)
+    assert again.get_config() == schedule.get_config()
+    assert float(again(step)) == float(schedule(step))
