@@ -38,10 +38,7 @@ ON_TENSORFLOW = {
 }
 KERAS = {"tf_lamb.keras_optimizer"} | ON_TENSORFLOW | OPTIMIZER
 # What an optimizer needs to be saved, copied and loaded.
-SAVING = {
-    f"tf_lamb.{n}"
-    for n in ("addons_checkpoints", "known_variables", "strategy_scope")
-}
+SAVING = {f"tf_lamb.{n}" for n in ("addons_checkpoints", "known_variables")}
 TF_LAMB = {
     # Only for type checkers.
     "__init__": {"tf_lamb.keras3", "tf_lamb.wrapped"},
@@ -60,7 +57,6 @@ TF_LAMB = {
     "saved": {"tf_lamb.exclusion"},
     "saved_state": {"tf_lamb.exclusion", "tf_lamb.saved"},
     "known_variables": set(),
-    "strategy_scope": {"tensorflow"},
     "layer_adaptive": {"tf_lamb.saved"} | UPDATE,
     "optimizers": OPTIMIZER,
     "keras_optimizer": {"tf_lamb.configs", "tf_lamb.saved_state"} | OPTIMIZER,

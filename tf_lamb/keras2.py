@@ -29,7 +29,6 @@ from tf_lamb import (
     known_variables,
     optimizers,
     schedules,
-    strategy_scope,
     tf_contexts,
     tf_ops,
     tf_update,
@@ -57,7 +56,7 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
     _deserialize = staticmethod(keras.optimizers.schedules.deserialize)
     _schedules = keras.optimizers.schedules
     _registered = staticmethod(keras.utils.get_registered_object)
-    _init_scope = staticmethod(strategy_scope.outside_graphs)
+    _init_scope = staticmethod(tf_contexts.outside_graphs)
 
     @property
     def built(self) -> bool:
@@ -95,10 +94,10 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
     def _take_strategy_of(self, variables: Sequence[tf.Variable]) -> None:
         """The strategy of the model, of an optimizer that has none."""
         strategy = self._distribution_strategy
-        if strategy_scope.is_default(strategy):
-            strategy = strategy_scope.of(variables) or strategy
+        if tf_contexts.is_default(strategy):
+            strategy = tf_contexts.strategy_of(variables) or strategy
             self._distribution_strategy = strategy
-        strategy_scope.check(self.name, strategy, variables)
+        tf_contexts.require_scope(strategy, self.name, variables)
 
     def _add_variable(
         self, value: tf.Tensor, dtype: Any, name: str, **kwargs: Any

@@ -27,7 +27,6 @@ if TYPE_CHECKING or BACKEND == "tensorflow":
     from tf_lamb import (
         addons_checkpoints,
         loss_scaling,
-        strategy_scope,
         tf_contexts,
         tf_update,
     )
@@ -49,7 +48,7 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
     _registered = staticmethod(keras.saving.get_registered_object)
     if BACKEND == "tensorflow":
         _held = staticmethod(tf_update.held)
-        _init_scope = staticmethod(strategy_scope.outside_graphs)
+        _init_scope = staticmethod(tf_contexts.outside_graphs)
     if BACKEND == "jax":
         # `fit` compiles it into the step, as a constant.
         _FIXED = KerasOptimizer._FIXED | {"weight_decay"}
@@ -85,7 +84,9 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
     def _check_scope(self, variables: Sequence[Variable]) -> None:
         """Checks that variables of TensorFlow were made in our scope."""
         native = list(map(self._native, variables))
-        strategy_scope.check(self.name, self._distribution_strategy, native)
+        tf_contexts.require_scope(
+            self._distribution_strategy, self.name, native
+        )
 
     def _lookup_dependency(self, name: str, *args: Any, **kwargs: Any) -> Any:
         # Of TensorFlow's checkpoints, on TensorFlow.

@@ -26,7 +26,6 @@ INTERNAL = {
     "tf_lamb.optimizers",
     "tf_lamb.saved",
     "tf_lamb.saved_state",
-    "tf_lamb.strategy_scope",
     "tf_lamb.tf_accumulation",
     "tf_lamb.tf_contexts",
     "tf_lamb.tf_ops",
