@@ -87,7 +87,7 @@ LAMB = {
 # that do not decay; and with other numbers.
 LAMB_FORMS = {
     form: ({"form": form}, {"weight_decay": 0.01})
-    for form in ("apex", "lambc", "lambw", "nvlamb", "timm")
+    for form in ("apex", "lambc", "lambw", "lans", "nvlamb", "timm")
 } | {
     form: ({"form": form}, {"weight_decay": 0.0})
     for form in ("albert", "deepspeed", "keras")
@@ -111,7 +111,7 @@ LAMB_FORMS |= {
         {**DECAY, "form": form, "bias_correction": False},
         {},
     )
-    for form in ("apex", "deepspeed", "timm")
+    for form in ("apex", "deepspeed", "lans", "timm")
 }
 LAMB_FORMS |= {
     "apex_clips_to_less": (
@@ -125,6 +125,25 @@ LAMB_FORMS |= {
     "deepspeed_other_bounds": (
         {**DECAY, "form": "deepspeed", "trust_ratio_bounds": (0.2, 0.9)},
         {},
+    ),
+    "lans_bounded": (
+        {
+            **DECAY,
+            "form": "lans",
+            "phi_bounds": (0.5, 2.0),
+            "trust_ratio_bounds": (0.1, 0.3),
+            "learning_rate": FALL,
+        },
+        {"learning_rate": _fall},
+    ),
+    "lans_norm_l1": ({**DECAY, "form": "lans", "norm": "l1"}, {}),
+    "lans_one_not_adapted": (
+        {
+            **DECAY,
+            "form": "lans",
+            "exclude_from_layer_adaptation": ["kernel"],
+        },
+        {"no_adapt": ("kernel",)},
     ),
     "lambw_large_decay": (
         {"weight_decay": 10.0, "form": "lambw", "learning_rate": FALL},

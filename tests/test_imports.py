@@ -20,6 +20,7 @@ CORE = {
     f"tf_lamb.{n}"
     for n in (
         "arguments",
+        "directions",
         "exclusion",
         "hyperparameters",
         "moments",
@@ -47,7 +48,13 @@ TF_LAMB = {
     "check": set(),
     "hyperparameters": PURE,
     "moments": {"tf_lamb.arithmetic"},
-    "rules": {"tf_lamb.hyperparameters", "tf_lamb.moments"} | PURE,
+    "directions": {"tf_lamb.hyperparameters", "tf_lamb.moments"} | PURE,
+    "rules": {
+        "tf_lamb.directions",
+        "tf_lamb.hyperparameters",
+        "tf_lamb.moments",
+    }
+    | PURE,
     "exclusion": PURE,
     "schedule_checks": PURE,
     "schedules": {"tf_lamb.schedule_checks"} | PURE,

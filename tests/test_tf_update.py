@@ -13,6 +13,7 @@ from tf_lamb import arithmetic, tf_ops, tf_update
 SHAPES = [(3, 5), (5,), (7, 5), (7,), (2, 2, 3), (11,), (13, 2), ()]
 FORMS = [
     "LAMB",
+    "LAMB-lans",
     *(f"LARS-{form}" for form in tf_lamb.hyperparameters.LARS_FORMS),
 ]
 
@@ -33,6 +34,8 @@ def _make(name, momentum=0.9, **arguments):
     if name == "LAMB":
         return tf_lamb.LAMB(beta_1=momentum, **arguments)
     form = name.split("-")[1]
+    if name.startswith("LAMB"):
+        return tf_lamb.LAMB(form=form, beta_1=momentum, **arguments)
     return tf_lamb.LARS(form=form, momentum=momentum, **arguments)
 
 
@@ -43,7 +46,10 @@ def test_as_many_traces_as_signatures_not_variables(name, count):
     variables = _variables(count, offset=FORMS.index(name) + 1)
     # Kernels are shared in a process; no other test has this momentum.
     arguments = {"momentum": 0.87, "weight_decay": 0.1}
-    optimizer = _make(name, exclude_from_weight_decay=["v1$"], **arguments)
+    excluded = dict.fromkeys(
+        ("exclude_from_weight_decay", "exclude_from_layer_adaptation"), ["v1$"]
+    )
+    optimizer = _make(name, **excluded, **arguments)
     optimizer.build(variables)
     grads = [tf.ones_like(v) for v in variables]
     step = tf.function(lambda: optimizer.apply(grads))
@@ -265,6 +271,6 @@ def test_compiled_program_writes_each_variable_once(name, skip_nonfinite):
     entry = text[text.index("\nENTRY") :]
     results = re.findall(r"= f32\[700,300\]\S* (?!parameter)(\S+)\(", entry)
     # Parameter and moments; squares of the gradients, whose sum is asked for.
-    expected = (3 if name == "LAMB" else 2) + skip_nonfinite
+    expected = (3 if name.startswith("LAMB") else 2) + skip_nonfinite
     assert len(results) == expected, results
     assert set(results) == {"fusion"}

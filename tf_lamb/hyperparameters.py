@@ -31,7 +31,7 @@ LARS_FORMS = ("you2017", "optax", "timm", "model_garden", "you2020")
 
 
 class LambForm(NamedTuple):
-    """What is called LAMB in one library; by default, the paper's.
+    """What is called LAMB in one library, or LANS; by default, the paper's.
 
     Attributes:
       decoupled_decay: whether `x` is multiplied by `1 - eta lambda` before the
@@ -41,6 +41,9 @@ class LambForm(NamedTuple):
       undecayed: what a variable without weight decay has: a trust ratio as
         `exclude_from_layer_adaptation` says ("by_list"), or by default
         ("adapted"), or never ("not_adapted").
+      two_directions: whether the gradient is divided by its norm, and the step
+        has a second part, along the gradient in place of the first moment and
+        with a trust ratio of its own (LANS).
       bias_correction: by default.
       grad_averaging: by default.
       nesterov: by default.
@@ -54,6 +57,7 @@ class LambForm(NamedTuple):
     decoupled_decay: bool = False
     corrects_step: bool = False
     undecayed: str = "by_list"
+    two_directions: bool = False
     bias_correction: bool = True
     grad_averaging: bool = True
     nesterov: str | None = None
@@ -119,6 +123,12 @@ LAMB_FORMS: Mapping[str, LambForm] = {
     "keras": LambForm(
         decoupled_decay=True, undecayed="adapted", epsilon=1e-7, fixed=_FIXED
     ),
+    "lans": LambForm(
+        undecayed="adapted",
+        two_directions=True,
+        weight_decay=0.01,
+        fixed=("nesterov", "grad_averaging"),
+    ),
 }
 
 
@@ -133,12 +143,12 @@ class Lamb(NamedTuple):
       nesterov: None; "nadam": Dozat's look-ahead of the first moment,
         `beta_1 m_t / (1-beta_1^(t+1)) + (1-beta_1) g_t / (1-beta_1^t)`;
         "nadam_both": the same for the second moment, with `g_t^2`, as well.
-      norm: one of `arithmetic.NORMS`, for `|x|` and `|u|` alike.
+      norm: one of `arithmetic.NORMS`, for `|x|`, `|u|` and LANS' `|g|` alike.
       phi_bounds: `(gamma_l, gamma_u)` of phi, or None for `phi(z) = z`.
       trust_ratio_bounds: `(low, high)` of the trust ratio, or None.
       form: a key of `LAMB_FORMS`. The rule has of it what is no other
-        constant: `decoupled_decay`, `corrects_step`, `undecayed`; defaults are
-        what the optimizers have of it.
+        constant: `decoupled_decay`, `corrects_step`, `undecayed`,
+        `two_directions`; defaults are what the optimizers have of it.
       grad_averaging: False adds `g_t`, not `(1 - beta_1) g_t`, to the first
         moment, as apex and timm do under this name.
     """

@@ -104,10 +104,10 @@ class LAMB(LayerAdaptive):
         for the paper's 0, as in tfa and optax. The paper's runs use 0.01.
       form: "paper"; or LAMB as another library has it, with what it has by
         default: "albert", "apex", "nvlamb" (apex' `use_nvlamb`), "timm",
-        "lambc", "lambw" (timm's), "deepspeed" or "keras".
-        `tf_lamb.hyperparameters.LAMB_FORMS` says what each is; "apex",
-        "nvlamb" and timm's three clip (`global_clipnorm=1.0`), unless another
-        limit is given or `global_clipnorm=None`.
+        "lambc", "lambw" (timm's), "deepspeed" or "keras"; or "lans", LAMB's
+        successor of 2020. `tf_lamb.hyperparameters.LAMB_FORMS` says what each
+        is; "apex", "nvlamb" and timm's three clip (`global_clipnorm=1.0`),
+        unless another limit is given or `global_clipnorm=None`.
       bias_correction: False drops the bias correction; None: the form's, True
         but for "albert".
       grad_averaging: False adds `g`, not `(1 - beta_1) g`, to the first moment.

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Sequence
 
-from tf_lamb import moments
+from tf_lamb import directions, moments
 from tf_lamb.arithmetic import (
     Array,
     NormOf,
@@ -121,14 +121,10 @@ def _between(ops: Ops, x: Array, bounds: tuple[float, float] | None) -> Array:
 
 
 def _descend(
-    ops: Ops,
-    param: Array,
-    update: Array,
-    rate: Array,
-    decay: Array | None = None,
+    ops: Ops, param: Array, moved: Array, decay: Array | None = None
 ) -> Array:
-    """`x - rate * u`, and `- decay * x`, `[*shape]`, in the dtype of `x`."""
-    x, moved = widen(ops, param), rate * update
+    """`x` less what it is moved by and `decay * x`, in the dtype of `x`."""
+    x = widen(ops, param)
     # Not (1 - decay) * x: for a small decay, that factor has few digits.
     return narrow(
         ops, x - (moved if decay is None else moved + decay * x), param
@@ -170,6 +166,15 @@ def lamb(
     - `corrects_step`: `m_hat = m`, `v_hat = v`, and the step, outside the
       ratio, has the factor `sqrt(1-beta_2^t) / (1-beta_1^t)`.
     - `undecayed="not_adapted"`: the ratio is 1 where `lambda` is 0.
+    - `two_directions`: `g_t / |g_t|` is in place of `g_t` (0 for 0), and the
+      step is, with `v_hat` and the ratio's `phi(|x|) / |u|` of each direction,
+
+    $$\begin{aligned}
+    x_{t+1} &= x_t - \eta_t \Big(
+      \beta_1 \frac{\phi(\|x_t\|)}{\|u_t\|} u_t +
+      (1-\beta_1) \frac{\phi(\|x_t\|)}{\|u'_t\|} u'_t \Big), &
+    u'_t &= \frac{g_t}{\sqrt{\hat v_t}+\epsilon} + \lambda x_t
+    \end{aligned}$$
 
     Args:
       ops: array functions.
@@ -187,56 +192,53 @@ def lamb(
       norm_of: how the norms are taken.
 
     Returns:
-      A `Step`.
+      A `Step`. Of two directions, its trust ratio is that of `u_t`.
 
     References:
-      You et al. 2020 (arXiv:1904.00962), Algorithm 2; the look-ahead is that of
-      Dozat 2016, "Incorporating Nesterov Momentum into Adam", with a constant
-      beta.
+      You et al. 2020 (arXiv:1904.00962), Algorithm 2; Zheng et al. 2020
+      (arXiv:2006.13484), LANS; the look-ahead is that of Dozat 2016,
+      "Incorporating Nesterov Momentum into Adam", with a constant beta.
     """
-    beta_1, beta_2, epsilon, corrected, nesterov = hyper[:5]
-    form = LAMB_FORMS[hyper.form]
+    beta_1, beta_2, form = hyper.beta_1, hyper.beta_2, LAMB_FORMS[hyper.form]
     wide = widen(ops, grad)
+    if form.two_directions:
+        wide = directions.unit(ops, wide, norm_of(ops, hyper.norm, wide))
     share = 1 - beta_1 if hyper.grad_averaging else 1.0
     new_m = beta_1 * widen(ops, m) + share * wide
     new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(wide)
     new_m = unless_skipped(ops, proceed, stored(ops, new_m, m, step), m)
     new_v = unless_skipped(ops, proceed, stored(ops, new_v, v, step), v)
 
-    # Of the moments as stored: so a compiler can compute it twice instead of
-    # keeping it.
-    def direction(x: Array, g: Array, m: Array, v: Array) -> Array:
-        x, g, m, v = (widen(ops, array) for array in (x, g, m, v))
-        hats = corrected and not form.corrects_step
-        both, squared = nesterov == "nadam_both", ops.square(g)
-        m_hat = moments.estimate(ops, m, g, beta_1, step, hats, bool(nesterov))
-        v_hat = moments.estimate(ops, v, squared, beta_2, step, hats, both)
-        adam = m_hat / (ops.sqrt(v_hat) + epsilon)
-        return adam if form.decoupled_decay else adam + weight_decay * x
-
-    arrays = param, grad, new_m, new_v
-    update = direction(*arrays)
-    ratio = ops.ones_like(ops.sum(update))
     decay = learning_rate * weight_decay if form.decoupled_decay else None
     if adapt:
         x_norm = norm_of(ops, hyper.norm, param)
         if decay is not None:  # that of the decayed parameter
             x_norm = abs(1 - decay) * x_norm
-        ratio = trust_ratio(
-            ops,
-            x_norm,
-            norm_of(ops, hyper.norm, update, direction, arrays),
-            phi_bounds=hyper.phi_bounds,
-            bounds=hyper.trust_ratio_bounds,
-        )
-        if form.undecayed == "not_adapted":
+    arrays = param, wide, new_m, new_v
+    ratios, moves = [], []
+    for part, direction in directions.parts(ops, hyper, step, weight_decay):
+        update = direction(*arrays)
+        ratio = ops.ones_like(ops.sum(update))
+        if adapt:
+            ratio = trust_ratio(
+                ops,
+                x_norm,
+                norm_of(ops, hyper.norm, update, direction, arrays),
+                phi_bounds=hyper.phi_bounds,
+                bounds=hyper.trust_ratio_bounds,
+            )
+        if adapt and form.undecayed == "not_adapted":
             ratio = ops.where(weight_decay > 0, ratio, ops.ones_like(ratio))
-    rate = learning_rate * ratio
-    if form.corrects_step and corrected:
-        rate = rate * moments.step_correction(ops, beta_1, beta_2, step, ratio)
-    new_param = _descend(ops, param, update, rate, decay)
+        rate = learning_rate * ratio
+        if form.corrects_step and hyper.bias_correction:
+            rate = rate * moments.step_correction(
+                ops, beta_1, beta_2, step, ratio
+            )
+        ratios.append(ratio)
+        moves.append((rate if part == 1 else part * rate) * update)
+    new_param = _descend(ops, param, sum(moves[1:], moves[0]), decay)
     new_param = unless_skipped(ops, proceed, new_param, param)
-    return Step(new_param, new_m, new_v, ratio)
+    return Step(new_param, new_m, new_v, ratios[0])
 
 
 def lars(
@@ -327,7 +329,7 @@ def lars(
             hyper,
         )
     if measured == "momentum":
-        new = _descend(ops, param, update, learning_rate * ratio)
+        new = _descend(ops, param, learning_rate * ratio * update)
     else:
         inside = form in _RATE_INSIDE_MOMENTUM
         added = (learning_rate * ratio if inside else ratio) * update
@@ -336,7 +338,7 @@ def lars(
         new_m = unless_skipped(ops, proceed, new_m, m)
         moved = widen(ops, new_m)
         moved = added + mu * moved if nesterov else moved
-        new = _descend(ops, param, moved, 1.0 if inside else learning_rate)
+        new = _descend(ops, param, moved if inside else learning_rate * moved)
     return Step(unless_skipped(ops, proceed, new, param), new_m, None, ratio)
 
 

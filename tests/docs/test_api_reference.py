@@ -16,6 +16,7 @@ INTERNAL = {
     "tf_lamb.averages",
     "tf_lamb.check",
     "tf_lamb.configs",
+    "tf_lamb.directions",
     "tf_lamb.keras2_arguments",
     "tf_lamb.keras3_loop",
     "tf_lamb.keras_optimizer",

@@ -230,7 +230,7 @@ def test_what_is_adapted():
 
     for form in ("paper", "albert", "apex", "timm", "lambc", "lambw"):
         assert adapted(form) == ["kernel"]
-    for form in ("nvlamb", "deepspeed", "keras"):
+    for form in ("nvlamb", "deepspeed", "keras", "lans"):
         assert adapted(form) == ["kernel", "bias", "scale"]
         only = adapted(form, exclude_from_layer_adaptation=["kernel"])
         assert only == ["bias", "scale"]
@@ -245,6 +245,35 @@ def test_a_method_that_excludes_from_decay_excludes_from_adaptation():
     optimizer.exclude_from_weight_decay(var_list=variables[1:])
     optimizer.build(variables)
     assert [x.adapt for x in optimizer.treatments.values()] == [1, 0, 0]
+
+
+def test_no_limit_of_a_norm_changes_lans():
+    """Each gradient is divided by its norm. A limit of elements does."""
+
+    def end(**clipping):
+        return _run({"form": "lans", "weight_decay": 0.05, **clipping})
+
+    plain = end()
+    for name in ("clipnorm", "global_clipnorm"):
+        assert problems.distance(end(**{name: 1e-3}), plain) < 1e-6
+    assert problems.distance(end(clipvalue=1e-3), plain) > 1e-4
+
+
+@pytest.mark.parametrize("moment_dtype", [None, "bfloat16"])
+def test_lans_skips_a_step_and_goes_on(moment_dtype):
+    optimizer = tf_lamb.LAMB(RATE, form="lans", moment_dtype=moment_dtype)
+    variables = problems.run(optimizer, 3)
+    before = problems.values_of([*variables, *optimizer.variables])
+    grads = problems.gradients(3)
+    grads["bias"][0] = np.nan
+    problems.apply(optimizer, variables, grads)
+    after = problems.values_of([*variables, *optimizer.variables])
+    changed = {n for n in after if (after[n] != before[n]).any()}
+    assert changed == {"iteration", "skipped_steps"}
+    problems.run(optimizer, 3, first_step=4, variables=variables)
+    values = problems.values_of(variables)
+    assert all(np.isfinite(x).all() for x in values.values())
+    assert (values["kernel"] != after["kernel"]).all()
 
 
 DEFAULTS = ("epsilon", "weight_decay", "trust_ratio_bounds", "global_clipnorm")

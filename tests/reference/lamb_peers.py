@@ -2,82 +2,23 @@
 
 Each class follows the source that it names, line by line and with its names,
 and nothing else: not the paper, not `lamb.py`, not this repository's rules.
+(LANS has a paper, from which `lans.py` is written.)
 
 apex and DeepSpeed run on GPUs only, and ALBERT on TensorFlow 1 only, so that
 these transcriptions stand for them. apex' kernel was read in the copy that
 ColossalAI 0.5.0 publishes (`multi_tensor_lamb_kernel.cu` and `fused_lamb.py`,
 "modified from" apex), DeepSpeed in the source distribution 0.19.8
-(`fused_lamb_cuda_kernel.cu`, `fused_lamb.py`). timm and Keras run beside them
-in `tests/keras3/test_lamb_forms.py`.
+(`fused_lamb_cuda_kernel.cu`, `fused_lamb.py`), the kernel that LANS' authors
+added to apex in the copy that RAF publishes (`multi_tensor_lans.cu`). timm and
+Keras run beside them in `tests/keras3/test_lamb_forms.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-
 import numpy as np
 
-from .lamb import Parameters
-
-
-class Peer:
-    """The loop over variables, which is the same for all.
-
-    Args:
-        learning_rate: rate, or a function from the number of earlier steps.
-        weight_decay: of the variables that are not in `no_decay`.
-        no_decay: names of variables whose group has decay 0.
-        **options: the other arguments, by the names of this repository.
-
-    Attributes:
-        m: first moments by name.
-        v: second moments by name.
-        trust_ratios: last ratio by name, as a source would print it.
-    """
-
-    defaults: dict = {}
-
-    def __init__(
-        self,
-        learning_rate: float | Callable[[int], float],
-        weight_decay: float,
-        *,
-        no_decay: Collection[str] = (),
-        **options,
-    ):
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.no_decay = no_decay
-        shared = {"beta_1": 0.9, "beta_2": 0.999, "bias_correction": True}
-        known = {**shared, **self.defaults}
-        unknown = set(options) - set(known)
-        if unknown:
-            raise ValueError(f"{type(self).__name__}: no option {unknown}")
-        for name, value in {**known, **options}.items():
-            setattr(self, name, value)
-        self.t = 0
-        self.m: Parameters = {}
-        self.v: Parameters = {}
-        self.trust_ratios: dict[str, float] = {}
-
-    def step(self, params: Parameters, grads: Parameters) -> Parameters:
-        """One step of all variables.
-
-        Args:
-            params: float64 parameters by name; not written to.
-            grads: gradients of the same names and shapes.
-        """
-        lr = self.learning_rate
-        lr = lr(self.t) if callable(lr) else lr
-        self.t += 1
-        norm = np.sqrt(sum(np.sum(g * g) for g in grads.values()))
-        new = {}
-        for name, p in params.items():
-            self.m.setdefault(name, np.zeros_like(p))
-            self.v.setdefault(name, np.zeros_like(p))
-            decay = 0.0 if name in self.no_decay else self.weight_decay
-            new[name] = self._step(name, p, grads[name], lr, decay, norm)
-        return new
+from .lans import LANS
+from .peer import Peer
 
 
 class ApexFusedLAMB(Peer):
@@ -269,6 +210,49 @@ class KerasLamb(Peer):
         return variable - ratio * lr * update
 
 
+class ApexFusedLANS(Peer):
+    """`FusedLANS` of szhengac/apex, `adam_w_mode=True`, by the paper's authors.
+
+    Unlike the paper, it adds epsilon to the norm of a gradient.
+    """
+
+    defaults = {"epsilon": 1e-6}
+
+    def _step(self, name, p, g, lr, decay, norm):
+        beta1, beta2, epsilon = self.beta_1, self.beta_2, self.epsilon
+        beta3 = 1 - beta1
+        beta1_correction = beta2_correction = 1.0
+        if self.bias_correction:
+            beta1_correction = 1 - beta1**self.t
+            beta2_correction = 1 - beta2**self.t
+        grad_norm = np.linalg.norm(g)
+        # Stage 1
+        scaled_grad = g
+        if grad_norm != 0.0:
+            scaled_grad = g / (grad_norm + epsilon)
+        self.m[name] = self.m[name] * beta1 + beta3 * scaled_grad
+        self.v[name] = (
+            self.v[name] * beta2 + (1 - beta2) * scaled_grad * scaled_grad
+        )
+        next_m_unbiased = self.m[name] / beta1_correction
+        next_v_unbiased = self.v[name] / beta2_correction
+        denom = np.sqrt(next_v_unbiased) + epsilon
+        scaled_p = decay * p
+        update_m = next_m_unbiased / denom + scaled_p
+        update_g = scaled_grad / denom + scaled_p
+        # Stage 2
+        param_norm, update_m_norm, update_g_norm = map(
+            np.linalg.norm, (p, update_m, update_g)
+        )
+        ratio_m = ratio_g = lr
+        if update_m_norm != 0.0 and param_norm != 0.0:
+            ratio_m = lr * (param_norm / update_m_norm)
+        if update_g_norm != 0.0 and param_norm != 0.0:
+            ratio_g = lr * (param_norm / update_g_norm)
+        self.trust_ratios[name] = ratio_m / lr
+        return p - ratio_m * beta1 * update_m - ratio_g * beta3 * update_g
+
+
 # Form of `LAMB(form=...)` -> what it is held against.
 PEERS = {
     "albert": AlbertLAMB,
@@ -277,6 +261,7 @@ PEERS = {
     "keras": KerasLamb,
     "lambc": TimmLambc,
     "lambw": TimmLambw,
+    "lans": LANS,
     "nvlamb": ApexNVLAMB,
     "timm": TimmLamb,
 }
