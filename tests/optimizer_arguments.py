@@ -74,13 +74,17 @@ LARS = dict(
 def arguments_of_polynomial(draw):
     total = draw(st.integers(1, 100))
     end, peak = sorted((draw(st.floats(0, 1)), draw(st.floats(0, 1))))
+    warmup = draw(st.integers(0, total))
+    decay_from = draw(st.sampled_from(schedule_checks.DECAY_FROM))
+    constant = total - warmup if decay_from == "warmup_end" else 0
     return dict(
         learning_rate=peak,
         total_steps=total,
-        warmup_steps=draw(st.integers(0, total)),
+        warmup_steps=warmup,
         end_learning_rate=end,
         power=draw(st.floats(0.25, 4)),
-        decay_from=draw(st.sampled_from(schedule_checks.DECAY_FROM)),
+        decay_from=decay_from,
+        constant_steps=draw(st.integers(0, constant)),
     )
 
 

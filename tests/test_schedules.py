@@ -72,6 +72,38 @@ def test_decay_from_start_jumps_by_the_warmup_ratio():
     assert curve[1000] == 0
 
 
+def test_warmup_constant_decay():
+    """LANS' schedule: a trapezium whose area is that of its three parts."""
+    curve = _curve(warmup_steps=400, constant_steps=300)
+    expected = np.interp(np.arange(1001), [0, 400, 700, 1000], [0, 0.5, 0.5, 0])
+    np.testing.assert_allclose(curve, expected, rtol=0, atol=1e-15)
+    assert (curve[400:701] == 0.5).all() and curve[701] < 0.5
+    assert curve[:-1].sum() == pytest.approx(0.5 * (200 + 300 + 150))
+    curve = _curve(constant_steps=1000, end_learning_rate=0.1)
+    assert (curve[:1000] == 0.5).all()
+    curve = _curve(constant_steps=500, power=2.0, end_learning_rate=0.1)
+    assert curve[500] == 0.5 and curve[750] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"constant_steps": 9},
+            "at most 8 = total_steps - warmup_steps, got 9",
+        ),
+        (
+            {"constant_steps": 1, "decay_from": "start"},
+            "at most 0, since decay_from='start' decays from step 0, got 1",
+        ),
+    ],
+)
+def test_a_constant_rate_needs_its_steps(change, message):
+    with pytest.raises(ValueError) as caught:
+        schedules.WarmupPolynomial(0.5, 10, 2, **change)
+    assert str(caught.value) == f"constant_steps: expected {message}."
+
+
 def test_power_and_no_warmup():
     curve = _curve(power=2.0)
     assert curve[0] == 0.5
@@ -125,6 +157,7 @@ def test_bad_arguments(change, message):
         end_learning_rate=0.0,
         power=1.0,
         decay_from="start",
+        constant_steps=0,
     )
     with pytest.raises(ValueError, match=message):
         schedule_checks.check_warmup_polynomial(**{**arguments, **change})
@@ -139,6 +172,7 @@ _ARGUMENTS = dict(
     end_learning_rate=0.25,
     power=1.0,
     decay_from="start",
+    constant_steps=0,
 )
 _NO_NUMBER = [
     *("1", b"1", True, None, [1], {}, math.nan, math.inf, -1, 10**400),
@@ -151,6 +185,7 @@ REFUSED = {
     "power": [*_NO_NUMBER, 0, 0.0, 1e-46],
     "total_steps": [*_NO_COUNT, 0],
     "warmup_steps": [*_NO_COUNT, 11],
+    "constant_steps": [*_NO_COUNT, 9],
     "decay_from": ["end", None, 1, ["start"], np.array(["start", "end"]), b""],
     "name": [None, 5, b"x", []],
 }
@@ -184,9 +219,10 @@ def test_numbers_of_numpy_are_kept_as_those_of_python():
         warmup_steps=np.array(2),
         end_learning_rate=Decimal("0.25"),
         power=np.array(1.0),
+        constant_steps=np.float32(3),
     )
     config = schedules.WarmupPolynomial(**given).get_config()
-    kept = {**_ARGUMENTS, "decay_from": "warmup_end"}
+    kept = {**_ARGUMENTS, "decay_from": "warmup_end", "constant_steps": 3}
     assert config == {**kept, "name": "WarmupPolynomial"}
     assert all(type(config[n]) is type(x) for n, x in kept.items())
     assert json.loads(json.dumps(config)) == config

@@ -18,14 +18,19 @@ def arguments_of(draw, decay_from=None):
     """Arguments of `warmup_polynomial`; the warmup ends before the decay."""
     total = draw(st.integers(1, 500))
     end, peak = sorted((draw(RATES), draw(RATES)))
+    warmup = draw(st.integers(0, total - 1))
+    decay_from = decay_from or draw(st.sampled_from(schedule_checks.DECAY_FROM))
+    constant = 0
+    if decay_from == "warmup_end":
+        constant = draw(st.integers(0, total - 1 - warmup))
     return dict(
         learning_rate=peak,
         total_steps=total,
-        warmup_steps=draw(st.integers(0, total - 1)),
+        warmup_steps=warmup,
         end_learning_rate=end,
         power=draw(st.sampled_from([0.5, 1.0, 2.0, 3.7])),
-        decay_from=decay_from
-        or draw(st.sampled_from(schedule_checks.DECAY_FROM)),
+        decay_from=decay_from,
+        constant_steps=constant,
     )
 
 
@@ -62,7 +67,8 @@ def test_it_begins_at_0_and_ends_at_its_end(arguments):
 def test_it_rises_to_its_peak_and_then_goes_to_its_end(arguments):
     rates, w = curve(arguments), arguments["warmup_steps"]
     peak, end = arguments["learning_rate"], arguments["end_learning_rate"]
-    assert_close(rates[w], peak, 1e-15, end)
+    held = rates[w : w + arguments["constant_steps"] + 1]
+    assert_close(held, np.full_like(held, peak), 1e-15, end)
     slack = 1e-15 * max(peak, end)
     assert (np.diff(rates[: w + 1]) >= -slack).all()
     falling = np.diff(rates[w:]) * (1 if end >= peak else -1)
@@ -73,7 +79,8 @@ def test_it_rises_to_its_peak_and_then_goes_to_its_end(arguments):
 @given(CONTINUOUS)
 def test_the_distance_to_its_end_falls_as_a_power(arguments):
     """Of the share of the steps that are left."""
-    total, w = arguments["total_steps"], arguments["warmup_steps"]
+    total = arguments["total_steps"]
+    w = arguments["warmup_steps"] + arguments["constant_steps"]
     peak, end = arguments["learning_rate"], arguments["end_learning_rate"]
     steps = np.arange(w, total + 1.0)
     left = (total - steps) / (total - w)
@@ -89,7 +96,8 @@ def test_it_is_continuous(arguments, place):
     total, w = arguments["total_steps"], arguments["warmup_steps"]
     arguments["power"] = max(arguments["power"], 1.0)  # else steep at its end
     peak, end = arguments["learning_rate"], arguments["end_learning_rate"]
-    slope = arguments["power"] * abs(peak - end) / (total - w)
+    left = total - w - arguments["constant_steps"]
+    slope = arguments["power"] * abs(peak - end) / left
     if w:
         slope = max(slope, peak / w)
     steps = np.append(np.arange(total + 1.0), place * total)
@@ -121,7 +129,7 @@ def test_it_scales_with_its_rates_and_with_its_steps(arguments, scale, times):
     np.testing.assert_array_equal(curve({**arguments, **higher}), scale * rates)
     longer = {
         name: times * arguments[name]
-        for name in ("total_steps", "warmup_steps")
+        for name in ("total_steps", "warmup_steps", "constant_steps")
     }
     steps = times * np.arange(len(rates))
     got = curve({**arguments, **longer}, steps.astype(float))

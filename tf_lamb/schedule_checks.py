@@ -17,6 +17,7 @@ def check_warmup_polynomial(
     end_learning_rate: float,
     power: float,
     decay_from: str,
+    constant_steps: int = 0,
 ) -> dict[str, Any]:
     """Checks the arguments of `warmup_polynomial`.
 
@@ -24,8 +25,9 @@ def check_warmup_polynomial(
       The arguments, as Python's numbers and strings.
 
     Raises:
-      ValueError: an argument outside its range, `warmup_steps` above
-        `total_steps`, or `end_learning_rate` above `learning_rate`.
+      ValueError: an argument outside its range, `warmup_steps` (with
+        `constant_steps`) above `total_steps`, `end_learning_rate` above
+        `learning_rate`, or `constant_steps` where the decay runs from step 0.
     """
     checked: dict[str, Any] = dict(
         learning_rate=check.non_negative("learning_rate", learning_rate),
@@ -36,6 +38,7 @@ def check_warmup_polynomial(
         ),
         power=check.positive("power", power),
         decay_from=check.one_of("decay_from", decay_from, DECAY_FROM),
+        constant_steps=check.count("constant_steps", constant_steps, minimum=0),
     )
     for name, limit in (
         ("warmup_steps", "total_steps"),
@@ -46,7 +49,21 @@ def check_warmup_polynomial(
                 f"{name}: expected at most {limit} = {checked[limit]}, got "
                 f"{checked[name]}."
             )
+    _check_constant(checked)
     return checked
+
+
+def _check_constant(checked: dict[str, Any]) -> None:
+    """Checks that the steps of a constant rate are there."""
+    limit = checked["total_steps"] - checked["warmup_steps"]
+    reason = " = total_steps - warmup_steps"
+    if checked["decay_from"] == "start":
+        limit, reason = 0, ", since decay_from='start' decays from step 0"
+    if checked["constant_steps"] > limit:
+        raise ValueError(
+            f"constant_steps: expected at most {limit}{reason}, got "
+            f"{checked['constant_steps']}."
+        )
 
 
 def as_list(values: Any) -> list[Any]:

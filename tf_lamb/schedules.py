@@ -38,16 +38,18 @@ def warmup_polynomial(
     end_learning_rate: float = 0.0,
     power: float = 1.0,
     decay_from: str = "warmup_end",
+    constant_steps: int = 0,
 ) -> Array:
-    r"""Linear warmup, then polynomial decay.
+    r"""Linear warmup, a constant rate if asked for, then polynomial decay.
 
     $$\eta(s) = \begin{cases}
       \eta\, s / w & s < w \\
       (\eta - \eta_{end}) (1 - p(s))^{power} + \eta_{end} & s \ge w
     \end{cases}$$
 
-    with `p(s) = (s - w) / (T - w)` for `decay_from="warmup_end"` and
-    `p(s) = s / T` for `"start"`, kept in [0, 1].
+    with `p(s) = (s - w - c) / (T - w - c)` for `decay_from="warmup_end"` and
+    `p(s) = s / T` for `"start"`, kept in [0, 1]: the rate is `eta` from step
+    `w` to `w + c`.
 
     `"warmup_end"` is the default: the rate is continuous and its peak is
     `learning_rate`. `"start"` is what the published BERT and ALBERT code does:
@@ -66,15 +68,17 @@ def warmup_polynomial(
         (Where the warmup takes all `T` steps, the peak is at `T`.)
       power: exponent of the decay, > 0; 1 is linear, 2 is MLPerf's LARS recipe.
       decay_from: one of `DECAY_FROM`.
+      constant_steps: `c`, 0 for none; only for `decay_from="warmup_end"`.
 
     Returns:
       The rate, of the shape of `step`.
 
     References:
       google-research/bert `optimization.py` (`"start"`); You et al. 2020
-      (arXiv:1904.00962), section 4.
+      (arXiv:1904.00962), section 4; Zheng et al. 2020 (arXiv:2006.13484), the
+      schedule of LANS (`constant_steps`).
     """
-    origin = warmup_steps if decay_from == "warmup_end" else 0
+    origin = warmup_steps + constant_steps if decay_from != "start" else 0
     # Floats: JAX has no whole numbers above 2^31.
     progress = (step - float(origin)) / float(max(total_steps - origin, 1))
     progress = ops.minimum(ops.maximum(progress, 0.0), 1.0)
@@ -258,15 +262,10 @@ _NUMPY = SimpleNamespace(
 
 
 class WarmupPolynomial:
-    r"""Linear warmup, then polynomial decay.
+    """Linear warmup, a constant rate if asked for, then polynomial decay.
 
-    $$\eta(s) = \begin{cases}
-      \eta\, s / w & s < w \\
-      (\eta - \eta_{end}) (1 - p(s))^{power} + \eta_{end} & s \ge w
-    \end{cases}$$
-
-    `schedules.warmup_polynomial` defines `p`. `tf_lamb.WarmupPolynomial` is a
-    learning-rate schedule of the installed Keras;
+    `schedules.warmup_polynomial` has the equation. `tf_lamb.WarmupPolynomial`
+    is a learning-rate schedule of the installed Keras;
     `tf_lamb.schedules.WarmupPolynomial` computes the same with NumPy.
 
     Args:
@@ -279,6 +278,8 @@ class WarmupPolynomial:
       decay_from: "warmup_end" (continuous; the default) or "start" (as the
         published BERT and ALBERT code, with its drop at the warmup's end).
       name: name of the schedule.
+      constant_steps: how long the rate stays at its peak after the warmup; the
+        decay has the other steps. Not with `decay_from="start"`.
 
     Raises:
       ValueError: an argument outside its range.
@@ -303,6 +304,8 @@ class WarmupPolynomial:
         power: float = 1.0,
         decay_from: str = "warmup_end",
         name: str = "WarmupPolynomial",
+        *,
+        constant_steps: int = 0,
     ) -> None:
         super().__init__()
         self._arguments = check_warmup_polynomial(
@@ -312,6 +315,7 @@ class WarmupPolynomial:
             end_learning_rate=end_learning_rate,
             power=power,
             decay_from=decay_from,
+            constant_steps=constant_steps,
         )
         self.name = check.text("name", name)
 
