@@ -85,6 +85,7 @@ REFUSED = {
         "nesterov": [*_NO_TEXT, "yes", False],
         "form": [*_NO_TEXT, "lamb", "Paper", None],
         "grad_averaging": [*_NO_FLAG, None],
+        "cautious": [*_NO_FLAG, None],
     },
     "LARS": {
         **_COMMON,
@@ -110,7 +111,7 @@ _FLOATS = (
 ).split()
 _COUNTS = ["gradient_accumulation_steps", "ema_overwrite_frequency"]
 _BOOLEANS = ["use_ema", "skip_nonfinite", "jit_compile", "bias_correction"]
-_BOOLEANS += ["grad_averaging"]
+_BOOLEANS += ["grad_averaging", "cautious"]
 _BOUNDS = [
     *((1, 2), [1, 2], np.array([1, 2]), np.array([1.0, 2.0], "float32")),
     *((np.float32(1), Decimal(2)), (np.array(1), np.int64(2))),

@@ -82,6 +82,11 @@ LAMB = {
         {},
     ),
     "sum_of_gradients": ({**DECAY, "grad_averaging": False}, {}),
+    "cautious": ({**DECAY, "cautious": True}, {}),
+    "cautious_nadam": (
+        {**DECAY, **NO_BIAS, "cautious": True, "nesterov": "nadam"},
+        {"no_decay": ("bias", "scale"), "no_adapt": ("bias", "scale")},
+    ),
 }
 # Each form against what it is named for: as it is by default; with variables
 # that do not decay; and with other numbers.
@@ -145,6 +150,8 @@ LAMB_FORMS |= {
         },
         {"no_adapt": ("kernel",)},
     ),
+    "timm_cautious": ({**DECAY, "form": "timm", "cautious": True}, {}),
+    "lambw_cautious": ({**DECAY, "form": "lambw", "cautious": True}, {}),
     "lambw_large_decay": (
         {"weight_decay": 10.0, "form": "lambw", "learning_rate": FALL},
         {"learning_rate": _fall},

@@ -14,6 +14,7 @@ SHAPES = [(3, 5), (5,), (7, 5), (7,), (2, 2, 3), (11,), (13, 2), ()]
 FORMS = [
     "LAMB",
     "LAMB-lans",
+    "LAMB-cautious",
     *(f"LARS-{form}" for form in tf_lamb.hyperparameters.LARS_FORMS),
 ]
 
@@ -34,6 +35,8 @@ def _make(name, momentum=0.9, **arguments):
     if name == "LAMB":
         return tf_lamb.LAMB(beta_1=momentum, **arguments)
     form = name.split("-")[1]
+    if form == "cautious":
+        return tf_lamb.LAMB(cautious=True, beta_1=momentum, **arguments)
     if name.startswith("LAMB"):
         return tf_lamb.LAMB(form=form, beta_1=momentum, **arguments)
     return tf_lamb.LARS(form=form, momentum=momentum, **arguments)

@@ -58,6 +58,9 @@ class Ops(Protocol):
     def where(self, condition: Array, x: Array, y: Array, /) -> Array:
         """`x` where the condition holds, else `y`; by element."""
 
+    def zeros_like(self, x: Array, /) -> Array:
+        """Zeros of the shape and dtype of `x`."""
+
 
 class BitOps(Protocol):
     """What `round_by_chance` calls: functions of the bits of int32 arrays.

@@ -151,6 +151,9 @@ class Lamb(NamedTuple):
         `two_directions`; defaults are what the optimizers have of it.
       grad_averaging: False adds `g_t`, not `(1 - beta_1) g_t`, to the first
         moment, as apex and timm do under this name.
+      cautious: True drops, before the decay is added, the elements of the
+        direction whose sign is not the gradient's, and divides the others by
+        their share (`directions.agreement`).
     """
 
     beta_1: float = 0.9
@@ -163,19 +166,25 @@ class Lamb(NamedTuple):
     trust_ratio_bounds: tuple[float, float] | None = None
     form: str = "paper"
     grad_averaging: bool = True
+    cautious: bool = False
 
     def checked(self) -> Lamb:
         """The same, with numbers as floats.
 
         Raises:
-          ValueError: one is outside its range, or `nesterov` is asked for
-            without `grad_averaging`.
+          ValueError: one is outside its range, `nesterov` is asked for without
+            `grad_averaging`, or `cautious` of "lans".
         """
         checked = Lamb(**_checked(self))
         if checked.nesterov and not checked.grad_averaging:
             raise ValueError(
                 "nesterov: not defined with grad_averaging=False, got "
                 f"{checked.nesterov!r}; expected None, or grad_averaging=True."
+            )
+        if checked.cautious and LAMB_FORMS[checked.form].two_directions:
+            raise ValueError(
+                f"cautious: not defined for form={checked.form!r}, which has "
+                "two directions, got True; expected False, or another form."
             )
         return checked
 
@@ -241,6 +250,7 @@ CHECKS: Mapping[type, Mapping[str, Callable[[str, Any], Any]]] = {
         "nesterov": _one_of(NESTEROV_FORMS),
         "form": _one_of(tuple(LAMB_FORMS)),
         "grad_averaging": check.flag,
+        "cautious": check.flag,
         **_NORM,
     },
     Lars: {

@@ -111,6 +111,11 @@ class LAMB(LayerAdaptive):
       bias_correction: False drops the bias correction; None: the form's, True
         but for "albert".
       grad_averaging: False adds `g`, not `(1 - beta_1) g`, to the first moment.
+      cautious: True drops the elements of Adam's direction whose sign is not
+        that of the gradient, before the weight decay is added, and divides the
+        others by the share of those that are left, so that the direction is
+        about as long as before (Liang et al. 2024, arXiv:2411.16085; timm's
+        `caution`). In every form but "lans".
       nesterov: None, "nadam" or "nadam_both": look-ahead of the first moment,
         or of both (`tf_lamb.rules.lamb`).
     {base_arguments}
@@ -145,6 +150,7 @@ class LAMB(LayerAdaptive):
     form: str
     bias_correction: bool
     grad_averaging: bool
+    cautious: bool
     nesterov: str | None
     norm: str
     phi_bounds: tuple[float, float] | None
@@ -164,6 +170,7 @@ class LAMB(LayerAdaptive):
         form: str = "paper",
         bias_correction: bool | None = None,
         grad_averaging: bool = True,
+        cautious: bool = False,
         nesterov: str | None = None,
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
@@ -201,6 +208,7 @@ class LAMB(LayerAdaptive):
             own.default("trust_ratio_bounds", bounds),
             form,
             grad_averaging,
+            cautious,
         )
         if all(kwargs.get(limit) is None for limit in Clipping._fields):
             if own.global_clipnorm is not None:

@@ -216,7 +216,9 @@ def lamb(
             x_norm = abs(1 - decay) * x_norm
     arrays = param, wide, new_m, new_v
     ratios, moves = [], []
-    for part, direction in directions.parts(ops, hyper, step, weight_decay):
+    for part, direction in directions.parts(
+        ops, hyper, step, weight_decay, arrays, norm_of
+    ):
         update = direction(*arrays)
         ratio = ops.ones_like(ops.sum(update))
         if adapt:

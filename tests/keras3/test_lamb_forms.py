@@ -43,6 +43,15 @@ TIMM = {
         {"bias_correction": False},
         {"form": "timm", "bias_correction": False},
     ),
+    "clamb": ({"caution": True}, {"form": "timm", "cautious": True}),
+    "clambcw": (
+        {"caution": True, "trust_clip": True, "decoupled_decay": True},
+        {
+            "form": "lambw",
+            "trust_ratio_bounds": (0.0, 1.0),
+            "cautious": True,
+        },
+    ),
     "lambcw": (
         {"trust_clip": True, "decoupled_decay": True},
         {"form": "lambw", "trust_ratio_bounds": (0.0, 1.0)},
@@ -130,12 +139,17 @@ def test_equals_timm_over_30_steps(timm_lamb, case, excluded):
 
 
 @pytest.mark.parametrize("excluded", [(), UNDECAYED])
-@pytest.mark.parametrize("name", ["timm", "lambc", "lambw", "apex", "nvlamb"])
+@pytest.mark.parametrize(
+    "name", ["timm", "lambc", "lambw", "clamb", "apex", "nvlamb"]
+)
 def test_transcriptions_of_timm_and_apex_equal_timm(timm_lamb, name, excluded):
     """timm calls its Lamb a variant of apex' FusedLAMB: they agree."""
-    own = TIMM.get(name, TIMM["timm"])[0]
-    expected = _run_timm(timm_lamb, "float64", excluded, **own)
-    peer = lamb_peers.PEERS[name](RATE, 0.05, no_decay=excluded)
+    theirs, ours = TIMM.get(name, TIMM["timm"])
+    expected = _run_timm(timm_lamb, "float64", excluded, **theirs)
+    options = {n: x for n, x in ours.items() if n != "form"}
+    peer = lamb_peers.PEERS.get(name, lamb_peers.TimmLamb)(
+        RATE, 0.05, no_decay=excluded, **options
+    )
     assert problems.distance(_run_peer(peer, "float64"), expected) < 1e-12
 
 
@@ -357,6 +371,10 @@ def test_another_limit_takes_the_place_of_the_forms():
         (
             {"form": "apex", "nesterov": "nadam"},
             "nesterov: form='apex' has None, got 'nadam'",
+        ),
+        (
+            {"form": "lans", "cautious": True},
+            "cautious: not defined for form='lans', .* got True; expected",
         ),
         (
             {"nesterov": "nadam", "grad_averaging": False},

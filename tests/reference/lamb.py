@@ -79,6 +79,9 @@ class ReferenceLAMB:
         bias_correction: False leaves out the denominators 1 - beta^t.
         grad_averaging: False adds g, not (1 - beta_1) g, to m, as apex and
             timm do under this name. Not with `nesterov`.
+        cautious: m_hat / (sqrt(v_hat) + epsilon) is 0 where its sign is not
+            that of g, and elsewhere divided by the share of the elements that
+            are left (at least 0.001), before the decay is added.
         nesterov: None; "nadam" looks one step ahead in the first moment,
 
                 m_hat = beta_1 m / (1 - beta_1^(t+1))
@@ -110,7 +113,8 @@ class ReferenceLAMB:
     References:
         You et al., "Large batch optimization for deep learning: training BERT
         in 76 minutes", ICLR 2020, Algorithm 2. Dozat, "Incorporating Nesterov
-        momentum into Adam", 2016, with constant beta_1 (`nesterov`).
+        momentum into Adam", 2016, with constant beta_1 (`nesterov`). Liang et
+        al., "Cautious optimizers", arXiv:2411.16085, 2024 (`cautious`).
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class ReferenceLAMB:
         *,
         bias_correction: bool = True,
         grad_averaging: bool = True,
+        cautious: bool = False,
         nesterov: str | None = None,
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
@@ -149,6 +154,7 @@ class ReferenceLAMB:
         self.weight_decay = weight_decay
         self.bias_correction = bias_correction
         self.grad_averaging = grad_averaging
+        self.cautious = cautious
         self.nesterov = nesterov
         self.norm = norm
         self.phi_bounds = phi_bounds
@@ -223,7 +229,11 @@ class ReferenceLAMB:
             v, g * g, self.beta_2, self.nesterov == "nadam_both"
         )
         decay = 0.0 if name in self.no_decay else self.weight_decay
-        u = m_hat / (np.sqrt(v_hat) + self.epsilon) + decay * x
+        u = m_hat / (np.sqrt(v_hat) + self.epsilon)
+        if self.cautious:
+            agrees = np.sign(u) * np.sign(g) > 0
+            u = np.where(agrees, u, 0.0) / max(np.mean(agrees), 1e-3)
+        u = u + decay * x
 
         self.trust_ratios[name] = self._trust_ratio(name, x, u)
         return x - rate * self.trust_ratios[name] * u

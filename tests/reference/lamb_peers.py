@@ -146,6 +146,7 @@ class TimmLamb(Peer):
         "always_adapt": False,
         "trust_clip": False,
         "decoupled_decay": False,
+        "cautious": False,  # caution
     }
 
     def _step(self, name, p, grad, lr, weight_decay, global_norm):
@@ -161,6 +162,10 @@ class TimmLamb(Peer):
         self.v[name] = beta2 * self.v[name] + (1 - beta2) * grad * grad
         denom = np.sqrt(self.v[name]) / bias_correction2**0.5 + self.epsilon
         update = (self.m[name] / bias_correction1) / denom
+        if self.cautious:
+            mask = (update * grad > 0).astype(grad.dtype)
+            mask /= max(np.mean(mask), 1e-3)
+            update = update * mask
         if weight_decay != 0:
             if self.decoupled_decay:
                 p = p - lr * weight_decay * p
