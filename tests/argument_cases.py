@@ -70,6 +70,7 @@ _COMMON = {
     "norm": [*_NO_TEXT, "l3", "L2", None],
     "phi_bounds": _NO_BOUNDS,
     "trust_ratio_bounds": _NO_BOUNDS,
+    "clip_by_unit": _POSITIVE,
     "skip_nonfinite": [*_NO_FLAG, None],
     "moment_dtype": [*_NO_TEXT, "float16", "half", ""],
     "jit_compile": [*_NO_FLAG, None],
@@ -107,7 +108,7 @@ _FLAGS = [True, np.True_, np.array(True)]
 _FLOATS = (
     "learning_rate weight_decay clipnorm clipvalue global_clipnorm "
     "ema_momentum loss_scale_factor beta_1 beta_2 epsilon momentum "
-    "trust_coefficient"
+    "trust_coefficient clip_by_unit"
 ).split()
 _COUNTS = ["gradient_accumulation_steps", "ema_overwrite_frequency"]
 _BOOLEANS = ["use_ema", "skip_nonfinite", "jit_compile", "bias_correction"]

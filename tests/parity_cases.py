@@ -47,6 +47,16 @@ SHARED = {
     "clipnorm": ({**DECAY, "clipnorm": 0.1}, {}),
     "clipvalue": ({**DECAY, "clipvalue": 0.1}, {}),
     "global_clipnorm": ({**DECAY, "global_clipnorm": 0.1}, {}),
+    "clip_by_unit": ({**DECAY, "clip_by_unit": 0.05}, {}),
+    "clip_by_unit_too": (
+        {
+            **DECAY,
+            "clip_by_unit": 0.05,
+            "global_clipnorm": 3.0,
+            "gradient_accumulation_steps": 3,
+        },
+        {"accumulation_steps": 3},
+    ),
     "schedule": (
         {**DECAY, "learning_rate": FALL},
         {"learning_rate": _fall},

@@ -27,6 +27,7 @@ CORE = {
         "rules",
         "schedule_checks",
         "schedules",
+        "unit_clipping",
     )
 } | PURE
 # One update, and what an optimizer of any front end is made of.
@@ -53,8 +54,10 @@ TF_LAMB = {
         "tf_lamb.directions",
         "tf_lamb.hyperparameters",
         "tf_lamb.moments",
+        "tf_lamb.unit_clipping",
     }
     | PURE,
+    "unit_clipping": PURE,
     "exclusion": PURE,
     "schedule_checks": PURE,
     "schedules": {"tf_lamb.schedule_checks"} | PURE,

@@ -33,6 +33,27 @@ CASES = {
             optax.clip_by_global_norm(0.5), optax.lamb(0.02, eps=1e-6)
         ),
     ),
+    "lamb_clipped_by_unit": (
+        lambda: tf_lamb.LAMB(0.02, weight_decay=0.05, clip_by_unit=0.05),
+        lambda: optax.chain(
+            optax.adaptive_grad_clip(0.05),
+            optax.lamb(0.02, weight_decay=0.05, eps=1e-6),
+        ),
+    ),
+    "lars_clipped_globally_and_by_unit": (
+        lambda: tf_lamb.LARS(
+            0.02,
+            trust_coefficient=0.1,
+            form="optax",
+            global_clipnorm=5.0,
+            clip_by_unit=0.2,
+        ),
+        lambda: optax.chain(
+            optax.clip_by_global_norm(5.0),
+            optax.adaptive_grad_clip(0.2),
+            optax.lars(0.02, weight_decay=0.0, trust_coefficient=0.1),
+        ),
+    ),
     **{
         f"lars_nesterov_{nesterov}": (
             lambda nesterov=nesterov: tf_lamb.LARS(

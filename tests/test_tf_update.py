@@ -15,6 +15,8 @@ FORMS = [
     "LAMB",
     "LAMB-lans",
     "LAMB-cautious",
+    "LAMB-unit",
+    "LARS-unit",
     *(f"LARS-{form}" for form in tf_lamb.hyperparameters.LARS_FORMS),
 ]
 
@@ -35,6 +37,10 @@ def _make(name, momentum=0.9, **arguments):
     if name == "LAMB":
         return tf_lamb.LAMB(beta_1=momentum, **arguments)
     form = name.split("-")[1]
+    if form == "unit":
+        arguments["clip_by_unit"], form = 0.1, "paper"
+    if name == "LARS-unit":
+        return tf_lamb.LARS(momentum=momentum, **arguments)
     if form == "cautious":
         return tf_lamb.LAMB(cautious=True, beta_1=momentum, **arguments)
     if name.startswith("LAMB"):

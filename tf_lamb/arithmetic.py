@@ -46,14 +46,17 @@ class Ops(Protocol):
     def ones_like(self, x: Array, /) -> Array:
         """Ones of the shape and dtype of `x`."""
 
+    def reshape(self, x: Array, shape: list[int], /) -> Array:
+        """`x` in another shape."""
+
     def sqrt(self, x: Array, /) -> Array:
         """Square root, by element."""
 
     def square(self, x: Array, /) -> Array:
         """Square, by element."""
 
-    def sum(self, x: Array, /) -> Array:
-        """Sum of all elements, a scalar."""
+    def sum(self, x: Array, /, *, axis: int | None = None) -> Array:
+        """Sum of all elements, a scalar; or along one axis."""
 
     def where(self, condition: Array, x: Array, y: Array, /) -> Array:
         """`x` where the condition holds, else `y`; by element."""

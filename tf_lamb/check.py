@@ -136,6 +136,19 @@ def positive(name: str, value: Any) -> float:
     return number
 
 
+def positive_or_none(name: str, value: Any) -> float | None:
+    """`value` as a float > 0; None as None.
+
+    Args:
+      name: of the argument, for the message.
+      value: a number that float32 can hold, from 1.2e-38 to 3.4e38, or None.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    return None if value is None else positive(name, value)
+
+
 def decay_rate(name: str, value: Any) -> float:
     """`value` as a float in [0, 1).
 

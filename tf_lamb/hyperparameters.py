@@ -154,6 +154,8 @@ class Lamb(NamedTuple):
       cautious: True drops, before the decay is added, the elements of the
         direction whose sign is not the gradient's, and divides the others by
         their share (`directions.agreement`).
+      clip_by_unit: limit of a unit's gradient, as a share of the norm of its
+        weights, or None (`unit_clipping.clip_by_unit`).
     """
 
     beta_1: float = 0.9
@@ -167,6 +169,7 @@ class Lamb(NamedTuple):
     form: str = "paper"
     grad_averaging: bool = True
     cautious: bool = False
+    clip_by_unit: float | None = None
 
     def checked(self) -> Lamb:
         """The same, with numbers as floats.
@@ -203,6 +206,7 @@ class Lars(NamedTuple):
       norm: one of `arithmetic.NORMS`.
       phi_bounds: bounds of phi on `|x|`, or None for `phi(z) = z`.
       trust_ratio_bounds: `(low, high)` of the local rate, or None.
+      clip_by_unit: as LAMB's.
     """
 
     momentum: float = 0.9
@@ -213,6 +217,7 @@ class Lars(NamedTuple):
     norm: str = "l2"
     phi_bounds: tuple[float, float] | None = None
     trust_ratio_bounds: tuple[float, float] | None = None
+    clip_by_unit: float | None = None
 
     def checked(self) -> Lars:
         """The same, with numbers as floats.
@@ -234,10 +239,11 @@ def _one_of(choices: Sequence[str | None]) -> Callable[[str, Any], Any]:
     return functools.partial(check.one_of, choices=choices)
 
 
-_NORM: dict[str, Callable[[str, Any], Any]] = {
+_SHARED: dict[str, Callable[[str, Any], Any]] = {
     "norm": _one_of(NORMS),
     "phi_bounds": check.bounds,
     "trust_ratio_bounds": check.bounds,
+    "clip_by_unit": check.positive_or_none,
 }
 # {type: {field: its check}}; a check takes the field's name and its value, and
 # returns what is kept.
@@ -251,7 +257,7 @@ CHECKS: Mapping[type, Mapping[str, Callable[[str, Any], Any]]] = {
         "form": _one_of(tuple(LAMB_FORMS)),
         "grad_averaging": check.flag,
         "cautious": check.flag,
-        **_NORM,
+        **_SHARED,
     },
     Lars: {
         "momentum": check.decay_rate,
@@ -259,7 +265,7 @@ CHECKS: Mapping[type, Mapping[str, Callable[[str, Any], Any]]] = {
         "epsilon": check.non_negative,
         "form": _one_of(LARS_FORMS),
         "nesterov": check.flag,
-        **_NORM,
+        **_SHARED,
     },
 }
 

@@ -43,7 +43,7 @@ class LayerAdaptive:
     # A compiled step holds them, so that another value would do nothing.
     _FIXED: ClassVar[frozenset[str]] = frozenset(
         "beta_1 beta_2 epsilon momentum trust_coefficient form nesterov "
-        "bias_correction grad_averaging cautious norm phi_bounds "
+        "bias_correction grad_averaging cautious clip_by_unit norm phi_bounds "
         "trust_ratio_bounds skip_nonfinite moment_dtype clipnorm clipvalue "
         "global_clipnorm use_ema ema_momentum ema_overwrite_frequency "
         "loss_scale_factor gradient_accumulation_steps unmatched".split()

@@ -38,6 +38,12 @@ _BASE_ARGUMENTS = """
         longer `learning_rate * phi(|x|)`; None for no bounds, `math.inf` for
         none above. A ratio that is 1 because a norm is 0, or by exclusion,
         stays 1.
+      clip_by_unit: adaptive gradient clipping, a number > 0 (Brock et al. 2021,
+        arXiv:2102.06171, tried 0.01 to 0.16): the gradient of each unit, all
+        that leads to one place on a variable's last axis, is at most so long as
+        this share of the norm of its weights, or of 0.001 if that is more; a
+        bias is one unit. It acts after `global_clipnorm`, and not together with
+        `clipnorm` or `clipvalue`. None: it does not.
       skip_nonfinite: a step whose gradients' sum of squares is not finite in
         float32 (a NaN, an infinity, a norm above 1.8e19) changes no weight, no
         moment and no average, and is counted in `skipped_steps`. With clipping,
@@ -155,6 +161,7 @@ class LAMB(LayerAdaptive):
     norm: str
     phi_bounds: tuple[float, float] | None
     trust_ratio_bounds: tuple[float, float] | None
+    clip_by_unit: float | None
 
     def __init__(
         self,
@@ -175,6 +182,7 @@ class LAMB(LayerAdaptive):
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
         trust_ratio_bounds: tuple[float, float] | None = None,
+        clip_by_unit: float | None = None,
         skip_nonfinite: bool = True,
         moment_dtype: str | None = None,
         jit_compile: bool = True,
@@ -209,7 +217,9 @@ class LAMB(LayerAdaptive):
             form,
             grad_averaging,
             cautious,
+            clip_by_unit,
         )
+        _check_limits(clip_by_unit, kwargs)
         if all(kwargs.get(limit) is None for limit in Clipping._fields):
             if own.global_clipnorm is not None:
                 kwargs.setdefault("global_clipnorm", own.global_clipnorm)
@@ -252,6 +262,21 @@ def _not_adapted(form: str, no_decay: Patterns, no_adapt: Patterns) -> Patterns:
             f"got {no_adapt!r}; form='nvlamb' adapts all."
         )
     return no_adapt
+
+
+def _check_limits(clip_by_unit: float | None, limits: dict[str, Any]) -> None:
+    """Checks that no other limit acts on a variable by itself.
+
+    Raises:
+      ValueError: one does.
+    """
+    for name in ("clipnorm", "clipvalue"):
+        if clip_by_unit is not None and limits.get(name) is not None:
+            raise ValueError(
+                f"clip_by_unit: expected None beside {name}, got "
+                f"{check.shown(clip_by_unit)}; leave one of them out, or "
+                "write global_clipnorm, which it goes with."
+            )
 
 
 class LARS(LayerAdaptive):
@@ -313,6 +338,7 @@ class LARS(LayerAdaptive):
     norm: str
     phi_bounds: tuple[float, float] | None
     trust_ratio_bounds: tuple[float, float] | None
+    clip_by_unit: float | None
 
     def __init__(
         self,
@@ -330,6 +356,7 @@ class LARS(LayerAdaptive):
         norm: str = "l2",
         phi_bounds: tuple[float, float] | None = None,
         trust_ratio_bounds: tuple[float, float] | None = None,
+        clip_by_unit: float | None = None,
         skip_nonfinite: bool = True,
         moment_dtype: str | None = None,
         jit_compile: bool = True,
@@ -345,7 +372,9 @@ class LARS(LayerAdaptive):
             norm,
             phi_bounds,
             trust_ratio_bounds,
+            clip_by_unit,
         )
+        _check_limits(clip_by_unit, kwargs)
         super().__init__(
             learning_rate,
             hyper,

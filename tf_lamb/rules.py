@@ -37,6 +37,7 @@ from tf_lamb.arithmetic import (
     widen,
 )
 from tf_lamb.hyperparameters import LAMB_FORMS, Hyper, Lamb, Lars
+from tf_lamb.unit_clipping import clip_by_unit
 
 __all__ = ["Step", "lamb", "lars", "trust_ratio", "update"]
 
@@ -200,7 +201,7 @@ def lamb(
       "Incorporating Nesterov Momentum into Adam", with a constant beta.
     """
     beta_1, beta_2, form = hyper.beta_1, hyper.beta_2, LAMB_FORMS[hyper.form]
-    wide = widen(ops, grad)
+    wide = clip_by_unit(ops, param, grad, hyper.clip_by_unit)
     if form.two_directions:
         wide = directions.unit(ops, wide, norm_of(ops, hyper.norm, wide))
     share = 1 - beta_1 if hyper.grad_averaging else 1.0
@@ -299,6 +300,7 @@ def lars(
     """  # noqa: E501
     mu, form, nesterov = hyper.momentum, hyper.form, hyper.nesterov
     measured = _DENOMINATOR[form]
+    grad = clip_by_unit(ops, param, grad, hyper.clip_by_unit)
 
     def decayed(x: Array, g: Array) -> Array:
         return widen(ops, g) + weight_decay * widen(ops, x)
@@ -324,7 +326,7 @@ def lars(
         ratio = _local_rate(
             ops,
             norm_of(ops, hyper.norm, param),
-            norm_of(ops, hyper.norm, widen(ops, grad))
+            norm_of(ops, hyper.norm, grad)
             if measured == "parts"
             else norm_of(ops, hyper.norm, update, direction, arrays),
             weight_decay,

@@ -31,6 +31,7 @@ INTERNAL = {
     "tf_lamb.tf_contexts",
     "tf_lamb.tf_ops",
     "tf_lamb.tf_update",
+    "tf_lamb.unit_clipping",
     "tf_lamb.update",
     "tf_lamb.v1_variables",
 }

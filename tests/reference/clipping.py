@@ -63,6 +63,39 @@ def clip(
     return clipped
 
 
+def clip_by_unit(
+    g: np.ndarray, w: np.ndarray, limit: float | None
+) -> np.ndarray:
+    """Clips each unit of a gradient against its weights.
+
+    g(i) <- g(i) min(1, limit max(|w(i)|, 0.001) / |g(i)|)
+
+    A unit i is a place on the last axis; a variable of rank 0 or 1, also after
+    axes of length 1 are left out, is one unit.
+
+    Args:
+        g: gradient of one variable.
+        w: the variable, same shape.
+        limit: share of the weights' norm, or None for g itself.
+
+    References:
+        Brock et al., "High-performance large-scale image recognition without
+        normalization", arXiv:2102.06171, 2021, equation 3.
+    """
+    if limit is None:
+        return g
+    one_unit = np.squeeze(g).ndim <= 1
+    units = (g.size, 1) if one_unit else (-1, g.shape[-1])
+    g_units, w_units = g.reshape(units), w.reshape(units)
+    clipped = np.empty_like(g_units)
+    for i in range(g_units.shape[1]):
+        g_norm, w_norm = (np.linalg.norm(z[:, i]) for z in (g_units, w_units))
+        most = limit * max(w_norm, 1e-3)
+        factor = most / g_norm if g_norm > most else 1.0
+        clipped[:, i] = factor * g_units[:, i]
+    return clipped.reshape(g.shape)
+
+
 class GradientPath:
     """Accumulates k micro-batches, drops a non-finite mean, then clips.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from .clipping import GradientPath, Gradients
+from .clipping import GradientPath, Gradients, clip_by_unit
 
 Parameters = dict[str, np.ndarray]
 
@@ -98,6 +98,7 @@ class ReferenceLAMB:
         clipnorm: see `clipping.clip`.
         clipvalue: see `clipping.clip`.
         global_clipnorm: see `clipping.clip`.
+        clip_by_unit: see `clipping.clip_by_unit`; after the others.
         accumulation_steps: k; every k-th call applies the mean of k gradients.
         ema_momentum: d; after each applied update `average` is x at the first
             one, then d average + (1 - d) x. None keeps no average.
@@ -137,6 +138,7 @@ class ReferenceLAMB:
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        clip_by_unit: float | None = None,
         accumulation_steps: int = 1,
         ema_momentum: float | None = None,
         skip_nonfinite: bool = True,
@@ -161,6 +163,7 @@ class ReferenceLAMB:
         self.trust_ratio_bounds = trust_ratio_bounds
         self.no_decay = no_decay
         self.no_adapt = no_adapt
+        self.clip_by_unit = clip_by_unit
         self.ema_momentum = ema_momentum
         self.gradient_path = GradientPath(
             clipnorm,
@@ -216,6 +219,7 @@ class ReferenceLAMB:
     def _updated(
         self, name: str, x: np.ndarray, g: np.ndarray, rate: float
     ) -> np.ndarray:
+        g = clip_by_unit(g, x, self.clip_by_unit)
         share = 1.0 - self.beta_1 if self.grad_averaging else 1.0
         m = self.beta_1 * self.m[name] + share * g
         v = self.beta_2 * self.v[name] + (1.0 - self.beta_2) * g * g

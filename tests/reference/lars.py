@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 
-from .clipping import GradientPath, Gradients
+from .clipping import GradientPath, Gradients, clip_by_unit
 from .lamb import (
     Parameters,
     bounded,
@@ -62,6 +62,7 @@ class ReferenceLARS:
         clipnorm: see `clipping.clip`.
         clipvalue: see `clipping.clip`.
         global_clipnorm: see `clipping.clip`.
+        clip_by_unit: see `clipping.clip_by_unit`; after the others.
         accumulation_steps: k; every k-th call applies the mean of k gradients.
         ema_momentum: d; after each applied update `average` is w at the first
             one, then d average + (1 - d) w. None keeps no average.
@@ -100,6 +101,7 @@ class ReferenceLARS:
         clipnorm: float | None = None,
         clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        clip_by_unit: float | None = None,
         accumulation_steps: int = 1,
         ema_momentum: float | None = None,
         skip_nonfinite: bool = True,
@@ -121,6 +123,7 @@ class ReferenceLARS:
         self.trust_ratio_bounds = trust_ratio_bounds
         self.no_decay = no_decay
         self.no_adapt = no_adapt
+        self.clip_by_unit = clip_by_unit
         self.ema_momentum = ema_momentum
         self.gradient_path = GradientPath(
             clipnorm,
@@ -164,6 +167,7 @@ class ReferenceLARS:
         for name, w in params.items():
             g = grads[name]
             if g is not None:
+                g = clip_by_unit(g, w, self.clip_by_unit)
                 decay = 0.0 if name in self.no_decay else self.weight_decay
                 params[name] = rule(name, w, g, decay, rate)
         if self.ema_momentum is not None:

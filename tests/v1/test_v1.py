@@ -27,6 +27,7 @@ OPTIONS = (
     "norm_l1",
     "phi_bounds",
     "trust_ratio_bounds",
+    "clip_by_unit",
     "not_compiled",
 )
 
