@@ -46,6 +46,7 @@ SHARED = dict(
     norm=st.sampled_from(arithmetic.NORMS),
     phi_bounds=st.one_of(st.none(), BOUNDS),
     trust_ratio_bounds=st.one_of(st.none(), BOUNDS),
+    clip_by_unit=st.sampled_from([None, 0.125]),
     skip_nonfinite=st.booleans(),
     moment_dtype=st.sampled_from(hyperparameters.MOMENT_DTYPES),
     jit_compile=st.booleans(),
@@ -59,6 +60,9 @@ LAMB = dict(
     epsilon=st.sampled_from([1e-6, 1e-3]),
     bias_correction=st.booleans(),
     nesterov=st.sampled_from(hyperparameters.NESTEROV_FORMS),
+    form=st.sampled_from(list(hyperparameters.LAMB_FORMS)),
+    grad_averaging=st.booleans(),
+    cautious=st.booleans(),
 )
 LARS = dict(
     **SHARED,
@@ -114,9 +118,32 @@ def make_rate(module, drawn):
 def arguments_of(draw, name):
     """Arguments of the optimizer of a name, without its learning rate."""
     arguments = draw(st.fixed_dictionaries({"LAMB": LAMB, "LARS": LARS}[name]))
-    if arguments.get("form") == "you2020":
+    if name == "LAMB":
+        _follow_form(arguments)
+    elif arguments["form"] == "you2020":
         arguments["nesterov"] = False
-    return {**arguments, **draw(CLIPPING), **draw(AVERAGING)}
+    clipping = draw(CLIPPING)
+    if {"clipnorm", "clipvalue"} & set(clipping):
+        arguments["clip_by_unit"] = None
+    return {**arguments, **clipping, **draw(AVERAGING)}
+
+
+def _follow_form(arguments):
+    """Changes what contradicts the form of LAMB."""
+    own = hyperparameters.LAMB_FORMS[arguments["form"]]
+    arguments.update((name, getattr(own, name)) for name in own.fixed)
+    bounds = arguments["trust_ratio_bounds"]
+    arguments["trust_ratio_bounds"] = own.default("trust_ratio_bounds", bounds)
+    if arguments["nesterov"]:
+        arguments["grad_averaging"] = True
+    if own.two_directions:
+        arguments["cautious"] = False
+    if own.undecayed == "not_adapted":
+        arguments["exclude_from_layer_adaptation"] = None
+    elif own.undecayed == "adapted":  # None means all
+        arguments["exclude_from_layer_adaptation"] = (
+            arguments["exclude_from_layer_adaptation"] or []
+        )
 
 
 def in_config(value):

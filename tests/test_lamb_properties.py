@@ -16,6 +16,7 @@ from tests.properties import (
     problems,
 )
 from tests.reference.lamb import ReferenceLAMB, norm_of, phi
+from tests.reference.lamb_peers import PEERS
 from tf_lamb import arithmetic, hyperparameters, rules
 
 # So small that it changes no sum in float64.
@@ -67,6 +68,28 @@ HYPER = st.fixed_dictionaries(
 )
 
 
+def _of_a_form(hyper):
+    """What a form does not have, as it has it."""
+    own = hyperparameters.LAMB_FORMS[hyper["form"]]
+    hyper |= {n: getattr(own, n) for n in own.fixed}
+    hyper["cautious"] &= not own.two_directions
+    hyper["grad_averaging"] |= hyper["nesterov"] is not None
+    return hyper
+
+
+ANY_FORM = st.fixed_dictionaries(
+    {
+        **DIRECTION,
+        "norm": NORMS,
+        "phi_bounds": BOUNDS,
+        "form": st.sampled_from(list(hyperparameters.LAMB_FORMS)),
+        "cautious": st.booleans(),
+        "grad_averaging": st.booleans(),
+    }
+).map(_of_a_form)
+UNITS = st.sampled_from([None, 0.01, 1.0])
+
+
 @st.composite
 def states(draw):
     """`x, g, m, v, t`: any moments, at any step."""
@@ -95,6 +118,54 @@ def test_it_is_the_reference(problem, hyper, decay, adapt):
     assert_close(got, params["x"], 1e-9, u_size)
     assert_close(last.m, reference.m["x"], 1e-12, 8.0)
     assert_close(last.v, reference.v["x"], 1e-12, 64.0)
+
+
+@QUICK
+@given(problems(), st.sampled_from(list(PEERS)), DECAYS, st.booleans())
+def test_each_form_is_its_source(problem, form, decay, cautious):
+    x, grads = problem
+    own = hyperparameters.LAMB_FORMS[form]
+    cautious = cautious and form in ("timm", "lambw")
+    hyper = dict(
+        form=form,
+        epsilon=1e-3,
+        bias_correction=own.bias_correction,
+        trust_ratio_bounds=own.trust_ratio_bounds,
+        cautious=cautious,
+    )
+    adapt = own.undecayed != "by_list" or bool(decay)
+    got, last = run(x, grads, decay=decay, adapt=adapt, **hyper)
+    options = {"cautious": True} if cautious else {}
+    if own.global_clipnorm is not None:
+        options["global_clipnorm"] = np.inf
+    peer = PEERS[form](
+        0.01, decay, no_decay=() if decay else "x", epsilon=1e-3, **options
+    )
+    params = {"x": x}
+    for g in grads:
+        params = peer.step(params, {"x": g})
+    size = 0.01 * last.trust_ratio * (50 + decay * np.abs(x).max())
+    if cautious:
+        size *= 1000
+    assert_close(got, params["x"], 1e-9, size)
+
+
+@QUICK
+@given(problems(), DECAYS, st.booleans(), UNITS, NESTEROV)
+def test_masks_and_units_are_those_of_the_reference(
+    problem, decay, cautious, unit, nesterov
+):
+    x, grads = problem
+    same = dict(cautious=cautious, clip_by_unit=unit)
+    same["nesterov"] = None if cautious else nesterov
+    got, last = run(x, grads, decay=decay, **same)
+    reference = _reference(same, 0.01, decay)
+    params = {"x": x}
+    for g in grads:
+        params = reference.step(params, {"x": g})
+    size = 0.01 * last.trust_ratio * (5 + decay * np.abs(x).max())
+    assert_close(got, params["x"], 1e-9, 1000 * size if cautious else size)
+    assert_close(last.m, reference.m["x"], 1e-12, 8.0)
 
 
 @QUICK
@@ -143,7 +214,7 @@ def test_an_adapted_step_is_as_long_as_phi_says(state, hyper, decay):
 
 
 @QUICK
-@given(problems(), HYPER, POWERS_OF_TWO)
+@given(problems(), ANY_FORM, POWERS_OF_TWO)
 def test_the_scale_of_the_gradient_does_not_matter(problem, hyper, scale):
     """Without epsilon; all gradients times a power of two: the same bits."""
     x, grads = problem
@@ -152,6 +223,8 @@ def test_the_scale_of_the_gradient_does_not_matter(problem, hyper, scale):
     got, scaled = run(x, [scale * g for g in grads], decay=0.1, **hyper)
     np.testing.assert_array_equal(got, expected)
     assert scaled.trust_ratio == step.trust_ratio
+    if hyper["form"] == "lans":
+        scale = 1  # its moments are those of a gradient without a scale
     np.testing.assert_array_equal(scaled.m, scale * step.m)
     np.testing.assert_array_equal(scaled.v, scale**2 * step.v)
 
@@ -170,10 +243,10 @@ def test_a_step_scales_with_its_parameter(problem, hyper, decay, scale):
 
 
 @QUICK
-@given(problems(), HYPER, DECAYS, st.booleans())
-def test_the_sign_does_not_matter(problem, hyper, decay, adapt):
+@given(problems(), ANY_FORM, DECAYS, st.booleans(), UNITS)
+def test_the_sign_does_not_matter(problem, hyper, decay, adapt, unit):
     x, grads = problem
-    same = dict(decay=decay, adapt=adapt, **hyper)
+    same = dict(decay=decay, adapt=adapt, clip_by_unit=unit, **hyper)
     expected, step = run(x, grads, **same)
     got, mirrored = run(-x, [-g for g in grads], **same)
     np.testing.assert_array_equal(got, -expected)
@@ -225,10 +298,19 @@ def test_an_excluded_variable_takes_the_step_of_adamw(
 
 
 @QUICK
-@given(states(), HYPER, DECAYS, st.booleans(), st.sampled_from([1, np.nan]))
-def test_a_skipped_step_leaves_all_as_it_is(state, hyper, decay, adapt, bad):
+@given(
+    states(),
+    ANY_FORM,
+    DECAYS,
+    st.booleans(),
+    st.sampled_from([1, np.nan]),
+    UNITS,
+)
+def test_a_skipped_step_leaves_all_as_it_is(
+    state, hyper, decay, adapt, bad, unit
+):
     x, g, m, v, t = state
-    same = dict(decay=decay, adapt=adapt, **hyper)
+    same = dict(decay=decay, adapt=adapt, clip_by_unit=unit, **hyper)
     skipped = step_of(x, bad * g, m, v, t, proceed=np.False_, **same)
     for got, old in zip(skipped, (x, m, v)):
         np.testing.assert_array_equal(got, old)
@@ -288,7 +370,7 @@ def test_without_memory_there_is_no_look_ahead(problem, hyper, decay, adapt):
 
 
 @QUICK
-@given(states(), HYPER, DECAYS)
+@given(states(), ANY_FORM, DECAYS)
 def test_bounds_that_nothing_reaches_are_no_bounds(state, hyper, decay):
     wide = {**hyper, "phi_bounds": (0.0, 1e300)}
     none = {**hyper, "phi_bounds": None}
