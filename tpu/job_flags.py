@@ -6,6 +6,7 @@ from official_models.common.errors import InputError
 from tf_lamb import arithmetic, hyperparameters, schedule_checks
 
 FLAGS = flags.FLAGS
+_LARS_FORMS = hyperparameters.LARS_FORMS
 OPTIMIZERS = ("lamb", "lars", "adamw", "momentum")
 
 
@@ -160,7 +161,23 @@ def _define_rule_flags() -> None:
         "trust_coefficient", 0.001, "Factor of LARS' trust ratio."
     )
     flags.DEFINE_enum(
-        "form", "you2017", list(hyperparameters.LARS_FORMS), "Form of LARS."
+        "form",
+        None,
+        [*{**hyperparameters.LAMB_FORMS, **dict.fromkeys(_LARS_FORMS)}],
+        "Form of LAMB, by default paper, or of LARS, by default "
+        f"{_LARS_FORMS[0]}; LAMB's with its own epsilon and bias correction, "
+        "where the flags are absent, and the decay and clipping of the flags.",
+    )
+    flags.DEFINE_boolean(
+        "cautious",
+        False,
+        "Only elements whose direction has the gradient's sign move (LAMB).",
+    )
+    flags.DEFINE_float(
+        "clip_by_unit",
+        0.0,
+        "Limit of each unit's gradient, as a share of the norm of its weights "
+        "(LAMB, LARS); 0: none.",
     )
     flags.DEFINE_enum(
         "norm",

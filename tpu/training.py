@@ -140,6 +140,7 @@ def _make_optimizer(rate):
         "unmatched": "raise",
         "norm": FLAGS.norm,
         "moment_dtype": FLAGS.moment_dtype,
+        "clip_by_unit": FLAGS.clip_by_unit or None,
         # On a TPU the whole step is compiled.
         "jit_compile": not FLAGS.use_tpu,
     }
@@ -148,16 +149,30 @@ def _make_optimizer(rate):
             rate,
             FLAGS.momentum,
             trust_coefficient=FLAGS.trust_coefficient,
-            form=FLAGS.form,
+            form=FLAGS.form or "you2017",
             nesterov=FLAGS.nesterov,
             **common,
         )
-    adam = (FLAGS.beta_1, FLAGS.beta_2, FLAGS.epsilon)
     if FLAGS.optimizer == "lamb":
+        own = {"epsilon": FLAGS.epsilon}
+        own["bias_correction"] = FLAGS.bias_correction
+        if FLAGS.form:
+            own = {
+                n: None if FLAGS[n].using_default_value else value
+                for n, value in own.items()
+            }
         return v1.LAMBOptimizer(
-            rate, *adam, bias_correction=FLAGS.bias_correction, **common
+            rate,
+            FLAGS.beta_1,
+            FLAGS.beta_2,
+            form=FLAGS.form or "paper",
+            cautious=FLAGS.cautious,
+            global_clipnorm=None,  # the job clips
+            **own,
+            **common,
         )
     # BERT's AdamW: no bias correction, and no variable is adapted.
+    adam = (FLAGS.beta_1, FLAGS.beta_2, FLAGS.epsilon)
     common["exclude_from_layer_adaptation"] = [""]
     return v1.LAMBOptimizer(rate, *adam, bias_correction=False, **common)
 

@@ -19,7 +19,9 @@ _READ_BY = {
     "nesterov": ("lamb", "lars", "sgd"),
     "norm": ("lamb", "lars"),
     "moment_dtype": ("lamb", "lars"),
-    "form": ("lars",),
+    "form": ("lamb", "lars"),
+    "cautious": ("lamb",),
+    "clip_by_unit": ("lamb", "lars"),
     "trust_coefficient": ("lars",),
 }
 
@@ -113,8 +115,22 @@ def _define_rule_flags() -> None:
     )
     flags.DEFINE_string(
         "form",
-        "you2017",
-        f"Form of LARS: {', '.join(tf_lamb.hyperparameters.LARS_FORMS)}.",
+        None,
+        "Form of LAMB or LARS, by default paper and you2017. LAMB's: "
+        f"{', '.join(tf_lamb.hyperparameters.LAMB_FORMS)}; with the form's own "
+        "epsilon, where --epsilon is absent, and the decay and the clipping of "
+        f"the flags. LARS': {', '.join(tf_lamb.hyperparameters.LARS_FORMS)}.",
+    )
+    flags.DEFINE_boolean(
+        "cautious",
+        False,
+        "Only elements whose direction has the gradient's sign move (LAMB).",
+    )
+    flags.DEFINE_float(
+        "clip_by_unit",
+        0.0,
+        "Limit of each unit's gradient, as a share of the norm of its weights "
+        "(LAMB, LARS); 0: none.",
     )
     flags.DEFINE_float(
         "trust_coefficient", 0.001, "Factor of LARS' trust ratio."
@@ -202,14 +218,24 @@ def _layer_adaptive(rate, common: dict) -> keras.optimizers.Optimizer:
         "unmatched": "raise",
         "norm": FLAGS.norm,
         "moment_dtype": FLAGS.moment_dtype,
+        "clip_by_unit": FLAGS.clip_by_unit or None,
     }
     if FLAGS.optimizer == "lamb":
-        nesterov = "nadam" if FLAGS.nesterov else None
-        return tf_lamb.LAMB(rate, nesterov=nesterov, **_adam(), **common)
+        adam = _adam()
+        if FLAGS.form and FLAGS["epsilon"].using_default_value:
+            adam["epsilon"] = None
+        return tf_lamb.LAMB(
+            rate,
+            form=FLAGS.form or "paper",
+            nesterov="nadam" if FLAGS.nesterov else None,
+            cautious=FLAGS.cautious,
+            **adam,
+            **common,
+        )
     return tf_lamb.LARS(
         rate,
         FLAGS.momentum,
-        form=FLAGS.form,
+        form=FLAGS.form or "you2017",
         trust_coefficient=FLAGS.trust_coefficient,
         nesterov=FLAGS.nesterov,
         **common,
@@ -264,6 +290,6 @@ def build(optimizer: keras.optimizers.Optimizer, variables) -> None:
         raise InputError(f"--{error}") from error
 
 
-def _adam() -> dict[str, float]:
+def _adam() -> dict[str, float | None]:
     names = ("beta_1", "beta_2", "epsilon")
     return {name: FLAGS[name].value for name in names}

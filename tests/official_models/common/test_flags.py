@@ -144,6 +144,7 @@ def test_both_worlds_call_a_hyperparameter_alike():
 
     shared = {*("beta_1", "beta_2", "epsilon", "momentum", "nesterov", "norm")}
     shared |= {"form", "trust_coefficient", "moment_dtype", "power"}
+    shared |= {"cautious", "clip_by_unit"}
     shared |= {"end_learning_rate", "decay_from", "learning_rate"}
     defaults = []
     for module, arguments in (

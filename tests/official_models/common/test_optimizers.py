@@ -76,6 +76,48 @@ def test_beta_1_is_that_of_lamb_and_adamw(make, name):
     )
 
 
+def test_forms(make):
+    assert make().form == "paper"
+    assert make("--optimizer=lars").form == "you2017"
+    assert make("--optimizer=lars", "--form=timm").form == "timm"
+    for form, own in tf_lamb.hyperparameters.LAMB_FORMS.items():
+        optimizer = make(f"--form={form}")
+        assert (optimizer.form, optimizer.epsilon) == (form, own.epsilon)
+        # The decay and the clipping are those of the flags.
+        assert optimizer.weight_decay == 0.01
+        assert optimizer.global_clipnorm == 1.0
+    given = make("--form=deepspeed", "--epsilon=1e-6", "--global_clipnorm=0")
+    assert (given.epsilon, given.global_clipnorm) == (1e-6, None)
+    refusal(
+        lambda: make("--optimizer=adamw", "--form=lans"),
+        "--form: for --optimizer lamb or lars, not adamw",
+    )
+    refusal(lambda: make("--form=you2017"), "--form: expected one of 'paper', ")
+
+
+def test_masks_and_units(make):
+    plain = make()
+    assert (plain.cautious, plain.clip_by_unit) == (False, None)
+    optimizer = make("--cautious", "--clip_by_unit=0.01")
+    assert (optimizer.cautious, optimizer.clip_by_unit) == (True, 0.01)
+    assert make("--optimizer=lars", "--clip_by_unit=0.1").clip_by_unit == 0.1
+    refusal(
+        lambda: make("--optimizer=lars", "--cautious"),
+        "--cautious: for --optimizer lamb, not lars",
+    )
+    refusal(
+        lambda: make("--optimizer=sgd", "--clip_by_unit=0.1"),
+        "--clip_by_unit: for --optimizer lamb or lars, not sgd",
+    )
+    refusal(
+        lambda: make("--form=lans", "--cautious"),
+        "--cautious: not defined for form='lans'",
+    )
+    refusal(
+        lambda: make("--clip_by_unit=-1"), "--clip_by_unit: expected a number"
+    )
+
+
 def test_nesterov(make):
     lamb = make("--nesterov")
     assert lamb.get_config()["nesterov"] == "nadam"

@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from tensorflow.python.tpu import tpu_function, tpu_optimizer
 
 from tests.official_models.scripts import flags_of, refusal
-from tf_lamb import schedule_checks, schedules
+from tf_lamb import hyperparameters, schedule_checks, schedules
 from tpu import job, job_flags, training
 
 tf1 = tf.compat.v1
@@ -149,9 +149,33 @@ def test_each_optimizer(set_flags):
     )
 
 
+def test_forms_of_lamb_and_of_lars(set_flags):
+    for form, own in hyperparameters.LAMB_FORMS.items():
+        set_flags(f"--form={form}")
+        optimizer = training.make_optimizer(0.1)
+        assert optimizer.form == form
+        assert optimizer.epsilon == own.epsilon
+        assert optimizer.bias_correction == own.bias_correction
+    set_flags("--form=deepspeed", "--epsilon=1e-4", "--nobias_correction")
+    optimizer = training.make_optimizer(0.1)
+    assert (optimizer.epsilon, optimizer.bias_correction) == (1e-4, False)
+    set_flags("--optimizer=lars", "--form=timm", "--clip_by_unit=0.01")
+    optimizer = training.make_optimizer(0.1)
+    assert (optimizer.form, optimizer.clip_by_unit) == ("timm", 0.01)
+    set_flags("--cautious", "--clip_by_unit=0.1")
+    optimizer = training.make_optimizer(0.1)
+    assert (optimizer.form, optimizer.cautious) == ("paper", True)
+    assert optimizer.clip_by_unit == 0.1
+
+
 @pytest.mark.parametrize(
     "arguments, parts",
     [
+        (["--form=you2017"], ["form: expected one of"]),
+        (["--optimizer=lars", "--form=lans"], ["form: expected one of"]),
+        (["--form=lans", "--cautious"], ["cautious: not defined"]),
+        (["--form=albert", "--bias_correction"], ["bias_correction: form="]),
+        (["--clip_by_unit=-1"], ["clip_by_unit: expected a number > 0"]),
         (["--optimizer=momentum"], ["weight_decay", "L2"]),
         (["--beta_1=1"], ["beta_1"]),
         (["--exclude_from_weight_decay=("], ["exclude_from_weight_decay"]),
