@@ -57,7 +57,7 @@ TF_LAMB = {
         "tf_lamb.unit_clipping",
     }
     | PURE,
-    "unit_clipping": PURE,
+    "unit_clipping": {"tf_lamb.hyperparameters"} | PURE,
     "exclusion": PURE,
     "schedule_checks": PURE,
     "schedules": {"tf_lamb.schedule_checks"} | PURE,

@@ -37,8 +37,9 @@ def _make(name, momentum=0.9, **arguments):
     if name == "LAMB":
         return tf_lamb.LAMB(beta_1=momentum, **arguments)
     form = name.split("-")[1]
-    if form == "unit":
-        arguments["clip_by_unit"], form = 0.1, "paper"
+    if form.endswith("unit"):
+        arguments["clip_by_unit"] = 0.1
+        form = "lans" if form == "lans_unit" else "paper"
     if name == "LARS-unit":
         return tf_lamb.LARS(momentum=momentum, **arguments)
     if form == "cautious":
@@ -144,7 +145,7 @@ def test_sparse_gradients_equal_dense_ones(name):
     results = []
     for gradient in (sparse, tf.math.unsorted_segment_sum(values, rows, 10)):
         variable = keras.Variable(table, name="table")
-        optimizer = _make(name, learning_rate=0.1, clipnorm=0.5)
+        optimizer = _make(name, learning_rate=0.1, global_clipnorm=0.5)
         for _ in range(3):
             optimizer.apply([gradient], [variable])
         results.append(variable.numpy())
@@ -267,7 +268,7 @@ def test_what_was_read_before_an_update_stays(name):
 
 
 @pytest.mark.parametrize("skip_nonfinite", [True, False])
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", [*FORMS, "LAMB-lans_unit"])
 def test_compiled_program_writes_each_variable_once(name, skip_nonfinite):
     """No copy, and no direction kept: XLA's loops of full size are counted."""
     variable = keras.Variable(np.ones((700, 300), "float32"), name="w")

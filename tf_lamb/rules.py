@@ -37,7 +37,7 @@ from tf_lamb.arithmetic import (
     widen,
 )
 from tf_lamb.hyperparameters import LAMB_FORMS, Hyper, Lamb, Lars
-from tf_lamb.unit_clipping import clip_by_unit
+from tf_lamb.unit_clipping import clip_by_unit, norm_of_clipped
 
 __all__ = ["Step", "lamb", "lars", "trust_ratio", "update"]
 
@@ -203,7 +203,8 @@ def lamb(
     beta_1, beta_2, form = hyper.beta_1, hyper.beta_2, LAMB_FORMS[hyper.form]
     wide = clip_by_unit(ops, param, grad, hyper.clip_by_unit)
     if form.two_directions:
-        wide = directions.unit(ops, wide, norm_of(ops, hyper.norm, wide))
+        norm = norm_of_clipped(ops, hyper, wide, norm_of)
+        wide = directions.unit(ops, wide, norm)
     share = 1 - beta_1 if hyper.grad_averaging else 1.0
     new_m = beta_1 * widen(ops, m) + share * wide
     new_v = beta_2 * widen(ops, v) + (1 - beta_2) * ops.square(wide)
@@ -326,7 +327,7 @@ def lars(
         ratio = _local_rate(
             ops,
             norm_of(ops, hyper.norm, param),
-            norm_of(ops, hyper.norm, grad)
+            norm_of_clipped(ops, hyper, grad, norm_of)
             if measured == "parts"
             else norm_of(ops, hyper.norm, update, direction, arrays),
             weight_decay,

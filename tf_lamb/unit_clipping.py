@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from tf_lamb.arithmetic import Array, Ops, widen
+from tf_lamb.arithmetic import Array, NormOf, Ops, widen
+from tf_lamb.hyperparameters import Hyper
 
-__all__ = ["clip_by_unit"]
+__all__ = ["clip_by_unit", "norm_of_clipped"]
 
 _LEAST_NORM = 1e-3
 _BLOCKS = 4  # of rows, to which a sum along them is reduced first
@@ -49,6 +50,22 @@ def clip_by_unit(
     # Not of a NaN: what is not finite stays so.
     over = norms > most
     return g * ops.where(over, most / ops.where(over, norms, one), one)
+
+
+def norm_of_clipped(
+    ops: Ops, hyper: Hyper, grad: Array, norm_of: NormOf
+) -> Array:
+    """`|g|` of what `clip_by_unit` returned, without storing it.
+
+    Args:
+      ops: array functions.
+      hyper: the constants of the run, among them the limit and the norm.
+      grad: `g`, `[*shape]`.
+      norm_of: how the norm is taken.
+    """
+    if hyper.clip_by_unit is None:
+        return norm_of(ops, hyper.norm, grad)
+    return norm_of(ops, hyper.norm, grad, lambda g: g, (grad,))
 
 
 def _norm_of_units(ops: Ops, x: Array) -> Array:
