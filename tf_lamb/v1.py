@@ -5,9 +5,9 @@ They work in graph mode (`Session`, `MonitoredTrainingSession`, an Estimator's
 that scales the loss. Nothing here imports Keras.
 
 The arguments are those of `tf_lamb.LAMB` and `tf_lamb.LARS` up to
-`jit_compile`, in the same order, and `use_locking`, for the base class (updates
-are ordered anyway). Keras' own are not among them: clip gradients by
-`tf.clip_by_global_norm` before they are applied. `learning_rate` may be a
+`jit_compile` (`form`, `cautious`, `clip_by_unit` too), in the same order, and
+`use_locking`, for the base class. Keras' own are not among them: clip gradients
+by `tf.clip_by_global_norm` before they are applied. `learning_rate` may be a
 tensor too, and a function of no arguments is called when the update is made, as
 is `weight_decay`. Exclusions are resolved, and hyperparameters fixed, by the
 first `apply_gradients`.
