@@ -1,7 +1,11 @@
 """Every option of LAMB and LARS, as the optimizer and the reference take it."""
 
+import functools
+
 import pytest
 
+from tests import group_cases
+from tests.group_cases import FALL, fall
 from tests.reference.lamb import ReferenceLAMB
 from tests.reference.lamb_peers import PEERS
 from tests.reference.lars import ReferenceLARS
@@ -10,14 +14,6 @@ from tf_lamb import hyperparameters
 STEPS = 30
 DECAY = {"weight_decay": 0.05}
 NO_BIAS = {"exclude_from_weight_decay": ["bias", "scale"]}
-
-
-def _fall(step):
-    return 0.02 * (1 - step / 40)
-
-
-# The same as a schedule of the optimizer: arguments of WarmupPolynomial.
-FALL = {"learning_rate": 0.02, "total_steps": 40}
 
 
 # (what the optimizer is given, what the reference is given on top or instead)
@@ -59,7 +55,7 @@ SHARED = {
     ),
     "schedule": (
         {**DECAY, "learning_rate": FALL},
-        {"learning_rate": _fall},
+        {"learning_rate": fall},
     ),
     "keep_nonfinite": ({**DECAY, "skip_nonfinite": False}, {}),
     "not_compiled": ({**DECAY, "jit_compile": False}, {}),
@@ -80,6 +76,7 @@ SHARED = {
         },
         {"accumulation_steps": 3, "ema_momentum": 0.9},
     ),
+    **group_cases.CASES,
 }
 LAMB = {
     "betas": ({**DECAY, "beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-3}, {}),
@@ -149,7 +146,7 @@ LAMB_FORMS |= {
             "trust_ratio_bounds": (0.1, 0.3),
             "learning_rate": FALL,
         },
-        {"learning_rate": _fall},
+        {"learning_rate": fall},
     ),
     "lans_norm_l1": ({**DECAY, "form": "lans", "norm": "l1"}, {}),
     "lans_one_not_adapted": (
@@ -164,13 +161,13 @@ LAMB_FORMS |= {
     "lambw_cautious": ({**DECAY, "form": "lambw", "cautious": True}, {}),
     "lambw_large_decay": (
         {"weight_decay": 10.0, "form": "lambw", "learning_rate": FALL},
-        {"learning_rate": _fall},
+        {"learning_rate": fall},
     ),
 }
 LARS = {
     form if not nesterov else f"{form}_nesterov": (
         {**DECAY, "form": form, "nesterov": nesterov, "learning_rate": FALL},
-        {"learning_rate": _fall},
+        {"learning_rate": fall},
     )
     for form in hyperparameters.LARS_FORMS
     for nesterov in (False, True)
@@ -195,8 +192,8 @@ _UNKNOWN_TO_THE_REFERENCE = (
 def cases():
     """`(optimizer, arguments, changes)` for parametrize, with their names."""
     for optimizer, table in (
-        ("LAMB", SHARED | LAMB | LAMB_FORMS),
-        ("LARS", SHARED | LARS),
+        ("LAMB", SHARED | LAMB | LAMB_FORMS | group_cases.LAMB_CASES),
+        ("LARS", SHARED | LARS | group_cases.LARS_CASES),
     ):
         for name, (arguments, changes) in table.items():
             yield pytest.param(
@@ -207,6 +204,7 @@ def cases():
 def make(module, optimizer, arguments, changes):
     """A front end's optimizer, and the reference that it is held against."""
     start = {"learning_rate": 0.02}
+    arguments = dict(arguments)
     if optimizer == "LARS":
         start["trust_coefficient"] = 0.1
     known = {
@@ -220,6 +218,10 @@ def make(module, optimizer, arguments, changes):
     if isinstance(arguments.get("learning_rate"), dict):
         schedule = module.WarmupPolynomial(**arguments["learning_rate"])
         arguments = {**arguments, "learning_rate": schedule}
+    if "groups" in arguments:
+        groups = known.pop("groups")
+        reference = functools.partial(group_cases.reference, reference, groups)
+        arguments["groups"] = group_cases.groups(groups, module)
     return (
         getattr(module, optimizer)(**{**start, **arguments}),
         reference(**{**start, **known, **changes}),

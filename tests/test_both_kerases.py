@@ -7,13 +7,20 @@ import tensorflow as tf
 
 from tests.keras2 import problems as of_keras2
 from tests.keras3 import problems as of_keras3
-from tf_lamb import keras2, keras3
+from tf_lamb import Group, keras2, keras3
 
 ARGUMENTS = {
     "plain": {},
     "EMA": {"use_ema": True},
     "accumulation": {"gradient_accumulation_steps": 3},
     "all": {"use_ema": True, "gradient_accumulation_steps": 3},
+    "groups": {
+        "use_ema": True,
+        "groups": [
+            Group("bias", frozen=True),
+            Group("kernel", 0.5, trust_ratio_per="filter"),
+        ],
+    },
 }
 
 

@@ -163,7 +163,7 @@ def test_the_preset_goes_by_rank_and_by_a_variables_own_name(paths, data):
     )
     for path, rank, treatment in zip(paths, ranks, treatments, strict=True):
         small = rank < 2 or path.split("/")[-1] in ("bias", "gamma", "beta")
-        assert treatment == (path, not small, not small)
+        assert treatment == (path, not small, not small, None)
 
 
 @QUICK
@@ -183,4 +183,4 @@ def test_describe_can_be_read_back(case, data):
         text = [] if words[1] == "scalar" else words[1].split("x")
         assert words[0] == path and list(map(int, text)) == shape
         answers = tuple({"yes": True, "no": False}[w] for w in words[2:])
-        assert answers == treatment[1:]
+        assert answers == treatment[1:3]

@@ -27,23 +27,34 @@ CORE = {
         "rules",
         "schedule_checks",
         "schedules",
+        "trust_ratios",
         "unit_clipping",
     )
 } | PURE
 # One update, and what an optimizer of any front end is made of.
-UPDATE = {f"tf_lamb.{n}" for n in ("averages", "update")} | CORE
+UPDATE = {
+    f"tf_lamb.{n}" for n in ("averages", "bundles", "groups", "update")
+} | CORE
 OPTIMIZER = {f"tf_lamb.{n}" for n in ("layer_adaptive", "optimizers")} | UPDATE
 # TensorFlow's side of an update.
 ON_TENSORFLOW = {
     f"tf_lamb.{n}"
-    for n in ("tf_accumulation", "tf_contexts", "tf_ops", "tf_update")
+    for n in (
+        "tf_accumulation",
+        "tf_contexts",
+        "tf_norms",
+        "tf_ops",
+        "tf_update",
+    )
 }
 KERAS = {"tf_lamb.keras_optimizer"} | ON_TENSORFLOW | OPTIMIZER
 # What an optimizer needs to be saved, copied and loaded.
 SAVING = {f"tf_lamb.{n}" for n in ("addons_checkpoints", "known_variables")}
 TF_LAMB = {
     # Only for type checkers.
-    "__init__": {"tf_lamb.keras3", "tf_lamb.wrapped"},
+    "__init__": {
+        f"tf_lamb.{n}" for n in ("groups", "keras3", "layerwise", "wrapped")
+    },
     "arguments": {"tf_lamb.exclusion", "tf_lamb.hyperparameters"} | PURE,
     "arithmetic": set(),
     "check": set(),
@@ -54,11 +65,16 @@ TF_LAMB = {
         "tf_lamb.directions",
         "tf_lamb.hyperparameters",
         "tf_lamb.moments",
+        "tf_lamb.trust_ratios",
         "tf_lamb.unit_clipping",
     }
     | PURE,
+    "trust_ratios": {"tf_lamb.arithmetic"},
     "unit_clipping": {"tf_lamb.hyperparameters"} | PURE,
     "exclusion": PURE,
+    "groups": {"tf_lamb.exclusion", "tf_lamb.hyperparameters"} | PURE,
+    "layerwise": {"tf_lamb.exclusion", "tf_lamb.groups"} | PURE,
+    "bundles": {"tf_lamb.averages", "tf_lamb.groups"} | CORE,
     "schedule_checks": PURE,
     "schedules": {"tf_lamb.schedule_checks"} | PURE,
     "averages": PURE,
@@ -71,10 +87,12 @@ TF_LAMB = {
     "optimizers": OPTIMIZER,
     "keras_optimizer": {"tf_lamb.configs", "tf_lamb.saved_state"} | OPTIMIZER,
     "tf_ops": {"tensorflow"},
+    "tf_norms": {"tensorflow", "tf_lamb.arithmetic", "tf_lamb.tf_ops"},
     "tf_update": {
         "tensorflow",
         "tf_lamb.tf_accumulation",
         "tf_lamb.tf_contexts",
+        "tf_lamb.tf_norms",
         "tf_lamb.tf_ops",
     }
     | UPDATE,

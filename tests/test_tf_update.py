@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tf_lamb
-from tf_lamb import arithmetic, tf_ops, tf_update
+from tf_lamb import Group, arithmetic, tf_ops, tf_update
 
 SHAPES = [(3, 5), (5,), (7, 5), (7,), (2, 2, 3), (11,), (13, 2), ()]
 UNITS = ("LAMB-unit", "LARS-unit")
@@ -78,6 +78,39 @@ def test_as_many_traces_as_signatures_not_variables(name, count):
     other = _make(name, **arguments)
     other.apply(grads, _variables(count, offset=FORMS.index(name) + 1))
     assert tf_update.trace_count() - before == traced
+
+
+def test_one_kernel_for_each_signature_and_constants_of_groups():
+    variables = _variables(40, offset=11)
+    grads = [tf.ones_like(v) for v in variables]
+
+    def traced(*groups):
+        before = tf_update.trace_count()
+        optimizer = tf_lamb.LAMB(beta_1=0.86, groups=list(groups))
+        optimizer.apply(grads, variables)
+        return tf_update.trace_count() - before
+
+    assert traced() == 8
+    # Rates and decays are inputs of the kernels of all.
+    groups = [
+        Group(f"^v{i}$", 0.9**i, weight_decay=0.01 * i) for i in range(24)
+    ]
+    assert traced(*groups) == 0
+    # Five variables of each shape, three of them with a constant of their own.
+    assert traced(Group(r"^v(\d|1\d|2[0-3])$", beta_1=0.8)) == 8
+    assert traced(Group(r"^v[0-7]$", 0.5, trust_ratio_per="filter")) == 4
+    # One program for the two variables of each layer, 4 layers of one shape.
+    named = [
+        keras.Variable(np.ones(shape, "float32"), name=f"dense_{i}{j}")
+        for i in range(4)
+        for j, shape in enumerate([(6, 31), (31,)])
+    ]
+    for variable in named:
+        variable._path = f"{variable.path[:-1]}/{variable.path[-1]}"
+    before = tf_update.trace_count()
+    joined = tf_lamb.LAMB(groups=[Group("", trust_ratio_per="layer")])
+    joined.apply([tf.ones_like(v) for v in named], named)
+    assert tf_update.trace_count() - before == 1
 
 
 def test_graph_operations_grow_slowly_with_the_number_of_variables():
@@ -158,7 +191,7 @@ def test_raw_tensorflow_variables():
     optimizer = tf_lamb.LAMB(0.5, exclude_from_weight_decay=["kernel$"])
     optimizer.apply_gradients([(tf.ones((3,)), variable)])
     assert optimizer.treatments == {
-        "dense/kernel": ("dense/kernel", False, False)
+        "dense/kernel": ("dense/kernel", False, False, None)
     }
     np.testing.assert_allclose(variable.numpy(), 0.5, rtol=1e-5)
 

@@ -17,24 +17,33 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tf_lamb.groups import Group as Group
     from tf_lamb.keras3 import LAMB as LAMB
     from tf_lamb.keras3 import LARS as LARS
     from tf_lamb.keras3 import Rewarmup as Rewarmup
     from tf_lamb.keras3 import WarmupPolynomial as WarmupPolynomial
+    from tf_lamb.layerwise import layer_decay as layer_decay
     from tf_lamb.wrapped import find_optimizer as find_optimizer
     from tf_lamb.wrapped import find_optimizers as find_optimizers
 
 __version__ = "0.1.0"
 
 _KERAS = ("LAMB", "LARS", "WarmupPolynomial", "Rewarmup")
-_WRAPPED = ("find_optimizer", "find_optimizers")
+_OTHERS = {
+    "Group": "groups",
+    "layer_decay": "layerwise",
+    "find_optimizer": "wrapped",
+    "find_optimizers": "wrapped",
+}
 _MODULES = (
     "arithmetic",
     "callbacks",
     "exclusion",
+    "groups",
     "hyperparameters",
     "keras2",
     "keras3",
+    "layerwise",
     "multi_worker",
     "optimizers",
     "rules",
@@ -45,7 +54,7 @@ _MODULES = (
     "wrapped",
 )
 
-__all__ = ["__version__", *_KERAS, *_WRAPPED, *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_KERAS, *_OTHERS, *_MODULES]  # noqa: PLE0604
 
 
 def _keras_module() -> str:
@@ -63,8 +72,9 @@ def _keras_module() -> str:
 def __getattr__(name: str) -> Any:
     if name in _KERAS:
         return getattr(importlib.import_module(_keras_module()), name)
-    if name in _WRAPPED:
-        return getattr(importlib.import_module("tf_lamb.wrapped"), name)
+    if name in _OTHERS:
+        module = importlib.import_module(f"tf_lamb.{_OTHERS[name]}")
+        return getattr(module, name)
     if name in _MODULES:
         return importlib.import_module(f"tf_lamb.{name}")
     raise AttributeError(f"module 'tf_lamb' has no attribute {name!r}")

@@ -121,3 +121,38 @@ def equal(value: Any, other: Any) -> bool:
         return bool(value == other)
     except (TypeError, ValueError):
         return False
+
+
+def not_adapted(
+    form: str, no_decay: exclusion.Patterns, no_adapt: exclusion.Patterns
+) -> exclusion.Patterns:
+    """`exclude_from_layer_adaptation`, as a form of LAMB takes it.
+
+    Raises:
+      ValueError: all are to be adapted, but not in this form.
+    """
+    undecayed = hyperparameters.LAMB_FORMS[form].undecayed
+    if no_adapt is None:
+        return () if undecayed == "adapted" else None
+    if undecayed == "not_adapted" and no_decay and not no_adapt:
+        raise ValueError(
+            "exclude_from_layer_adaptation: expected None, since "
+            f"form={form!r} adapts no variable of exclude_from_weight_decay, "
+            f"got {no_adapt!r}; form='nvlamb' adapts all."
+        )
+    return no_adapt
+
+
+def check_limits(clip_by_unit: float | None, limits: dict[str, Any]) -> None:
+    """Checks that no other limit acts on a variable by itself.
+
+    Raises:
+      ValueError: one does.
+    """
+    for name in ("clipnorm", "clipvalue"):
+        if clip_by_unit is not None and limits.get(name) is not None:
+            raise ValueError(
+                f"clip_by_unit: expected None beside {name}, got "
+                f"{check.shown(clip_by_unit)}; leave one of them out, or "
+                "write global_clipnorm, which it goes with."
+            )

@@ -6,6 +6,7 @@ in float32 for every narrower dtype, and in float64 for float64.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any, Callable, Protocol, Sequence, cast
 
@@ -34,8 +35,11 @@ class Ops(Protocol):
     def expm1(self, x: Array, /) -> Array:
         """`exp(x) - 1`, by element."""
 
+    def broadcast_to(self, x: Array, shape: Sequence[int], /) -> Array:
+        """`x`, repeated along its axes of length 1."""
+
     def max(self, x: Array, /) -> Array:
-        """Largest element, a scalar."""
+        """Largest element, a scalar; over `axis`, with `keepdims`."""
 
     def maximum(self, x: Array, y: Array, /) -> Array:
         """The larger one, by element."""
@@ -238,8 +242,10 @@ def stored(ops: Ops, moment: Array, old: Array, step: Array | None) -> Array:
     return narrow(ops, moment, old)
 
 
-def norm(ops: Ops, x: Array, kind: str = "l2") -> Array:
-    r"""Norm of a whole tensor, accumulated in float32 or wider.
+def norm(
+    ops: Ops, x: Array, kind: str = "l2", axes: Sequence[int] | None = None
+) -> Array:
+    r"""Norm of a tensor, accumulated in float32 or wider.
 
     $$\|x\|_2 = \sqrt{\sum x_i^2},\quad \|x\|_1 = \sum |x_i|,\quad
       \|x\|_\infty = \max |x_i|$$
@@ -248,17 +254,25 @@ def norm(ops: Ops, x: Array, kind: str = "l2") -> Array:
       ops: array functions.
       x: tensor of any shape and floating dtype.
       kind: one of `NORMS`.
+      axes: those that are summed up, and kept with length 1; None: the norm is
+        that of the whole tensor.
 
     Returns:
-      A scalar, float32 (float64 for a float64 `x`): a float16 sum of 70,000
-      ones would be infinite.
+      A scalar, or the norms of slices; float32 (float64 for a float64 `x`): a
+      float16 sum of 70,000 ones would be infinite.
     """
     x = widen(ops, x)
+    any_ops: Any = ops  # no protocol covers NumPy's overloads
+    over: dict[str, Any] = (
+        {} if axes is None else {"axis": tuple(axes), "keepdims": True}
+    )
     if kind == "l2":
-        return ops.sqrt(ops.sum(ops.square(x)))
+        return ops.sqrt(any_ops.sum(ops.square(x), **over))
     if kind == "l1":
-        return ops.sum(ops.abs(x))
-    return ops.sum(x) if _is_empty(x) else ops.max(ops.abs(x))
+        return any_ops.sum(ops.abs(x), **over)
+    if _is_empty(x):
+        return any_ops.sum(x, **over)
+    return any_ops.max(ops.abs(x), **over)
 
 
 def _is_empty(x: Array) -> bool:
@@ -307,3 +321,38 @@ def whole_norm(
 ) -> Array:
     """The norm of the whole array, a scalar: `NormOf` as in the papers."""
     return norm(ops, x, kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class NormOfSlices:
+    """Norms of equal parts of an axis: `NormOf` for a trust ratio of each.
+
+    Attributes:
+      axis: >= 0.
+      parts: how many; as many as the axis is long for each of its slices.
+    """
+
+    axis: int
+    parts: int
+
+    def __call__(
+        self,
+        ops: Ops,
+        kind: str,
+        x: Array,
+        function: Callable[..., Array] | None = None,
+        arrays: Sequence[Array] = (),
+        /,
+    ) -> Array:
+        """The norms, of length 1 in all axes but one."""
+        shape = [int(n) for n in x.shape]
+        axis, length = self.axis, shape[self.axis]
+        split = [*shape[:axis], self.parts, length // self.parts]
+        x = ops.reshape(x, [*split, *shape[axis + 1 :]])
+        axes = [i for i in range(len(x.shape)) if i != axis]
+        norms = norm(ops, x, kind, axes)
+        ends = [1] * axis, [1] * (len(shape) - axis - 1)
+        each = ops.broadcast_to(
+            norms, [*ends[0], self.parts, length // self.parts, *ends[1]]
+        )
+        return ops.reshape(each, [*ends[0], length, *ends[1]])

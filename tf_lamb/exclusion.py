@@ -27,6 +27,8 @@ UNMATCHED = ("warn", "raise", "ignore")
 # Regexes, or the name of a kind of variables; None and (): no variable.
 Patterns = Union[str, Sequence[str], None]
 
+_NO_NAMES = f", and {BIASES_AND_NORMS!r} in place of the list needs no names"
+
 # As Keras calls the biases, scales and offsets of its layers.
 _SMALL_NAMES = re.compile(r"(^|_)(bias|beta|gamma|scale|offset)$")
 
@@ -39,11 +41,13 @@ class Treatment(NamedTuple):
       decay: whether weight decay applies. (The optimizer's can be set between
         steps, or be a schedule, so a treatment does not hold its value.)
       adapt: whether layer adaptation (the trust ratio) applies.
+      group: place of its group in the optimizer's list; None for no group.
     """
 
     path: str
     decay: bool
     adapt: bool
+    group: int | None = None
 
 
 def normalize_path(name: str) -> str:
@@ -146,14 +150,8 @@ def _matched(
     """
     patterns = check_patterns(argument, patterns)
     if patterns == BIASES_AND_NORMS:
-        return [
-            len(shape) < 2 or bool(_SMALL_NAMES.search(path.split("/")[-1]))
-            for path, shape in zip(paths, shapes)
-        ]
-    found = [
-        [bool(re.search(pattern, _searched(pattern, path))) for path in paths]
-        for pattern in patterns or ()
-    ]
+        return matches(BIASES_AND_NORMS, paths, shapes)
+    found = [matches(pattern, paths, shapes) for pattern in patterns or ()]
     missing = [p for p, row in zip(patterns or (), found) if not any(row)]
     if missing and paths and unmatched != "ignore":
         message = _unmatched(argument, missing, paths)
@@ -161,6 +159,71 @@ def _matched(
             raise ValueError(message)
         warnings.warn(message, stacklevel=2)
     return [any(column) for column in zip(*found)] or [False] * len(paths)
+
+
+def matches(
+    pattern: str, paths: Sequence[str], shapes: Sequence[Sequence[int]]
+) -> list[bool]:
+    """Which variables one pattern matches.
+
+    Args:
+      pattern: a regex, or `"biases_and_norms"`.
+      paths: full variable paths, without `:0`.
+      shapes: the variables' shapes.
+    """
+    if pattern == BIASES_AND_NORMS:
+        return [
+            len(shape) < 2 or bool(_SMALL_NAMES.search(path.split("/")[-1]))
+            for path, shape in zip(paths, shapes)
+        ]
+    return [bool(re.search(pattern, _searched(pattern, p))) for p in paths]
+
+
+def first_matches(
+    patterns: Sequence[str],
+    paths: Sequence[str],
+    shapes: Sequence[Sequence[int]],
+    unmatched: str,
+) -> list[int | None]:
+    """The group of each variable: the place of the first pattern that matches.
+
+    Args:
+      patterns: of the groups, in order.
+      paths: full variable paths, without `:0`.
+      shapes: the variables' shapes.
+      unmatched: as in `resolve`, for a group to which no variable belongs.
+
+    Returns:
+      For each path a place in `patterns`, or None.
+
+    Raises:
+      ValueError: groups have no variable, by the rule of `resolve`.
+    """
+    found = [matches(pattern, paths, shapes) for pattern in patterns]
+    places: list[int | None] = [
+        next((i for i, hit in enumerate(column) if hit), None)
+        for column in zip(*found)
+    ] or [None] * len(paths)
+    empty = [i for i in range(len(patterns)) if i not in places]
+    if empty and paths and unmatched != "ignore":
+        i = empty[0]
+        if any(found[i]):
+            earlier = min(
+                p for p, x in zip(places, found[i]) if x and p is not None
+            )
+            message = (
+                f"groups: group {i}, {patterns[i]!r}, has no variable, since "
+                f"earlier groups, such as {earlier}, {patterns[earlier]!r}, "
+                "match all of its own and the first match holds; put it before "
+                "them, or leave it out."
+            )
+        else:
+            names = [patterns[i] for i in empty if not any(found[i])]
+            message = _unmatched("groups", names, paths)
+        if unmatched == "raise" or len(empty) == len(patterns):
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=2)
+    return places
 
 
 def _searched(pattern: str, path: str) -> str:
@@ -191,8 +254,8 @@ def _unmatched(
         f"{argument}: pattern{'s'[: len(patterns) - 1]} {names} {verb} none of "
         f"{len(paths)} variables; nearest paths: "
         f"{', '.join(map(repr, nearest))}. Patterns are searched by re.search "
-        "in the full path and mind the case; unmatched='ignore' accepts them, "
-        f"and {BIASES_AND_NORMS!r} in place of the list needs no names."
+        "in the full path and mind the case; unmatched='ignore' accepts them"
+        f"{_NO_NAMES if argument != 'groups' else ''}."
     )
 
 
@@ -258,7 +321,9 @@ def resolve(
 
 
 def describe(
-    shapes: Sequence[Sequence[int]], treatments: Sequence[Treatment]
+    shapes: Sequence[Sequence[int]],
+    treatments: Sequence[Treatment],
+    columns: Sequence[Sequence[str]] = (),
 ) -> str:
     """A table of variables: path, shape, weight decay, layer adaptation.
 
@@ -267,6 +332,7 @@ def describe(
     Args:
       shapes: the variables' shapes.
       treatments: the result of `resolve`.
+      columns: more of them, each with its head first.
 
     Returns:
       Text: a head line, then one line for each variable.
@@ -282,8 +348,9 @@ def describe(
         )
         for key, shape, treatment in zip(keys, shapes, treatments)
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    rows = [(*row, *more) for row, *more in zip(rows, *columns)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths)), row[3]])
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()
         for row in rows
     )

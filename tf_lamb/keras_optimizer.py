@@ -13,9 +13,11 @@ from typing import Any, Callable, Mapping, Protocol, Sequence
 from tf_lamb import arguments, arithmetic, configs
 from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Averages, Variable
+from tf_lamb.bundles import Row
+from tf_lamb.groups import Group
 from tf_lamb.layer_adaptive import LayerAdaptive
 from tf_lamb.saved_state import SavedState
-from tf_lamb.update import Clipping, Executor, Memory, Row
+from tf_lamb.update import Clipping, Executor, Memory
 
 
 class KerasExecutor(Executor, Protocol):
@@ -122,7 +124,11 @@ class KerasOptimizer(SavedState, LayerAdaptive):
             "trust_ratio", (len(variables),), "float32", "ones"
         )
         self._slots = [
-            [self._add_slot(v, name) for v in variables] for name in self._SLOTS
+            [
+                None if self._is_frozen(t) else self._add_slot(v, name)
+                for v, t in zip(variables, treatments)
+            ]
+            for name in self._SLOTS
         ]
         self._hold_decay()
 
@@ -165,7 +171,11 @@ class KerasOptimizer(SavedState, LayerAdaptive):
         rows = [
             Row(
                 native(v),
-                [native(slot[i]) for slot in self._slots],
+                [
+                    native(x)
+                    for slot in self._slots
+                    if (x := slot[i]) is not None
+                ],
                 self._treatments[i],
             )
             for v, i in zip(variables, indices)
@@ -276,6 +286,7 @@ class KerasOptimizer(SavedState, LayerAdaptive):
             exclude_from_weight_decay=_as_list(self._no_decay),
             exclude_from_layer_adaptation=_as_list(self._no_adapt),
             unmatched=self.unmatched,
+            groups=self._serialized_groups(),
             phi_bounds=_as_list(hyper["phi_bounds"]),
             trust_ratio_bounds=_as_list(hyper["trust_ratio_bounds"]),
             skip_nonfinite=self.skip_nonfinite,
@@ -291,18 +302,31 @@ class KerasOptimizer(SavedState, LayerAdaptive):
 
     def _serialized_decay(self) -> Any:
         """The weight decay as a config can hold it."""
-        decay = self._weight_decay
-        if isinstance(decay, self._SCHEDULE):
-            return self._serialize(decay)
-        if not callable(decay):
-            return decay
-        value = float(self._ops.convert_to_numpy(decay()))
+        return self._serialized("weight_decay", self._weight_decay)
+
+    def _serialized(self, name: str, value: Any) -> Any:
+        """A number, schedule or function as a config can hold it."""
+        if isinstance(value, self._SCHEDULE):
+            return self._serialize(value)
+        if not callable(value):
+            return value
+        value = float(self._ops.convert_to_numpy(value()))
         warnings.warn(
-            "weight_decay: a config cannot hold a function; it holds its "
-            f"value, {value!r}. Pass the function again after loading.",
-            stacklevel=3,
+            f"{name}: a config cannot hold a function; it holds its value, "
+            f"{value!r}. Pass the function again after loading.",
+            stacklevel=4,
         )
         return value
+
+    def _serialized_groups(self) -> list[dict[str, Any]] | None:
+        """The groups as a config can hold them; None if there are none."""
+        return [
+            {
+                name: self._serialized(f"Group.{name}", _as_list(value))
+                for name, value in group.options().items()
+            }
+            for group in self.groups
+        ] or None
 
     @classmethod
     def from_config(
@@ -321,12 +345,37 @@ class KerasOptimizer(SavedState, LayerAdaptive):
         config = configs.translated(
             config, custom_objects, cls._schedules, cls._registered
         )
-        if isinstance(config.get("weight_decay"), dict):
-            config["weight_decay"] = cls._deserialize(config["weight_decay"])
+        config = cls._with_schedules(config, ("weight_decay",))
+        config["groups"] = [
+            Group(**cls._group_config(options, custom_objects))
+            for options in config.get("groups") or ()
+        ]
         base: Any = super()
         optimizer = base.from_config(config, custom_objects)
         optimizer._exclusions.loaded = True
         return optimizer
+
+    @classmethod
+    def _with_schedules(
+        cls, config: dict[str, Any], names: Sequence[str]
+    ) -> dict[str, Any]:
+        """A config whose schedules under these names are objects."""
+        for name in names:
+            if isinstance(config.get(name), dict):
+                config[name] = cls._deserialize(config[name])
+        return config
+
+    @classmethod
+    def _group_config(cls, options: Any, custom_objects: Any) -> dict[str, Any]:
+        """The arguments of a `Group`, from a config of any Keras."""
+        if isinstance(options, Group):
+            options = options.options()
+        translated = configs.translated(
+            options, custom_objects, cls._schedules, cls._registered
+        )
+        return cls._with_schedules(
+            translated, ("learning_rate", "weight_decay")
+        )
 
 
 def _as_list(values: Any) -> Any:

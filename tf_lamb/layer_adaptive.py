@@ -10,10 +10,13 @@ from __future__ import annotations
 from typing import Any, Callable, ClassVar, Hashable, Mapping, Sequence
 
 from tf_lamb import arguments, arithmetic, check, exclusion, saved
-from tf_lamb.arithmetic import Array, NormOf
+from tf_lamb import groups as group_settings
+from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Variable
+from tf_lamb.bundles import Row
+from tf_lamb.groups import Group, Setting
 from tf_lamb.hyperparameters import Hyper
-from tf_lamb.update import Executor, Memory, Row, Update
+from tf_lamb.update import Executor, Memory, Update
 
 
 class LayerAdaptive:
@@ -37,16 +40,13 @@ class LayerAdaptive:
     # How compiled steps see a new weight decay (`tf_update.held`). None: not.
     _held: ClassVar[Callable[..., Any] | None] = None
 
-    # How a norm is taken, where not of the whole variable.
-    _norm_of: NormOf | None = None
-
     # A compiled step holds them, so that another value would do nothing.
     _FIXED: ClassVar[frozenset[str]] = frozenset(
         "beta_1 beta_2 epsilon momentum trust_coefficient form nesterov "
         "bias_correction grad_averaging cautious clip_by_unit norm phi_bounds "
         "trust_ratio_bounds skip_nonfinite moment_dtype clipnorm clipvalue "
         "global_clipnorm use_ema ema_momentum ema_overwrite_frequency "
-        "loss_scale_factor gradient_accumulation_steps unmatched".split()
+        "loss_scale_factor gradient_accumulation_steps unmatched groups".split()
     )
 
     _learning_rate: Any
@@ -56,6 +56,7 @@ class LayerAdaptive:
     _wide_dtype = "float32"
     _shapes: Sequence[Sequence[int]] = ()
     _treatments: Sequence[exclusion.Treatment] = ()
+    groups: tuple[Group, ...]
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class LayerAdaptive:
         exclude_from_weight_decay: exclusion.Patterns,
         exclude_from_layer_adaptation: exclusion.Patterns,
         unmatched: str,
+        groups: Sequence[Group] | None,
         skip_nonfinite: bool,
         moment_dtype: str | None,
         jit_compile: bool,
@@ -89,6 +91,13 @@ class LayerAdaptive:
             "exclude_from_layer_adaptation", exclude_from_layer_adaptation
         )
         self.unmatched = unmatched
+        self.groups = tuple(
+            group.with_functions(self._SCHEDULE)
+            for group in group_settings.check_groups("groups", groups)
+        )
+        self._group_hypers = [g.hyper(self._hyper) for g in self.groups]
+        for hyper in self._group_hypers:
+            arguments.check_limits(hyper.clip_by_unit, vars(self))
         self._no_decay_keys: frozenset[Hashable] = frozenset()
         self._exclusions = exclusions
 
@@ -170,13 +179,35 @@ class LayerAdaptive:
 
     def _decay_now(self) -> Array:
         """The weight decay of this step: a number or a scalar."""
-        if isinstance(self._weight_decay, self._SCHEDULE):
-            return self._weight_decay(self._schedule_step())
-        if callable(self._weight_decay):
-            return self._weight_decay()
-        if self._decay is not None:
+        if self._decay is not None and not callable(self._weight_decay):
             return self._ops.convert_to_tensor(self._decay.variable)
-        return self._weight_decay
+        return self._now(self._weight_decay)
+
+    def _now(self, value: Any) -> Array:
+        """A number, schedule or function: its value at this step."""
+        if isinstance(value, self._SCHEDULE):
+            return value(self._schedule_step())
+        return value() if callable(value) else value
+
+    def _settings(self, learning_rate: Any) -> list[Setting]:
+        """What each group has at this step; last, variables of no group."""
+        decay = self._decay_now()
+
+        def own(value: Any, shared: Any) -> Any:
+            return shared if value is None else self._now(value)
+
+        settings = [
+            Setting(
+                hyper,
+                own(group.learning_rate, learning_rate),
+                own(group.weight_decay, decay),
+                group.learning_rate_multiplier,
+                group.frozen,
+                group.trust_ratio_per,
+            )
+            for group, hyper in zip(self.groups, self._group_hypers)
+        ]
+        return [*settings, Setting(self._hyper, learning_rate, decay)]
 
     def _schedule_step(self) -> Array:
         """The step that schedules are functions of."""
@@ -249,14 +280,27 @@ class LayerAdaptive:
             self._no_decay,
             self._no_adapt,
             self.unmatched,
+            [group.pattern for group in self.groups],
         )
+        resolved = [
+            group_settings.effective(t, self.groups) for t in treatments
+        ]
+        for treatment, variable in zip(resolved, variables):
+            if treatment.group is not None:
+                per = self.groups[treatment.group].trust_ratio_per
+                group_settings.slices(per, treatment.path, variable.shape)
         # A scale of float8 is not trained: its gradient is its new value.
         return tuple(
             treatment._replace(decay=False, adapt=False)
             if getattr(v, "overwrite_with_gradient", False)
             else treatment
-            for v, treatment in zip(variables, treatments)
+            for v, treatment in zip(variables, resolved)
         )
+
+    def _is_frozen(self, treatment: exclusion.Treatment) -> bool:
+        """Whether a variable's group is frozen."""
+        group = treatment.group
+        return group is not None and self.groups[group].frozen
 
     def _slot_dtype(self, variable_dtype: str) -> str:
         """float64 for float64, else `moment_dtype`, by default float32."""
@@ -275,6 +319,10 @@ class LayerAdaptive:
     def describe(self, strict: bool = False) -> str:
         """A table of all variables: path, shape, weight decay, adaptation.
 
+        Where there are groups, it shows the group of each variable too, in
+        parentheses later ones that match it and do not hold, and what the group
+        changes.
+
         Args:
           strict: whether a pattern that matches no variable raises.
 
@@ -287,12 +335,18 @@ class LayerAdaptive:
                 "describe: the optimizer knows no variables yet; call "
                 "optimizer.build(model.trainable_variables) first."
             )
+        paths = [treatment.path for treatment in self._treatments]
+        patterns = [group.pattern for group in self.groups]
         if strict:
-            paths = [treatment.path for treatment in self._treatments]
             exclusion.resolve(
                 paths, self._no_decay, self._no_adapt, self._shapes, "raise"
             )
-        return exclusion.describe(self._shapes, self._treatments)
+            exclusion.first_matches(patterns, paths, self._shapes, "raise")
+        return exclusion.describe(
+            self._shapes,
+            self._treatments,
+            group_settings.columns(self.groups, self._treatments, self._shapes),
+        )
 
     def _update(
         self,
@@ -309,15 +363,12 @@ class LayerAdaptive:
         """
         return Update(
             self._ops,
-            self._hyper,
             executor,
             rows,
             made,
-            learning_rate,
-            self._decay_now(),
+            self._settings(learning_rate),
             skip_nonfinite=self.skip_nonfinite,
             wide=self._wide_dtype,
-            norm_of=self._norm_of,
             memory=memory,
             **constants,
         )

@@ -12,9 +12,10 @@ import textwrap
 import warnings
 from typing import Any, Callable, ClassVar, Sequence
 
-from tf_lamb import check
+from tf_lamb import arguments, check
 from tf_lamb.averages import Variable
 from tf_lamb.exclusion import Patterns, Treatment
+from tf_lamb.groups import Group
 from tf_lamb.hyperparameters import LAMB_FORMS, Hyper, Lamb, Lars
 from tf_lamb.layer_adaptive import LayerAdaptive
 from tf_lamb.update import Clipping
@@ -27,6 +28,9 @@ _BASE_ARGUMENTS = """
       exclude_from_layer_adaptation: regexes of variables whose trust ratio is
         1, or "biases_and_norms". None: the same as `exclude_from_weight_decay`;
         `[]`: all are adapted.
+      groups: a list of `tf_lamb.Group`: another rate, decay, constants or
+        granularity of the trust ratio for the variables that a regex matches,
+        of which the first that matches holds. None: all are treated alike.
       name: name of the optimizer and of its variables' scope; None: the class';
         on Keras 3 the second optimizer in a process is then `LAMB_1`, as Keras
         numbers its own, so that a `MultiOptimizer` can hold both.
@@ -187,6 +191,7 @@ class LAMB(LayerAdaptive):
         moment_dtype: str | None = None,
         jit_compile: bool = True,
         unmatched: str = "warn",
+        groups: Sequence[Group] | None = None,
         **kwargs: Any,
     ) -> None:
         if "weight_decay_rate" in kwargs:
@@ -219,7 +224,7 @@ class LAMB(LayerAdaptive):
             cautious,
             clip_by_unit,
         )
-        _check_limits(clip_by_unit, kwargs)
+        arguments.check_limits(clip_by_unit, kwargs)
         if all(kwargs.get(limit) is None for limit in Clipping._fields):
             if own.global_clipnorm is not None:
                 kwargs.setdefault("global_clipnorm", own.global_clipnorm)
@@ -228,10 +233,11 @@ class LAMB(LayerAdaptive):
             hyper,
             weight_decay=own.default("weight_decay", weight_decay),
             exclude_from_weight_decay=exclude_from_weight_decay,
-            exclude_from_layer_adaptation=_not_adapted(
+            exclude_from_layer_adaptation=arguments.not_adapted(
                 form, exclude_from_weight_decay, exclude_from_layer_adaptation
             ),
             unmatched=unmatched,
+            groups=groups,
             skip_nonfinite=skip_nonfinite,
             moment_dtype=moment_dtype,
             jit_compile=jit_compile,
@@ -244,39 +250,6 @@ class LAMB(LayerAdaptive):
         if LAMB_FORMS[self.form].undecayed != "not_adapted":
             return treatments
         return tuple(t._replace(adapt=t.adapt and t.decay) for t in treatments)
-
-
-def _not_adapted(form: str, no_decay: Patterns, no_adapt: Patterns) -> Patterns:
-    """`exclude_from_layer_adaptation`, as a form of LAMB takes it.
-
-    Raises:
-      ValueError: all are to be adapted, but not in this form.
-    """
-    undecayed = LAMB_FORMS[form].undecayed
-    if no_adapt is None:
-        return () if undecayed == "adapted" else None
-    if undecayed == "not_adapted" and no_decay and not no_adapt:
-        raise ValueError(
-            "exclude_from_layer_adaptation: expected None, since "
-            f"form={form!r} adapts no variable of exclude_from_weight_decay, "
-            f"got {no_adapt!r}; form='nvlamb' adapts all."
-        )
-    return no_adapt
-
-
-def _check_limits(clip_by_unit: float | None, limits: dict[str, Any]) -> None:
-    """Checks that no other limit acts on a variable by itself.
-
-    Raises:
-      ValueError: one does.
-    """
-    for name in ("clipnorm", "clipvalue"):
-        if clip_by_unit is not None and limits.get(name) is not None:
-            raise ValueError(
-                f"clip_by_unit: expected None beside {name}, got "
-                f"{check.shown(clip_by_unit)}; leave one of them out, or "
-                "write global_clipnorm, which it goes with."
-            )
 
 
 class LARS(LayerAdaptive):
@@ -361,6 +334,7 @@ class LARS(LayerAdaptive):
         moment_dtype: str | None = None,
         jit_compile: bool = True,
         unmatched: str = "warn",
+        groups: Sequence[Group] | None = None,
         **kwargs: Any,
     ) -> None:
         hyper = Lars(
@@ -374,7 +348,7 @@ class LARS(LayerAdaptive):
             trust_ratio_bounds,
             clip_by_unit,
         )
-        _check_limits(clip_by_unit, kwargs)
+        arguments.check_limits(clip_by_unit, kwargs)
         super().__init__(
             learning_rate,
             hyper,
@@ -382,6 +356,7 @@ class LARS(LayerAdaptive):
             exclude_from_weight_decay=exclude_from_weight_decay,
             exclude_from_layer_adaptation=exclude_from_layer_adaptation,
             unmatched=unmatched,
+            groups=groups,
             skip_nonfinite=skip_nonfinite,
             moment_dtype=moment_dtype,
             jit_compile=jit_compile,

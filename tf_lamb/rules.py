@@ -37,6 +37,7 @@ from tf_lamb.arithmetic import (
     widen,
 )
 from tf_lamb.hyperparameters import LAMB_FORMS, Hyper, Lamb, Lars
+from tf_lamb.trust_ratios import scaled_norm, trust_ratio
 from tf_lamb.unit_clipping import clip_by_unit, norm_of_clipped
 
 __all__ = ["Step", "lamb", "lars", "trust_ratio", "update"]
@@ -70,55 +71,6 @@ class Step(NamedTuple):
     m: Array
     v: Array | None
     trust_ratio: Array
-
-
-def trust_ratio(
-    ops: Ops,
-    param_norm: Array,
-    update_norm: Array,
-    *,
-    phi_bounds: tuple[float, float] | None = None,
-    bounds: tuple[float, float] | None = None,
-    coefficient: float = 1.0,
-    divisor: Array | None = None,
-) -> Array:
-    r"""Ratio of a layer's norm to that of its update.
-
-    $$\min\Big(\max\Big(\frac{c\,\phi(\|x\|)}{\|u\|},
-      \rho_l\Big), \rho_u\Big),\qquad
-      \phi(z) = \min(\max(z, \gamma_l), \gamma_u)$$
-
-    and 1, whatever the bounds, where `|x|` or `|u|` is 0.
-
-    Args:
-      ops: array functions.
-      param_norm: `|x|` >= 0, a scalar (or the norms of parts).
-      update_norm: `|u|` >= 0, the same shape.
-      phi_bounds: `(gamma_l, gamma_u)`, or None for `phi(z) = z`.
-      bounds: `(rho_l, rho_u)`, or None for a ratio without bounds.
-      coefficient: `c`, LARS' trust coefficient; 1 for LAMB.
-      divisor: replaces `|u|` as the divisor (LARS adds terms to it).
-
-    Returns:
-      The ratio, the shape of `update_norm`.
-
-    References:
-      You et al. 2020 (arXiv:1904.00962), Algorithm 2.
-    """
-    divisor = update_norm if divisor is None else divisor
-    one = ops.ones_like(divisor)
-    applies = (param_norm > 0) & (update_norm > 0)
-    safe = ops.where(applies, divisor, one)
-    ratio = coefficient * _between(ops, param_norm, phi_bounds) / safe
-    return ops.where(applies, _between(ops, ratio, bounds), one)
-
-
-def _between(ops: Ops, x: Array, bounds: tuple[float, float] | None) -> Array:
-    if bounds is None:
-        return x
-    # For torch, Keras makes a Python number a float32.
-    lower, upper = (bound * ops.ones_like(x) for bound in bounds)
-    return ops.minimum(ops.maximum(x, lower), upper)
 
 
 def _descend(
@@ -185,7 +137,8 @@ def lamb(
       v: `v_{t-1}`, `[*shape]`, 0 before the first step.
       step: `t`, floating scalar, 1 at the first update.
       learning_rate: `eta_t`, scalar >= 0.
-      weight_decay: `lambda`, scalar >= 0; 0 for an excluded variable.
+      weight_decay: `lambda` >= 0, scalar, or `[*shape]` where variables of
+        different decay are one array; 0 for an excluded variable.
       adapt: whether the trust ratio applies; if not it is 1.
       hyper: the constants of the run; by default those of the class.
       proceed: bool scalar; False skips the step: parameter and moments stay.
@@ -215,7 +168,9 @@ def lamb(
     if adapt:
         x_norm = norm_of(ops, hyper.norm, param)
         if decay is not None:  # that of the decayed parameter
-            x_norm = abs(1 - decay) * x_norm
+            x_norm = scaled_norm(
+                ops, hyper.norm, param, x_norm, 1 - decay, norm_of
+            )
     arrays = param, wide, new_m, new_v
     ratios, moves = [], []
     for part, direction in directions.parts(
@@ -280,7 +235,8 @@ def lars(
       grad: `g`, `[*shape]`.
       m: momentum buffer, `[*shape]`, 0 before the first step.
       learning_rate: `lr`, scalar >= 0.
-      weight_decay: `lambda`, scalar >= 0; 0 for an excluded variable.
+      weight_decay: `lambda` >= 0, scalar, or `[*shape]` where variables of
+        different decay are one array; 0 for an excluded variable.
       adapt: whether the local rate applies; if not it is 1.
       hyper: the constants of the run; by default those of the class.
       proceed: bool scalar; False skips the step: parameter and momentum stay.
@@ -324,15 +280,16 @@ def lars(
     update = direction(*arrays)
     ratio = ops.ones_like(ops.sum(update))
     if adapt:
-        ratio = _local_rate(
-            ops,
-            norm_of(ops, hyper.norm, param),
-            norm_of_clipped(ops, hyper, grad, norm_of)
-            if measured == "parts"
-            else norm_of(ops, hyper.norm, update, direction, arrays),
-            weight_decay,
-            hyper,
-        )
+        x_norm = norm_of(ops, hyper.norm, param)
+        if measured == "parts":
+            norm = norm_of_clipped(ops, hyper, grad, norm_of)
+            decayed_norm = scaled_norm(
+                ops, hyper.norm, param, x_norm, weight_decay, norm_of
+            )
+        else:
+            norm = norm_of(ops, hyper.norm, update, direction, arrays)
+            decayed_norm = None
+        ratio = _local_rate(ops, x_norm, norm, decayed_norm, hyper)
     if measured == "momentum":
         new = _descend(ops, param, learning_rate * ratio * update)
     else:
@@ -351,7 +308,7 @@ def _local_rate(
     ops: Ops,
     param_norm: Array,
     measured_norm: Array,
-    weight_decay: Array,
+    decayed_norm: Array | None,
     hyper: Lars,
 ) -> Array:
     """The local rate, a column of the table in `lars`.
@@ -360,8 +317,8 @@ def _local_rate(
     gradient where the form adds the norms of both parts) is 0.
     """
     divisor = measured_norm + hyper.epsilon
-    if _DENOMINATOR[hyper.form] == "parts":
-        divisor = divisor + weight_decay * param_norm
+    if decayed_norm is not None:
+        divisor = divisor + decayed_norm
     return trust_ratio(
         ops,
         param_norm,

@@ -96,7 +96,8 @@ class Exclusions:
 
     Attributes:
       record: JSON value for the config, or None: patterns, and for each
-        variable `[path, shape, decay, adapt, listed]`.
+        variable `[path, shape, decay, adapt, listed]`, and its group where
+        there are any.
       loaded: whether the optimizer was made from a config. Then a pattern that
         matches nothing warns: the model has to load, to predict at least.
     """
@@ -113,8 +114,9 @@ class Exclusions:
         no_decay: Patterns,
         no_adapt: Patterns,
         unmatched: str = "warn",
+        groups: Sequence[str] = (),
     ) -> tuple[Treatment, ...]:
-        """How each variable is treated.
+        """How each variable is treated, but for what its group changes.
 
         Args:
           owner: name of the optimizer, for messages.
@@ -126,6 +128,7 @@ class Exclusions:
           unmatched: what a pattern that matches nothing does, as in
             `exclusion.resolve`. Of an optimizer that was made from a config, it
             never raises.
+          groups: patterns of the groups; the first that matches holds.
 
         Returns:
           A `Treatment` for each variable.
@@ -137,16 +140,22 @@ class Exclusions:
         shapes = [identity.shape for identity in variables]
         paths = [identity.path for identity in variables]
         patterns = no_decay, no_adapt
+
+        def by_patterns(policy: str) -> tuple[Treatment, ...]:
+            found = exclusion.resolve(paths, *patterns, shapes, policy)
+            places = exclusion.first_matches(groups, paths, shapes, policy)
+            return tuple(t._replace(group=i) for t, i in zip(found, places))
+
         problem = ""
         try:
-            policy = "raise" if self.loaded else unmatched
-            found = exclusion.resolve(paths, *patterns, shapes, policy)
+            found = by_patterns("raise" if self.loaded else unmatched)
         except ValueError as error:
             if not self.loaded:
                 raise
             problem = "" if unmatched == "ignore" else f"{owner}: {error}"
-            found = exclusion.resolve(paths, *patterns, shapes, "ignore")
-        rows = self._rows(no_decay, no_adapt)
+            found = by_patterns("ignore")
+        written = _json(*patterns, groups)
+        rows = self._rows(written)
         saved = match([Identity(r[0], tuple(r[1])) for r in rows], variables)
         was = [None if i is None else rows[i] for i in saved]
         listed = [x or bool(r and r[4]) for x, r in zip(listed, was)]
@@ -154,19 +163,19 @@ class Exclusions:
             _listed(t, no_adapt) if x else t for t, x in zip(found, listed)
         )
         resolved = tuple(
-            t._replace(decay=r[2], adapt=r[3]) if r else t
+            t._replace(decay=r[2], adapt=r[3], group=_group(r)) if r else t
             for t, r in zip(found, was)
         )
         _warn(owner, problem, rows, was, paths, resolved, found)
         if not (rows and all(was)):
-            self.record = _record(variables, resolved, listed, *patterns)
+            self.record = _record(variables, resolved, listed, written)
         # Else the loaded optimizer's config is that of the saved one.
         return resolved
 
-    def _rows(self, no_decay: Patterns, no_adapt: Patterns) -> list[list[Any]]:
+    def _rows(self, written: list[Any]) -> list[list[Any]]:
         """The config's rows; none if its patterns were changed."""
         record = self.record if self.loaded else None
-        if record is None or record["patterns"] != _json(no_decay, no_adapt):
+        if record is None or record["patterns"] != written:
             return []
         return list(record["variables"])
 
@@ -191,28 +200,33 @@ class Exclusions:
         return {} if self.record is None else {KEY: self.record}
 
 
-def _json(no_decay: Patterns, no_adapt: Patterns) -> list[Any]:
-    return [
-        list(p) if isinstance(p, tuple) else p for p in (no_decay, no_adapt)
-    ]
+def _json(
+    no_decay: Patterns, no_adapt: Patterns, groups: Sequence[str]
+) -> list[Any]:
+    """All patterns; without groups, as files were before there were any."""
+    lists = no_decay, no_adapt, *([tuple(groups)] if groups else [])
+    return [list(p) if isinstance(p, tuple) else p for p in lists]
+
+
+def _group(row: Sequence[Any]) -> int | None:
+    return row[5] if len(row) > 5 else None
 
 
 def _record(
     variables: Sequence[Identity],
     treatments: Sequence[Treatment],
     listed: Sequence[bool],
-    no_decay: Patterns,
-    no_adapt: Patterns,
+    written: list[Any],
 ) -> dict[str, Any] | None:
-    if not (no_decay or no_adapt or any(listed)):
+    if not (any(written) or any(listed)):
         return None
-    return {
-        "patterns": _json(no_decay, no_adapt),
-        "variables": [
-            [path, list(shape), t.decay, t.adapt, by_list]
-            for (path, shape), t, by_list in zip(variables, treatments, listed)
-        ],
-    }
+    rows = [
+        [path, list(shape), t.decay, t.adapt, by_list]
+        for (path, shape), t, by_list in zip(variables, treatments, listed)
+    ]
+    if len(written) > 2:
+        rows = [[*row, t.group] for row, t in zip(rows, treatments)]
+    return {"patterns": written, "variables": rows}
 
 
 def _listed(treatment: Treatment, no_adapt: Patterns) -> Treatment:
@@ -236,11 +250,11 @@ def _warn(
         i = differ[0]
         row = was[i] or ["?"]
         warnings.warn(
-            f"{owner}: {len(differ)} of {len(paths)} variables are excluded as "
+            f"{owner}: {len(differ)} of {len(paths)} variables are treated as "
             "they were saved, and not as the patterns say now, because paths "
             f"have changed: {row[0]!r} is {paths[i]!r} now (decay "
-            f"{resolved[i].decay}, adapt {resolved[i].adapt}); write patterns "
-            "that match both paths.",
+            f"{resolved[i].decay}, adapt {resolved[i].adapt}, group "
+            f"{resolved[i].group}); write patterns that match both paths.",
             stacklevel=5,
         )
         return

@@ -261,20 +261,23 @@ def _layouts(
     def each(name: str, among: Sequence[int] = stateful) -> list[Entry]:
         return [(name, i) for i in among]
 
-    averages = each("average") if optimizer.use_ema else []
     k = optimizer.gradient_accumulation_steps
-    sums = each("gradient_accumulator", range(len(rows))) if k else []
+    everything = range(len(rows))
+    sums = each("gradient_accumulator", everything) if k else []
     slots = [entry for name in optimizer._SLOTS for entry in each(name)]
     steps: list[Entry] = [("iterations", None)]
     rate: list[Entry] = [("learning_rate", None)]
     counts: list[Entry] = [("skipped_steps", None), ("trust_ratio", None)]
-    # Keras 3, with a number and with a schedule as rate.
-    for start in (steps + rate, steps):
-        yield [*start, *averages, *sums, *counts, *slots]
-    # tf_keras.
     micro: list[Entry] = [("micro_batches", None)] if k else []
     updates: list[Entry] = [("updates", None)]
-    yield [*steps, *averages, *counts, *slots, *updates, *micro, *sums]
+    # A frozen variable has no moment but an average; one of float8, neither.
+    for among in (everything, stateful):
+        averages = each("average", among) if optimizer.use_ema else []
+        # Keras 3, with a number and with a schedule as rate.
+        for start in (steps + rate, steps):
+            yield [*start, *averages, *sums, *counts, *slots]
+        # tf_keras.
+        yield [*steps, *averages, *counts, *slots, *updates, *micro, *sums]
     # tfa, and the legacy optimizers of Keras 2.
     yield [*steps, *slots]
     # An optimizer that was not built.

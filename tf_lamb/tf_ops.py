@@ -8,8 +8,10 @@ import tensorflow as tf
 abs = tf.abs
 all = tf.reduce_all
 arange = tf.range
+broadcast_to = tf.broadcast_to
 cast = tf.cast
 clip = tf.clip_by_value
+concatenate = tf.concat
 cond = tf.cond
 convert_to_tensor = tf.convert_to_tensor
 equal = tf.equal

@@ -7,11 +7,6 @@ and updates them in place; beside them a step needs less memory than one
 variable. Learning rate, weight decay, step and clipping factor are tensors:
 nothing recompiles when they change.
 
-For a sum, XLA's CPU compiler reads memory at a fifth of the speed of a loop
-over elements. Therefore on CPUs a norm is computed in two parts: blocks of rows
-are added to each other, which is such a loop, and the remaining block is summed
-up (benchmarks/README.md has the figures).
-
 Inside a train step that is compiled as a whole, the kernels are inlined. Under
 a distribution strategy a variable has a component on each device, and a kernel
 is called with each device's own components.
@@ -19,30 +14,22 @@ is called with each device's own components.
 
 from __future__ import annotations
 
-import functools
 import threading
 import types
 from typing import Any, Callable, Hashable, Sequence
 
 import tensorflow as tf
 
-from tf_lamb import arithmetic, rules, tf_accumulation, tf_contexts, tf_ops
-from tf_lamb.arithmetic import NormOf, Ops
+from tf_lamb import arithmetic, bundles, tf_accumulation, tf_contexts, tf_ops
 from tf_lamb.averages import Variable
-from tf_lamb.hyperparameters import Hyper
-from tf_lamb.update import Row, Scalars
+from tf_lamb.bundles import Bundle, Row, Scalars
+from tf_lamb.tf_norms import norm_by_blocks
 
 _HANDLE = tf.TensorSpec((), tf.resource)
 _kernels: dict[tuple[Any, ...], Callable[..., tf.Tensor]] = {}
 _kernels_lock = threading.Lock()
 # A device of the context in which they were traced; every context has its own.
 _context_device: list[Any] = []
-
-# How many blocks of rows a norm adds up first, on CPUs: 16 where it reads one
-# array, 4 for a direction, which reads three.
-_BLOCKS = 16
-_BLOCKS_OF_DIRECTION = 4
-_SMALL = 16384  # with fewer elements it does not pay
 
 
 def trace_count() -> int:
@@ -64,50 +51,6 @@ def _forget_kernels_of_another_context() -> None:
         _context_device[:] = [device]
 
 
-def norm_by_blocks(
-    ops: Ops,
-    kind: str,
-    x: tf.Tensor,
-    function: Callable[..., tf.Tensor] | None = None,
-    arrays: Sequence[tf.Tensor] = (),
-    /,
-) -> tf.Tensor:
-    """The norm of `x`, by blocks of rows: `arithmetic.NormOf` for CPUs.
-
-    Of a function, the values are computed again block by block, and `x` is not
-    read.
-    """
-    blocks = _BLOCKS if function is None else _BLOCKS_OF_DIRECTION
-    size = x.shape.num_elements()
-    large = x.shape.rank > 1 and size >= _SMALL
-    height = size // x.shape[-1] // blocks if large else 0
-    if not height:
-        return arithmetic.norm(ops, x, kind)
-    rows = [_as_rows(array) for array in (arrays if function else (x,))]
-    # `tf.split`, because every slice would be four operations of the graph.
-    heights = [height] * blocks + [rows[0].shape[0] - blocks * height]
-    *parts, rest = (
-        _terms(kind, function(*block) if function else block[0])
-        for block in zip(*(tf.split(row, heights) for row in rows))
-    )
-    if kind == "linf":
-        total = tf.reduce_max(functools.reduce(tf.maximum, parts))
-        # The maximum over no rows is -inf.
-        return tf.maximum(total, tf.reduce_max(rest))
-    total = tf.reduce_sum(tf.add_n(parts)) + tf.reduce_sum(rest)
-    return tf.sqrt(total) if kind == "l2" else total
-
-
-def _as_rows(x: tf.Tensor) -> tf.Tensor:
-    """`x` as a matrix of its last axis' rows."""
-    return tf.reshape(x, [-1, x.shape[-1]]) if len(x.shape) > 1 else x
-
-
-def _terms(kind: str, x: tf.Tensor) -> tf.Tensor:
-    x = arithmetic.widen(tf_ops, x)
-    return tf.square(x) if kind == "l2" else tf.abs(x)
-
-
 def _stored_dtype(variable: tf.Variable) -> tf.DType:
     # A mixed-precision variable of Keras 2 shows the dtype it is cast to.
     return getattr(variable, "true_dtype", variable.dtype)
@@ -121,8 +64,14 @@ def wide_dtype(x: tf.Tensor | tf.Variable) -> tf.DType:
 def _read(
     handle: tf.Tensor, shape: tf.TensorShape, dtype: tf.DType
 ) -> tf.Tensor:
-    value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+    with tf.device(handle.device):
+        value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
     return tf.ensure_shape(value, shape)
+
+
+def _assign(handle: tf.Tensor, value: tf.Tensor) -> None:
+    with tf.device(handle.device):
+        tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
 
 def _packed(scalars: Scalars, dtype: tf.DType) -> tf.Tensor:
@@ -136,69 +85,74 @@ def _packed(scalars: Scalars, dtype: tf.DType) -> tf.Tensor:
 
 
 def update_in_place(
-    hyper: Hyper,
-    row: Row,
-    grad: tf.Tensor,
-    scalars: tf.Tensor,
-    *,
-    norm_of: NormOf | None = None,
-    jit_compile: bool = True,
+    bundle: Bundle, scalars: Sequence[tf.Tensor], *, jit_compile: bool = True
 ) -> tf.Tensor:
-    """Updates one variable and its moments by the kernel of their signature.
+    """Updates variables and moments by the kernel of their signature.
 
     Args:
-      hyper: constants of the run, and of the kernel.
-      row: parameter and moments, of one shape, and whether it is adapted, a
-        constant too.
-      grad: dense gradient, same shape.
-      scalars: `[5]`, `Scalars` in the dtype of the variable's arithmetic.
-      norm_of: None for norms of the whole variable, as suits its device.
+      bundle: constants, which are the kernel's too; variables of this device;
+        dense gradients. Its scalars are not read.
+      scalars: for each variable `[5]`, `Scalars` in the dtype of the variables'
+        arithmetic.
       jit_compile: False runs the same operations uncompiled.
 
     Returns:
       The trust ratio.
     """
-    variables = row.variable, *row.slots
-    adapt = row.treatment.adapt
-    shape = row.variable.shape
-    dtypes = tuple(map(_stored_dtype, variables))
+    hyper, adapt, norm_of, rows, grads, _ = bundle
+    variables = bundle.variables
+    # One program cannot write to several parameter servers.
+    jit_compile &= len({row.variable.device for row in rows}) == 1
+    shapes = [row.variable.shape for row in rows]
+    dtypes = tuple(map(_stored_dtype, variables[0]))
     if norm_of is None:
-        device = tf.DeviceSpec.from_string(row.variable.device or "")
+        device = tf.DeviceSpec.from_string(rows[0].variable.device or "")
         by_blocks = jit_compile and device.device_type == "CPU"
         norm_of = norm_by_blocks if by_blocks else arithmetic.whole_norm
 
     def kernel(*arguments: tf.Tensor) -> tf.Tensor:
-        *handles, grad, scalars = arguments
-        param, *slots = (_read(h, shape, d) for h, d in zip(handles, dtypes))
-        rate, decay, step, scale, proceed = tf.unstack(scalars)
-        new = rules.update(
+        per_variable = len(dtypes) + 2
+        parts = [
+            arguments[i : i + per_variable]
+            for i in range(0, len(arguments), per_variable)
+        ]
+        members = []
+        for shape, (*handles, grad, scalars) in zip(shapes, parts):
+            param, *slots = (
+                _read(h, shape, d) for h, d in zip(handles, dtypes)
+            )
+            rate, decay, step, scale, proceed = tf.unstack(scalars)
+            grad = tf.cast(grad, scale.dtype) * scale
+            members.append(bundles.Values(param, slots, grad, decay))
+        new, ratio = bundles.update(
             tf_ops,
             hyper,
-            param,
-            slots,
-            tf.cast(grad, scale.dtype) * scale,
+            members,
             step,
             learning_rate=rate,
-            weight_decay=decay,
             adapt=adapt,
             proceed=proceed > 0,
             norm_of=norm_of,
         )
-        for handle, value in zip(handles, new):
-            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
-        return new.trust_ratio
+        for (*handles, _, _), values in zip(parts, new):
+            for handle, value in zip(handles, values):
+                _assign(handle, value)
+        return ratio
 
-    arguments = [*(v.handle for v in variables), grad, scalars]
+    arguments: list[tf.Tensor] = []
+    specs: list[tf.TensorSpec] = []
+    for row, grad, vector in zip(variables, grads, scalars):
+        arguments += [*(v.handle for v in row), grad, vector]
+        specs += [_HANDLE] * len(row)
+        specs += [tf.TensorSpec(x.shape, x.dtype) for x in (grad, vector)]
     if not jit_compile:
         return kernel(*arguments)
-    inputs = grad.dtype, scalars.dtype
+    inputs = tuple(spec.dtype for spec in specs)
     constants = type(hyper), hyper, adapt, norm_of
-    key: tuple[Any, ...] = *constants, tuple(shape), dtypes, inputs
+    key: tuple[Any, ...] = *constants, tuple(map(tuple, shapes)), dtypes, inputs
     # Replicas of MirroredStrategy are threads.
     with _kernels_lock:
         if key not in _kernels:
-            specs = [_HANDLE] * len(variables)
-            specs += [tf.TensorSpec(x.shape, x.dtype) for x in (grad, scalars)]
             function = tf.function(
                 kernel, specs, jit_compile=True, autograph=False
             )
@@ -268,15 +222,8 @@ class Devices:
         halves = [tf.nn.l2_loss(arithmetic.widen(tf_ops, g)) for g in grads]
         return 2 * tf.stack([tf.cast(half, dtype) for half in halves])
 
-    def apply(
-        self,
-        hyper: Hyper,
-        rows: Sequence[Row],
-        grads: Sequence[tf.Tensor],
-        scalars: Sequence[Scalars],
-        norm_of: NormOf | None,
-    ) -> Sequence[tf.Tensor]:
-        """Applies the rule to each variable; returns the trust ratios.
+    def apply(self, parts: Sequence[Bundle]) -> Sequence[tf.Tensor]:
+        """Applies the rule to each bundle; returns their trust ratios.
 
         What changes from step to step is packed once for all variables that
         share it, not once for each variable.
@@ -291,21 +238,32 @@ class Devices:
                 packed[key] = _packed(now, dtype)
             return packed[key]
 
-        def function(variable: tf.Variable, *rest: Any) -> tf.Tensor:
-            treatment, *slots, grad, scalars = rest
+        def function(first: tf.Variable, *rest: Any) -> tf.Tensor:
+            place, rows, grads, scalars = rest
+            here = [
+                row._replace(variable=variable, slots=slots)
+                for row, (variable, *slots) in zip(parts[place].rows, rows)
+            ]
             return update_in_place(
-                hyper,
-                Row(variable, slots, treatment),
-                grad,
+                parts[place]._replace(rows=here, grads=grads),
                 scalars,
-                norm_of=norm_of,
                 jit_compile=self._jit_compile,
             )
 
         return self._on_devices(
             function,
-            [(row.variable, row.treatment, *row.slots) for row in rows],
-            [grads, list(map(vector, rows, scalars))],
+            [
+                (
+                    bundle.rows[0].variable,
+                    i,
+                    [list(v) for v in bundle.variables],
+                )
+                for i, bundle in enumerate(parts)
+            ],
+            [
+                [list(bundle.grads) for bundle in parts],
+                [list(map(vector, b.rows, b.scalars)) for b in parts],
+            ],
         )
 
     def each(

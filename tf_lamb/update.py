@@ -12,47 +12,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Callable, NamedTuple, Protocol, Sequence
 
-from tf_lamb import arithmetic, rules
-from tf_lamb.arithmetic import Array, NormOf
+from tf_lamb import arithmetic, bundles
+from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Averages, Variable
-from tf_lamb.exclusion import Treatment
-from tf_lamb.hyperparameters import Hyper
+from tf_lamb.bundles import Bundle, Row, Scalars, Values, group_of
+from tf_lamb.groups import Setting
 
 # A power of two: the squares of any float32, times it, add up to a float32.
 _SMALL = 2.0**-96
 _SMALLEST_NORMAL = 2.0**-126
-
-
-class Scalars(NamedTuple):
-    """The inputs of one variable's update that change from step to step.
-
-    Attributes:
-      learning_rate: floating scalar.
-      weight_decay: floating scalar, 0 for an excluded variable.
-      step: floating scalar, 1 at the first update.
-      scale: floating scalar that multiplies the gradient (clipping).
-      proceed: bool scalar; False leaves parameter and moments as they were.
-    """
-
-    learning_rate: Array
-    weight_decay: Array
-    step: Array
-    scale: Array
-    proceed: Array
-
-
-class Row(NamedTuple):
-    """One variable of an update.
-
-    Attributes:
-      variable: the parameter.
-      slots: its moments.
-      treatment: how it is treated.
-    """
-
-    variable: Variable
-    slots: Sequence[Variable]
-    treatment: Treatment
 
 
 class Clipping(NamedTuple):
@@ -97,15 +65,8 @@ class Executor(Protocol):
     def squared_norms(self, grads: Sequence[Array], dtype: str) -> Array:
         """Sums of squares, `[len(grads)]`, in `dtype`."""
 
-    def apply(
-        self,
-        hyper: Hyper,
-        rows: Sequence[Row],
-        grads: Sequence[Array],
-        scalars: Sequence[Scalars],
-        norm_of: NormOf | None,
-    ) -> Sequence[Array]:
-        """Applies the rule to each variable; returns the trust ratios."""
+    def apply(self, parts: Sequence[Bundle]) -> Sequence[Array]:
+        """Applies the rule to each bundle; returns their trust ratios."""
 
     def each(
         self,
@@ -147,40 +108,40 @@ class Loop:
         sums = [ops.sum(ops.square(arithmetic.widen(ops, g))) for g in grads]
         return ops.stack([ops.cast(x, dtype) for x in sums])
 
-    def apply(
-        self,
-        hyper: Hyper,
-        rows: Sequence[Row],
-        grads: Sequence[Array],
-        scalars: Sequence[Scalars],
-        norm_of: NormOf | None,
-    ) -> Sequence[Array]:
-        """Applies the rule to each variable; returns the trust ratios."""
+    def apply(self, parts: Sequence[Bundle]) -> Sequence[Array]:
+        """Applies the rule to each bundle; returns their trust ratios."""
+        return list(map(self._apply, parts))
+
+    def _apply(self, bundle: Bundle) -> Array:
         ops = self._ops
-        ratios = []
-        for (variable, slots, treatment), grad, now in zip(
-            rows, grads, scalars
-        ):
-            wide = arithmetic.wide_dtype(arithmetic.dtype_name(variable))
+        first = bundle.rows[0].variable
+        wide = arithmetic.wide_dtype(arithmetic.dtype_name(first))
+
+        def values(row: Row, grad: Array, now: Scalars) -> Values:
             grad = arithmetic.widen(ops, grad)
             scale = ops.cast(now.scale, arithmetic.dtype_name(grad))
-            new = rules.update(
-                ops,
-                hyper,
-                variable.value,
-                [slot.value for slot in slots],
+            return Values(
+                row.variable.value,
+                [slot.value for slot in row.slots],
                 grad * scale,
-                ops.cast(now.step, wide),
-                learning_rate=ops.cast(now.learning_rate, wide),
-                weight_decay=arithmetic.in_dtype(ops, now.weight_decay, wide),
-                adapt=treatment.adapt,
-                proceed=now.proceed,
-                norm_of=norm_of or arithmetic.whole_norm,
+                arithmetic.in_dtype(ops, now.weight_decay, wide),
             )
-            for target, value in zip((variable, *slots), new):
-                target.assign(value)
-            ratios.append(new.trust_ratio)
-        return ratios
+
+        now = bundle.scalars[0]
+        new, ratio = bundles.update(
+            ops,
+            bundle.hyper,
+            list(map(values, bundle.rows, bundle.grads, bundle.scalars)),
+            ops.cast(now.step, wide),
+            learning_rate=ops.cast(now.learning_rate, wide),
+            adapt=bundle.adapt,
+            proceed=now.proceed,
+            norm_of=bundle.norm_of or arithmetic.whole_norm,
+        )
+        for variables, arrays in zip(bundle.variables, new):
+            for variable, value in zip(variables, arrays):
+                variable.assign(value)
+        return ratio
 
     def each(
         self,
@@ -199,30 +160,25 @@ class Update:
 
     Attributes:
       ops: array functions.
-      hyper: constants of the run.
       executor: where the rule runs.
       rows: the variables, their moments and treatments.
       made: updates before this one, without skipped ones, an integer scalar.
-      learning_rate: a scalar, or a Python number.
-      weight_decay: `lambda` of the variables that decay, likewise.
+      settings: constants, rate and weight decay of each group, and last those
+        of variables of no group.
       clipping: how gradients are clipped.
       skip_nonfinite: whether a step with a non-finite gradient is skipped.
       wide: dtype of what all variables share: "float64" if one of them is.
-      norm_of: None for norms of whole variables.
       memory: what is remembered of the update; None for nothing.
     """
 
     ops: Any
-    hyper: Hyper
     executor: Executor
     rows: Sequence[Row]
     made: Array
-    learning_rate: Any
-    weight_decay: Any
+    settings: Sequence[Setting]
     clipping: Clipping = Clipping()
     skip_nonfinite: bool = True
     wide: str = "float32"
-    norm_of: NormOf | None = None
     memory: Memory | None = None
 
     def __call__(self, grads: Sequence[Array]) -> tuple[Array, Sequence[Array]]:
@@ -236,30 +192,45 @@ class Update:
           scalars, one a row.
         """
         ops = self.ops
-        grads, scales, proceed = self._clip(grads)
+        trained = [i for i in range(len(grads)) if not self._is_frozen(i)]
+        rows = [self.rows[i] for i in trained]
+        grads, scales, proceed = self._clip([grads[i] for i in trained])
         # t counts updates that were made; in float32, exact up to 2^24. Below
         # 1, where the count was set by hand, the bias correction has no value.
         step = ops.maximum(ops.cast(self.made + 1, "float32"), 1.0)
-        # Of what Keras gives: a float32 tensor, or a function's Python number.
-        rate = arithmetic.in_dtype(ops, self.learning_rate, self.wide)
+        rates = list(map(self._rate, self.settings))
         scalars = [
             Scalars(
-                rate,
-                self.weight_decay if row.treatment.decay else 0.0,
+                rates[group],
+                self.settings[group].weight_decay if decays else 0.0,
                 step,
                 scale,
                 proceed,
             )
-            for row, scale in zip(self.rows, scales)
+            for (group, decays), scale in zip(
+                [(group_of(t), t.decay) for _, _, t in rows], scales
+            )
         ]
-        ratios = self.executor.apply(
-            self.hyper, self.rows, grads, scalars, self.norm_of
-        )
-        # Of a variable with several ratios, the mean is shown.
-        ratios = [ops.mean(r) if len(r.shape) else r for r in ratios]
+        found = bundles.bundles(self.settings, rows, grads, scalars)
+        computed = self.executor.apply([bundle for _, bundle in found])
+        ratios = [ops.ones((), "float32")] * len(self.rows)
+        for (places, _), ratio in zip(found, computed):
+            # Of a bundle with several ratios, the mean is shown.
+            ratio = ops.mean(ratio) if len(ratio.shape) else ratio
+            for i in places:
+                ratios[trained[i]] = ratio
         if self.memory:
             self._remember(self.memory, ratios, proceed, step)
         return proceed, ratios
+
+    def _is_frozen(self, i: int) -> bool:
+        return self.settings[group_of(self.rows[i].treatment)].frozen
+
+    def _rate(self, setting: Setting) -> Array:
+        """A group's learning rate, in the dtype that all variables share."""
+        # Of what Keras gives: a float32 tensor, or a function's Python number.
+        rate = arithmetic.in_dtype(self.ops, setting.learning_rate, self.wide)
+        return rate if setting.multiplier == 1 else rate * setting.multiplier
 
     def _remember(
         self,
@@ -310,6 +281,8 @@ class Update:
           normal numbers.
         """
         ops = self.ops
+        if not grads:  # all of them are frozen
+            return [], [], ops.convert_to_tensor(True)
         each, together, limit = self.clipping
         by_norm = each or together
         scales = [ops.ones((), "float32")] * len(grads)

@@ -20,8 +20,8 @@ from typing import Any, ClassVar, ContextManager, Hashable, Iterable, Sequence
 import tensorflow as tf
 
 from tf_lamb import exclusion, optimizers, tf_contexts, tf_ops, tf_update
+from tf_lamb.bundles import Row
 from tf_lamb.layer_adaptive import LayerAdaptive
-from tf_lamb.update import Row
 from tf_lamb.v1_variables import check_resource, identity
 
 __all__ = ["LAMBOptimizer", "LARSOptimizer"]
@@ -59,15 +59,15 @@ class _Replicas(tf_update.Devices):
         *rest: Any,
     ) -> tf.Tensor:
         def in_graph(variable: tf.Variable, *rest: Any) -> tf.Tensor:
-            *constants, grad, scalars = rest
+            place, rows, grads, scalars = rest
             # A session's graph does not order side effects by itself; a
             # function does. (And a compiled kernel that is placed directly in
             # the branch of a condition does not run.)
             call = tf.function(
-                lambda *tensors: function(variable, *constants, *tensors),
+                lambda *tensors: function(variable, place, rows, *tensors),
                 autograph=False,
             )
-            return call(grad, scalars)
+            return call(grads, scalars)
 
         eager = tf.compat.v1.executing_eagerly_outside_functions()
         results = distribution.extended.update(

@@ -299,43 +299,6 @@ def test_every_variation_makes_its_optimizer():
         }
 
 
-def test_norms_per_filter_are_those_of_variables_of_one_filter():
-    import keras
-
-    import tf_lamb
-    from benchmarks.batch_scaling.by_filter import LambByFilter
-
-    rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(3, 3, 2, 4)).astype(np.float32)
-    kernel[..., 1] *= 50
-    bias = rng.normal(size=4).astype(np.float32)
-    arguments = dict(
-        learning_rate=0.1, weight_decay=0.01, exclude_from_weight_decay=["bias"]
-    )
-    whole = [
-        keras.Variable(kernel, name="k"),
-        keras.Variable(bias, name="bias"),
-    ]
-    filters = np.split(kernel, 4, axis=-1)
-    apart = [keras.Variable(f, name=f"k{i}") for i, f in enumerate(filters)]
-    apart.append(keras.Variable(bias, name="bias"))
-    ours, plain = LambByFilter(**arguments), tf_lamb.LAMB(**arguments)
-    for step in range(3):
-        grads = [rng.normal(size=v.shape).astype(np.float32) for v in whole]
-        if step == 1:
-            grads[0][0, 0, 0, 0] = np.nan
-        grads = [keras.ops.convert_to_tensor(g) for g in grads]
-        ours.apply(grads, whole)
-        plain.apply([*keras.ops.split(grads[0], 4, axis=-1), grads[1]], apart)
-    expected = np.concatenate([np.asarray(v) for v in apart[:-1]], axis=-1)
-    np.testing.assert_allclose(np.asarray(whole[0]), expected, 2e-6, 1e-6)
-    np.testing.assert_allclose(np.asarray(whole[1]), np.asarray(apart[-1]))
-    assert ours.skipped_steps == plain.skipped_steps == 1
-    *ratios, _ = plain.trust_ratios.values()
-    assert max(ratios) > 10 * min(ratios)
-    assert ours.trust_ratios["k"] == pytest.approx(np.mean(ratios), rel=1e-5)
-
-
 def test_program_trains_cells_and_goes_on(tmp_path):
     """Two sittings on the digits, one cell and the next one."""
     command = [sys.executable, "-m", program.MODULE, "--workers", "1"]

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import (
     first_step,
+    groups,
     image_pipeline,
     measure,
     memory,
@@ -90,6 +91,19 @@ def test_first_step(in_process, monkeypatch, tmp_path, capsys):
         assert (row["over_pure"] is None) == (row["pure"] is None)
     assert rows[0]["traced_again"] == rows[2]["traced_again"] == 0
     assert f"| {rows[3]['name']} | 13 |" in capsys.readouterr().out
+
+
+def test_groups(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(shapes, "bert", lambda *_: BERT)
+    groups.main(["--quick", "--output", str(tmp_path / "groups.json")])
+    found = _written(tmp_path / "groups.json")
+    assert found["variables"] == len(BERT)
+    rows = found["variants"]
+    assert rows[groups.BASE]["ratio"]["median"] == 1
+    assert rows["1 group"]["kernels_added"] == 0
+    assert rows["24 groups"]["kernels_added"] == 0
+    assert rows["a ratio of each layer"]["kernels_added"] > 0
+    assert "| 24 groups |" in capsys.readouterr().out
 
 
 def test_memory(in_process, monkeypatch, tmp_path, capsys):

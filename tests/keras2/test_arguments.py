@@ -59,6 +59,7 @@ def test_no_argument_is_without_cases(optimizer):
     elsewhere = {  # `tests/test_exclusion.py`
         "exclude_from_weight_decay",
         "exclude_from_layer_adaptation",
+        "groups",
     }
     of_keras_3 = {"loss_scale_factor", "gradient_accumulation_steps"}
     every = {*ours, *base, *of_keras_3} - {"self", "args", "kwargs"}

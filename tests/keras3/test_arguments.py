@@ -57,9 +57,10 @@ def test_no_argument_is_without_cases(optimizer):
     )
     base = inspect.signature(owner.__init__).parameters
     assert "ema_momentum" in base
-    elsewhere = {  # `tests/test_exclusion.py`
+    elsewhere = {  # `tests/test_exclusion.py`, `test_groups.py`
         "exclude_from_weight_decay",
         "exclude_from_layer_adaptation",
+        "groups",
     }
     every = {*ours, *base} - {"self", "args", "kwargs"} - elsewhere
     assert every == set(REFUSED_BY_KERAS[optimizer])

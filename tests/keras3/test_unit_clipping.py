@@ -5,6 +5,7 @@ import pytest
 
 import tf_lamb
 from tests.keras3 import problems
+from tests.reference.clipping import clip_by_unit
 
 OPTIMIZERS = [tf_lamb.LAMB, tf_lamb.LARS]
 
@@ -89,3 +90,41 @@ def test_lans_divides_what_is_clipped():
         return problems.values_of(problems.run(optimizer, 5))
 
     assert problems.distance(end(clip_by_unit=0.05), end()) > 1e-4
+
+
+def test_a_group_has_a_limit_of_its_own_or_none():
+    """The head is left out, as in the paper; a layer keeps its own units."""
+
+    def end(**arguments):
+        optimizer = tf_lamb.LARS(0.02, trust_coefficient=0.1, **arguments)
+        return problems.values_of(problems.run(optimizer, 5))
+
+    clipped, free = end(clip_by_unit=0.05), end()
+    groups = [tf_lamb.Group("kernel", clip_by_unit=np.inf)]
+    mixed = end(clip_by_unit=0.05, groups=groups)
+    assert problems.distance(mixed, {**clipped, "kernel": free["kernel"]}) == 0
+    groups = [tf_lamb.Group("kernel", clip_by_unit=0.05)]
+    mixed = end(groups=groups)
+    assert problems.distance(mixed, {**free, "kernel": clipped["kernel"]}) == 0
+    with pytest.raises(ValueError, match="clip_by_unit: .* beside clipnorm"):
+        end(groups=groups, clipnorm=1.0)
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS)
+def test_units_of_variables_with_one_trust_ratio_are_those_of_each(cls):
+    layer = {"groups": [tf_lamb.Group("", trust_ratio_per="layer")]}
+    values, grads = problems.initial_values(), problems.gradients(0)
+    by_optimizer, by_hand = (
+        cls(0.1, clip_by_unit=0.05, **layer),
+        cls(0.1, **layer),
+    )
+    variables = problems.make_variables(values)
+    problems.apply(by_optimizer, variables, grads)
+    expected = problems.make_variables(values)
+    clipped = {n: clip_by_unit(g, values[n], 0.05) for n, g in grads.items()}
+    assert any(np.abs(clipped[n] - grads[n]).max() > 0.1 for n in grads)
+    problems.apply(by_hand, expected, clipped)
+    problems.assert_equal(variables, expected, 1e-6)
+    assert by_optimizer.trust_ratios["bias"] == pytest.approx(
+        by_hand.trust_ratios["kernel"], rel=1e-5
+    )

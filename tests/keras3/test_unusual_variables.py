@@ -139,8 +139,8 @@ def test_scales_of_float8_neither_decay_nor_adapt():
     scale.overwrite_with_gradient = True
     optimizer = tf_lamb.LAMB(0.1, weight_decay=0.1)
     optimizer.build([kernel, scale])
-    assert optimizer.treatments["scale"] == ("scale", False, False)
-    assert optimizer.treatments["kernel"] == ("kernel", True, True)
+    assert optimizer.treatments["scale"] == ("scale", False, False, None)
+    assert optimizer.treatments["kernel"] == ("kernel", True, True, None)
     assert optimizer.describe().splitlines()[2].split() == [
         *("scale", "1", "no", "no")
     ]

@@ -1,9 +1,11 @@
 """What the cells of the table train: features, data and a small model.
 
-Nothing here but NumPy and the Keras that is handed in.
+Nothing here but NumPy, groups, and the Keras that is handed in.
 """
 
 import numpy as np
+
+from tf_lamb import Group
 
 BATCH = 16
 EPOCHS = 2
@@ -44,12 +46,21 @@ class Feature:
 CLIP = {"global_clipnorm": 1.5}
 # Eight updates: the last overwrite is that at the end of training.
 EMA = {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 3}
+# A ratio of each of the kernel's eight columns, and one of a whole layer.
+GROUPS = {
+    "groups": [
+        Group("hidden/kernel", 0.5, trust_ratio_per="filter"),
+        Group("out", weight_decay=0.2, beta_1=0.5, trust_ratio_per="layer"),
+    ],
+    "exclude_from_layer_adaptation": [],
+}
 FEATURES = {
     "fit": Feature(),
     "custom loop": Feature(own_loop=True),
     "global clip": Feature(CLIP),
     "accumulation": Feature({"gradient_accumulation_steps": 2, **CLIP}),
     "EMA overwrite": Feature(EMA),
+    "groups": Feature(GROUPS),
     "bfloat16": Feature(policy="mixed_bfloat16"),
     "float16 scaled": Feature(policy="mixed_float16"),
     "float16 accumulation": Feature(

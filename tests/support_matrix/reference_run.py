@@ -6,6 +6,7 @@ The models of `features.py` and their gradients by hand, and the optimizer of
 
 import numpy as np
 
+from tests.reference.groups import ReferenceGroup, ReferenceGroups
 from tests.reference.lamb import ReferenceLAMB
 from tests.support_matrix.features import BATCH, EPOCHS, ROWS, data
 
@@ -15,6 +16,18 @@ _ARGUMENTS = {
     "gradient_accumulation_steps": "accumulation_steps",
     "ema_momentum": "ema_momentum",
 }
+# Those of `features.GROUPS`; decays of the layer's elements, 8 of the kernel's.
+_GROUPS = [
+    ReferenceGroup(("hidden/kernel",), 0.5, parts={"hidden/kernel": (1, 8)}),
+    ReferenceGroup(
+        ("out/kernel", "out/bias"),
+        joined=True,
+        changes={
+            "weight_decay": np.array([0.2] * 8 + [0.0]),
+            "beta_1": 0.5,
+        },
+    ),
+]
 
 
 def _names(model):
@@ -74,13 +87,18 @@ def reference_run(feature, initial, missing=None):
     params = dict(zip(names, (w.astype("float64") for w in initial)))
     no_decay = [name for name in names if name.endswith("bias")]
     arguments = feature.arguments
-    optimizer = ReferenceLAMB(
-        0.02,
-        weight_decay=0.1,
-        no_decay=no_decay,
-        no_adapt=no_decay,
+    settings = {
+        "learning_rate": 0.02,
+        "weight_decay": 0.1,
+        "no_decay": no_decay,
+        "no_adapt": no_decay,
         **{_ARGUMENTS[a]: arguments[a] for a in arguments if a in _ARGUMENTS},
-    )
+    }
+    if "groups" in arguments:
+        settings["no_adapt"] = []
+        optimizer = ReferenceGroups(ReferenceLAMB, _GROUPS, **settings)
+    else:
+        optimizer = ReferenceLAMB(**settings)
     overwrite_every = arguments.get("ema_overwrite_frequency")
     (x, ids), y = data(feature)
     for _ in range(EPOCHS):

@@ -49,6 +49,7 @@ def test_no_argument_is_without_cases(optimizer):
     elsewhere = {  # `tests/test_exclusion.py`
         "exclude_from_weight_decay",
         "exclude_from_layer_adaptation",
+        "groups",
     }
     every = {*signature.parameters, "use_locking"} - elsewhere - {"kwargs"}
     assert every == set(REFUSED_HERE[optimizer])

@@ -1,5 +1,6 @@
 """compat.v1 optimizers: graphs, sessions, functions, wrappers, checkpoints."""
 
+import functools
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import group_cases
 from tests.keras3 import problems
 from tests.parity_cases import LAMB, LARS, SHARED, STEPS
 from tests.reference.lamb import ReferenceLAMB
@@ -29,13 +31,17 @@ OPTIONS = (
     "trust_ratio_bounds",
     "clip_by_unit",
     "not_compiled",
+    "groups_not_adapted",
+    "ratio_per_filter",
+    "ratio_per_layer",
+    "ratio_per_part",
 )
 
 
 def _cases():
     for kind, own, reference in (
-        ("LAMBOptimizer", LAMB, ReferenceLAMB),
-        ("LARSOptimizer", LARS, ReferenceLARS),
+        ("LAMBOptimizer", LAMB | group_cases.LAMB_CASES, ReferenceLAMB),
+        ("LARSOptimizer", LARS | group_cases.LARS_CASES, ReferenceLARS),
     ):
         table = {n: SHARED[n] for n in OPTIONS}
         table.update(
@@ -91,11 +97,15 @@ def test_equals_the_reference_over_30_steps(kind, arguments, changes, oracle):
     start = {"learning_rate": 0.02}
     if kind == "LARSOptimizer":
         start["trust_coefficient"] = 0.1
+    groups = arguments.get("groups")
+    if groups:
+        oracle = functools.partial(group_cases.reference, oracle, groups)
+        arguments = {**arguments, "groups": group_cases.groups(groups)}
     graph = Graph(lambda: getattr(v1, kind)(**start, **arguments)).run(STEPS)
     known = {
         n: x
         for n, x in arguments.items()
-        if not n.startswith("exclude") and n != "jit_compile"
+        if not n.startswith("exclude") and n not in ("jit_compile", "groups")
     }
     expected = problems.run_reference(
         oracle(**{**start, **known, **changes}), STEPS
@@ -410,7 +420,7 @@ def test_unmatched_pattern_empty_list_and_describe():
         with pytest.raises(ValueError, match="knows no variables yet"):
             optimizer.describe()
         _linear_graph(lambda: optimizer)
-        assert optimizer.treatments["b"] == ("b", False, True)
+        assert optimizer.treatments["b"] == ("b", False, True, None)
         assert "w" in optimizer.describe()
 
 
