@@ -26,7 +26,8 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-models test-tensorflow test-docstrings test-jax \
 	test-tf215 test-torch test-oldest test-plan test-docs docs evidence bench \
-	bench-update-step bench-first-step bench-memory bench-scaling bench-tpu \
+	bench-update-step bench-groups bench-first-step bench-memory bench-scaling \
+	bench-tpu \
 	bench-batch-scaling bench-image-pipeline \
 	run-resnet plan-pod notebooks lint format check package fixture clean
 .DEFAULT_GOAL := help
@@ -44,7 +45,7 @@ help:
 	@echo "make docs         builds the site: build/docs/index.html"
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
-	@echo "                  bench-update-step -first-step -memory -scaling -tpu"
+	@echo "                  bench-update-step -groups -first-step -memory -scaling -tpu"
 	@echo "make bench-image-pipeline  images/s of the ImageNet pipeline"
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
 	@echo "                  TASK=cifar10 ARGS='--data_dir DIR --hours 3'"
@@ -199,10 +200,14 @@ BENCH = $(PY) -m benchmarks.$(1) $(if $(QUICK),--quick,\
 	--output benchmarks/results/$(1).json)
 
 # What a README quotes comes from here.
-bench: bench-update-step bench-first-step bench-memory bench-scaling bench-tpu
+bench: bench-update-step bench-groups bench-first-step bench-memory \
+	bench-scaling bench-tpu
 
 bench-update-step: .venv/ready .venv-torch/ready .venv-tf215/ready
 	$(PY) -m benchmarks.update_step $(if $(QUICK),--quick,--readme)
+
+bench-groups: .venv/ready
+	$(call BENCH,groups)
 
 bench-first-step: .venv/ready
 	$(call BENCH,first_step)

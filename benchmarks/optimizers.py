@@ -48,7 +48,7 @@ def _tf_arrays(shapes: Shapes):
     import tensorflow as tf
 
     weights = [
-        tf.Variable(x, name=name.replace("/", "_"))
+        tf.Variable(x, name=name)
         for x, (name, _) in zip(arrays(shapes, 0), shapes)
     ]
     return weights, [tf.constant(x) for x in arrays(shapes, 1)]
@@ -66,7 +66,7 @@ def _tf_steps(step, grads, last, jit_compile=None):
     return run
 
 
-def _of_optimizer(make, jit_compile=None):
+def of_optimizer(make, jit_compile=None):
     """A step of a Keras optimizer, under `tf.function`."""
 
     def timed(shapes):
@@ -89,7 +89,7 @@ def _tf_lamb(name, **arguments):
 
         return getattr(tf_lamb, name)(RATE, weight_decay=DECAY, **arguments)
 
-    return _of_optimizer(make)
+    return of_optimizer(make)
 
 
 def _keras_lamb():
@@ -255,12 +255,10 @@ OPTIMIZERS: Dict[str, List[Timed]] = {
             _tf_lamb("LAMB", skip_nonfinite=False, moment_dtype="bfloat16"),
             ADAMW,
         ),
-        Timed(
-            "keras.optimizers.Lamb, graph", _of_optimizer(_keras_lamb), ADAMW
-        ),
+        Timed("keras.optimizers.Lamb, graph", of_optimizer(_keras_lamb), ADAMW),
         Timed(
             "keras.optimizers.Lamb, jit_compile",
-            _of_optimizer(_keras_lamb, True),
+            of_optimizer(_keras_lamb, True),
             ADAMW,
         ),
         Timed(MOMENTUM, _kernels(_momentum_rule, 1, True), MOMENTUM),
@@ -279,10 +277,10 @@ OPTIMIZERS: Dict[str, List[Timed]] = {
         Timed("torch SGD momentum, fused", _torch_momentum, MOMENTUM),
     ],
     "tf215": [
-        Timed("tfa LAMB (TF 2.15), graph", _of_optimizer(_tfa_lamb), ADAMW),
+        Timed("tfa LAMB (TF 2.15), graph", of_optimizer(_tfa_lamb), ADAMW),
         Timed(
             "tfa LAMB (TF 2.15), jit_compile",
-            _of_optimizer(_tfa_lamb, True),
+            of_optimizer(_tfa_lamb, True),
             ADAMW,
         ),
     ],

@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 
 import tf_lamb
-from benchmarks.batch_scaling.by_filter import LambByFilter
 from benchmarks.batch_scaling.grid import Cell
 
 DIVERGED = "diverged"
@@ -68,7 +67,9 @@ VARIATIONS = {
     "no decay": {"weight_decay": 0.0},
     "clipped to norm 1": {"global_clipnorm": 1.0},
     "beta_2 .99": {"beta_2": 0.99},
-    "norms per filter": {"optimizer": LambByFilter},
+    "norms per filter": {
+        "groups": [tf_lamb.Group("", trust_ratio_per="filter")]
+    },
     "momentum .8": {"momentum": 0.8},
 }
 
