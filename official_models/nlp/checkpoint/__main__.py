@@ -40,7 +40,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "vocab_file",
         None,
-        "A vocab.txt. Default: the tokenizer's files beside the checkpoint.",
+        "A vocab.txt, or the SentencePiece .model of an ALBERT. Default: the "
+        "tokenizer's files beside the checkpoint.",
     )
     flags.DEFINE_boolean(
         "lowercase",

@@ -83,8 +83,8 @@ def find(
 
     Args:
         folder: Of the checkpoint.
-        vocab_file: A WordPiece vocabulary that is used in place of the files
-            there.
+        vocab_file: A WordPiece vocabulary, or a SentencePiece `.model`, that is
+            used in place of the files there.
         lowercase: Whether it is uncased; None for what the folder says, or
             True if it says nothing.
 
@@ -93,13 +93,16 @@ def find(
     """
     if vocab_file and not Path(vocab_file).is_file():
         raise InputError(
-            f"--vocab_file {vocab_file}: no such file; expected a vocab.txt"
+            f"--vocab_file {vocab_file}: no such file; expected a vocab.txt, "
+            "or a SentencePiece .model of an ALBERT"
         )
     there = {n: folder / n for n in NAMES if (folder / n).is_file()}
     if lowercase is None:
         lowercase = _lowercase(there.get(SETTINGS))
     if vocab_file:
-        return TokenizerFiles({VOCABULARY: Path(vocab_file)}, lowercase, False)
+        path = Path(vocab_file)
+        name = SENTENCE_PIECE if path.suffix == ".model" else VOCABULARY
+        return TokenizerFiles({name: path}, lowercase, False)
     return TokenizerFiles(there, lowercase, bool(there))
 
 

@@ -264,6 +264,15 @@ def test_vocabularies_of_another_size(folder, tmp_path):
     assert open_source(folder).tokenizer.size() == 59
 
 
+def test_a_sentence_piece_model_is_passed_on(folder, tmp_path):
+    (tmp_path / "30k-clean.model").write_bytes(b"pieces")
+    source = open_source(folder, vocab_file=str(tmp_path / "30k-clean.model"))
+    model, _ = make(source)
+    names = export(model, tmp_path / "out", "huggingface", source.tokenizer)
+    assert names == ["config.json", "model.safetensors", "spiece.model"]
+    assert (tmp_path / "out/spiece.model").read_bytes() == b"pieces"
+
+
 def test_what_is_no_checkpoint(tmp_path):
     expected = "expected the folder of a training run, a .keras file"
     refusal(lambda: open_source(tmp_path), tmp_path, expected)
