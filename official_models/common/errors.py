@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Collection
 
@@ -26,6 +27,20 @@ def first_line(error: BaseException) -> str:
     text = str(getattr(error, "message", "") or error).strip()
     line = text.split("\n")[0].rstrip(".")[:200]
     return line or type(error).__name__
+
+
+def require(package: str, what: str) -> None:
+    """Raises `InputError` unless a package can be imported.
+
+    Args:
+        package: Its name, for pip too.
+        what: Begins the message: what needs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"{what}: needs {package}, which is not installed: pip install "
+            f"{package}"
+        )
 
 
 def _refuse(message: str) -> None:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from official_models.common import files, weights
-from official_models.common.errors import InputError, first_line
+from official_models.common.errors import InputError, first_line, require
 from official_models.nlp.bert.config import write_config
 from official_models.nlp.checkpoint import folder as hf_folder
 from official_models.nlp.checkpoint import models, tokenizer
@@ -47,7 +47,8 @@ def export(
 
     Raises:
         InputError: The folder cannot be written, or holds something; the
-            vocabulary is not the model's.
+            vocabulary is not the model's; a package is missing, or Keras'
+            backend cannot write the format.
         ValueError: `format` is none of these.
     """
     if format not in FORMATS:
@@ -55,6 +56,13 @@ def export(
             f"format: got {format!r}, expected one of {', '.join(FORMATS)}"
         )
     check_output(output_dir)
+    if format in ("saved_model", "tensorflow"):
+        require("tensorflow", f"--format {format}")
+    if format == "saved_model" and keras.config.backend() != "tensorflow":
+        raise InputError(
+            f"--format saved_model: Keras' backend is {keras.config.backend()}"
+            "; set KERAS_BACKEND=tensorflow"
+        )
     config = models.config_of(model)
     tokenizer.check_size(tokenizer_files, config.vocab_size, model.name)
     write = {

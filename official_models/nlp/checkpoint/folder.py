@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from official_models.common import files
-from official_models.common.errors import InputError, first_line
+from official_models.common.errors import InputError, first_line, require
 from official_models.nlp.albert import config as albert_config
 from official_models.nlp.bert import config as bert_config
 from official_models.nlp.bert.config import HUGGING_FACE_GELU, BertConfig
@@ -111,6 +111,7 @@ class Arrays:
         self._files: dict[str, tuple] = {}  # name -> open file, name there
         self.shapes: dict[str, tuple[int, ...]] = {}
         wanted = _weight_files(folder)
+        require("safetensors", str(folder))
         self.files = sorted(str(path) for path in wanted)
         for path, names in wanted.items():
             self._open(path, names)
@@ -211,6 +212,7 @@ def write(
         num_labels: Of a classifier.
         dropout: Rate before it.
     """
+    require("safetensors", "--format huggingface")
     from safetensors.numpy import save_file
 
     naming = models.naming_of(config)

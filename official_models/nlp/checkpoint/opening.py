@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from official_models.common import files, run_folder, weights
-from official_models.common.errors import InputError
+from official_models.common.errors import InputError, require
 from official_models.nlp.albert import config as albert_config
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.checkpoint import folder as hf_folder
@@ -132,6 +132,7 @@ def _open_keras(path: Path, where: str, found) -> Source:
 
 def _open_run(folder: Path, where: str, found) -> Source:
     """The last checkpoint of a run that has not come to its end."""
+    require("tensorflow", where)
     from official_models.nlp.checkpoint import tensorflow
 
     config = _config_beside(folder)
@@ -172,7 +173,15 @@ def _config_beside(folder: Path) -> BertConfig | None:
     return None
 
 
+def _may_be_checkpoint(path: Path) -> bool:
+    """Whether TensorFlow is worth importing for it."""
+    return path.is_dir() or any(path.parent.glob("*.index"))
+
+
 def _open_tensorflow(path: str, where: str, config_file, found) -> Source:
+    if not files.is_remote(path) and not _may_be_checkpoint(Path(path)):
+        raise InputError(f"{where}: no checkpoint; expected {EXPECTED}")
+    require("tensorflow", where)
     from official_models.nlp.checkpoint import tensorflow
 
     prefix = tensorflow.prefix_of(path)

@@ -322,6 +322,34 @@ def test_an_export_leaves_nothing_half_written(folder, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_packages_that_are_missing(folder, tmp_path, monkeypatch):
+    """As in an environment of torch, or without the extra `models`."""
+    source = open_source(folder)
+    model, _ = make(source)
+    checkpoint = tmp_path / "tf"
+    export(model, checkpoint, "tensorflow", source.tokenizer)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    out = tmp_path / "out"
+
+    def writes(format):
+        return lambda: export(model, out, format, source.tokenizer)
+
+    monkeypatch.setattr("keras.config.backend", lambda: "torch")
+    refusal(writes("saved_model"), "backend is torch", "KERAS_BACKEND")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    lacks = "which is not installed: pip install"
+    refusal(lambda: open_source(checkpoint), checkpoint, f"{lacks} tensorflow")
+    refusal(lambda: open_source(folder), folder, f"{lacks} safetensors")
+    for format, package in (
+        ("saved_model", "tensorflow"),
+        ("tensorflow", "tensorflow"),
+        ("huggingface", "safetensors"),
+    ):
+        expected = f"--format {format}: needs {package}, {lacks} {package}"
+        refusal(writes(format), expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
 def test_a_folder_has_the_names_of_from_hf_state_dict(folder):
     """Both ways to read a folder give one model."""
     model, _ = make(open_source(folder))
