@@ -19,6 +19,8 @@ import transformers  # noqa: E402
 
 from official_models.common import weights  # noqa: E402
 from official_models.nlp.albert.config import AlbertConfig  # noqa: E402
+from official_models.nlp.albert.huggingface import ALBERT  # noqa: E402
+from official_models.nlp.bert import huggingface  # noqa: E402
 from official_models.nlp.bert.config import BertConfig  # noqa: E402
 from official_models.nlp.checkpoint import models, tokenizer  # noqa: E402
 from official_models.nlp.checkpoint.export import export  # noqa: E402
@@ -245,6 +247,15 @@ def test_every_sharing_that_their_albert_has(groups, inner, tmp_path):
     ours, loaded = make(open_source(tmp_path / "theirs"))
     assert not loaded.new and not loaded.unused
     same_outputs(ours, theirs, HEADS["pretrainer"][1])
+    # Without a folder: their names and arrays, those of tied ones too.
+    state = huggingface.to_hf_state_dict(ours, ALBERT)
+    expected = {n: x.numpy() for n, x in theirs.state_dict().items()}
+    assert state.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(state[name], array, err_msg=name)
+    other = models.make(models.config_of(ours), "pretrainer", seed=9)
+    huggingface.from_hf_state_dict(expected, other, ALBERT)
+    same_outputs(other, theirs, HEADS["pretrainer"][1])
     export(ours, tmp_path / "back", "huggingface", NONE)
     back = transformers.AutoModelForPreTraining.from_pretrained(
         tmp_path / "back"
