@@ -197,8 +197,8 @@ ROOMS = {
         (
             *MODEL_TOOLS,
             r"official_models\.nlp\.transformer\..+",
-            BERT + r"(config|model)",
-            r"official_models\.nlp\.albert\.config",
+            BERT + r"(config|heads|model)",
+            r"official_models\.nlp\.albert\.(config|model)",
             r"official_models\.vision\.resnet\.(blocks|layers)",
         ),
     ),
@@ -209,6 +209,18 @@ ROOMS = {
             r"official_models\.nlp\.transformer\..+",
             BERT + r"(config|model|huggingface)",
             r"official_models\.nlp\.albert\.model",
+            r"official_models\.nlp\.checkpoint\.(opening|source)",
+        ),
+    ),
+    # Checkpoints: of models, not of their training.
+    r"official_models/nlp/checkpoint/\w+\.py": (
+        ("keras", "tensorflow"),
+        (
+            r"official_models\.common\..+",
+            r"official_models\.nlp\.text\..+",
+            r"official_models\.nlp\.checkpoint(\..+)?",
+            r"official_models\.nlp\.(bert|albert)\."
+            r"(config|heads|huggingface|model)",
         ),
     ),
     # Scripts and what only they use: anything but another script.

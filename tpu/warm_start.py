@@ -9,36 +9,10 @@ import tensorflow as tf
 
 from official_models.common import weights
 from official_models.common.errors import InputError
+from official_models.nlp.checkpoint.tensorflow import read_shapes
 
 tf1 = tf.compat.v1
-# What a checkpoint holds beside the weights.
-STATE = (
-    r"/(adam_m|adam_v|AdamWeightDecayOptimizer(_\d+)?|LAMBOptimizer(_\d+)?"
-    r"|LARSOptimizer(_\d+)?|Momentum|Adam(_\d+)?)$",
-    r"^(global_step|updates|skipped_steps|beta[12]_power)$",
-)
 ALBERT = "/inner_group_"  # in names of what only an ALBERT has
-
-
-def read_shapes(checkpoint: str) -> dict[str, list[int]]:
-    """{name: shape} of a checkpoint's weights, without optimizer state.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        found = dict(tf.train.list_variables(checkpoint))
-    except (tf.errors.OpError, ValueError) as error:
-        raise InputError(
-            f"--init_checkpoint {checkpoint}: cannot be read "
-            f"({str(error).splitlines()[0]}); expected the prefix of a "
-            "checkpoint, such as bert_model.ckpt, or its folder"
-        ) from error
-    return {
-        name: shape
-        for name, shape in found.items()
-        if not any(re.search(pattern, name) for pattern in STATE)
-    }
 
 
 def assignment(
@@ -66,7 +40,7 @@ def assignment(
         InputError: it lacks a variable, has an unknown one or one of another
             shape; the message names them.
     """
-    shapes = read_shapes(checkpoint)
+    shapes = read_shapes(checkpoint, f"--init_checkpoint {checkpoint}")
     ours = {_name(v): v for v in variables}
     holds, expected = (any(ALBERT in n for n in x) for x in (shapes, ours))
     if holds != expected:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from absl import app, flags
 
@@ -28,6 +29,20 @@ def first_line(error: BaseException) -> str:
     return line or type(error).__name__
 
 
+def require(package: str, what: str) -> None:
+    """Raises `InputError` unless a package can be imported.
+
+    Args:
+        package: Its name, for pip too.
+        what: Begins the message: what needs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"{what}: needs {package}, which is not installed: pip install "
+            f"{package}"
+        )
+
+
 def _refuse(message: str) -> None:
     """Prints `message` as one line and leaves with status 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
@@ -42,7 +57,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _refuse(f"{message}. Correct the flag; --help lists them all.")
 
 
-def run(main: Callable[[list[str]], object]) -> None:
+def run(
+    main: Callable[[list[str]], object], commands: Collection[str] = ()
+) -> None:
     """Runs a script's `main` under absl.
 
     An `InputError`, a flag that cannot be parsed and an argument that is no
@@ -50,15 +67,22 @@ def run(main: Callable[[list[str]], object]) -> None:
     exception is a defect of the program and keeps its traceback.
 
     Args:
-        main: Called with `[program name]` after the flags are parsed. What
-            it returns becomes the exit status (None is 0).
+        main: Called with `[program name]` after the flags are parsed, and the
+            command, if the program has some. What it returns becomes the exit
+            status (None is 0).
+        commands: Words of which the program takes exactly one beside flags.
     """
 
     def wrapped(argv: list[str]) -> object:
         try:
-            if len(argv) > 1:
+            if commands and (len(argv) < 2 or argv[1] not in commands):
                 raise InputError(
-                    f"unexpected argument {argv[1]!r}: every option is a "
+                    f"command: got {argv[1] if len(argv) > 1 else 'none'!r}, "
+                    f"expected {' or '.join(commands)}; --help explains it"
+                )
+            if len(argv) > 1 + bool(commands):
+                raise InputError(
+                    f"unexpected argument {argv[-1]!r}: every option is a "
                     "--flag; quote a glob to keep the shell from expanding it"
                 )
             return main(argv)

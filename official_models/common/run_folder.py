@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from official_models.common import files
 from official_models.common.errors import InputError, first_line
 
@@ -37,6 +35,8 @@ def fetch(output_dir: str) -> None:
     Raises:
         InputError: it cannot be made or read.
     """
+    import tensorflow as tf
+
     try:
         tf.io.gfile.makedirs(output_dir)
         for name in tf.io.gfile.listdir(output_dir):
@@ -55,6 +55,8 @@ def push(folder: Path, output_dir: str) -> None:
     """Copies a folder's files, not its folders, to a URL; else nothing."""
     if not files.is_remote(output_dir):
         return
+    import tensorflow as tf
+
     for path in sorted(folder.iterdir()):
         if path.is_file():
             target = f"{output_dir.rstrip('/')}/{path.name}"

@@ -64,6 +64,37 @@ def _first(items: Iterable[str], separator: str) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
+def by_path(model: keras.Model) -> dict[str, keras.Variable]:
+    """The model's variables by path, without the states of its dropouts."""
+    return {v.path: v for v in model.weights if "seed_generator" not in v.path}
+
+
+def read_keras(path: str | os.PathLike, where: str) -> keras.Model:
+    """The model in a `.keras` file, not compiled.
+
+    Args:
+        path: A file that `model.save` wrote.
+        where: Begins an error's message, such as "--init_checkpoint a.keras".
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f"{where}: no such file; expected a model.keras")
+    if not os.fspath(path).endswith(".keras") or not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{where}: no .keras file, or damaged; expected a model.keras"
+        )
+    try:
+        return keras.saving.load_model(path, compile=False)
+    # Keras passes on whatever a damaged archive raises.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{where}: cannot be read: {reason}; expected a model.keras"
+        ) from error
+
+
 def load_keras(model: keras.Model, path: str | os.PathLike) -> None:
     """Gives every variable of a model the value it has in a `.keras` file.
 
@@ -77,20 +108,7 @@ def load_keras(model: keras.Model, path: str | os.PathLike) -> None:
             assigned then.
     """
     where = f"--init_checkpoint {path}"
-    if not os.path.isfile(path):
-        raise InputError(f"{where}: no such file; expected a model.keras")
-    if not os.fspath(path).endswith(".keras") or not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{where}: no .keras file, or damaged; expected a model.keras"
-        )
-    try:
-        saved = keras.saving.load_model(path, compile=False)
-    # Keras passes on whatever a damaged archive raises.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{where}: cannot be read: {reason}; expected a model.keras"
-        ) from error
+    saved = read_keras(path, where)
     theirs = {v.path: v for v in saved.variables}
     ours = {v.path: v for v in model.variables}
     problem = differences(_shapes(ours), _shapes(theirs))

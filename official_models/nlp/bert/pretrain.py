@@ -10,6 +10,9 @@ has more. Your own text:
 
     python -m official_models.nlp.bert.pretrain --input 'books/*.txt' \
         --output_dir runs/books --size small --max_seq_length 128 --steps 10000
+
+`--init_checkpoint` continues from published weights; the folder of a run is
+exported for transformers and others by `official_models.nlp.checkpoint`.
 """
 
 import keras
@@ -20,9 +23,10 @@ from official_models.common import flags as run_flags
 from official_models.nlp.bert import model as bert
 from official_models.nlp.bert.config import SIZES, BertConfig
 from official_models.nlp.bert.pretraining import losses, report, source
+from official_models.nlp.checkpoint import initial
+from official_models.nlp.checkpoint.source import Source, load
 
 FLAGS = flags.FLAGS
-SIZE_FLAGS = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
 
 
 def define_flags() -> None:
@@ -42,22 +46,23 @@ def define_flags() -> None:
         global_clipnorm=1.0,
     )
     source.define_flags()
+    initial.define_flags()
     strategies.define_flags()
-    for module in (run_flags, optimizers, source, strategies):
+    for module in (run_flags, optimizers, source, initial, strategies):
         flags.adopt_module_key_flags(module)  # for --help
     flags.DEFINE_integer("steps", 1600, "Updates in all.", 1)
     flags.DEFINE_integer("global_batch_size", 256, "Sequences an update.", 1)
     flags.DEFINE_enum("size", "tiny", list(SIZES), "Size of the model.")
-    for name in SIZE_FLAGS:
+    for name in initial.SIZES:
         flags.DEFINE_integer(name, None, "Replaces that of --size.", 1)
     flags.DEFINE_float("dropout", 0.0, "Dropout of states and attention.")
     flags.DEFINE_float("initializer_range", 0.02, "Deviation of new weights.")
     flags.DEFINE_enum("gelu", "tanh", ["tanh", "erf"], "Form of the GELU.")
 
 
-def make_model(vocab_size: int) -> keras.Model:
-    """The compiled model of the flags."""
-    sizes = {name: FLAGS[name].value for name in SIZE_FLAGS}
+def make_config(vocab_size: int, checkpoint: Source | None) -> BertConfig:
+    """The configuration of the flags, or of the checkpoint to begin with."""
+    sizes = {name: FLAGS[name].value for name in initial.SIZES}
     with run_flags.naming_the_flag():
         config = BertConfig.of_size(
             FLAGS.size,
@@ -69,6 +74,12 @@ def make_model(vocab_size: int) -> keras.Model:
             gelu=FLAGS.gelu,
             **{name: n for name, n in sizes.items() if n},
         )
+    return initial.adapt(checkpoint, config)
+
+
+def make_model(config: BertConfig) -> keras.Model:
+    """The compiled model of the flags."""
+    with run_flags.naming_the_flag():
         model = bert.bert_pretrainer(config, seed=FLAGS.seed, dtype=FLAGS.dtype)
         optimizer = optimizers.from_flags(FLAGS.steps)
         optimizers.build(optimizer, model.trainable_variables)
@@ -86,9 +97,12 @@ def main(_) -> None:
     strategy = script.begin()
     training = script.Training(strategy)
     size, replicas = training.micro_batch_size(), strategy.num_replicas_in_sync
-    folder = training.open_folder(source.facts())
+    checkpoint = initial.open_flagged()
+    facts = {**source.facts(), **initial.facts(checkpoint)}
+    folder = training.open_folder(facts)
     text = source.load(folder, size, replicas)
-    model = training.build(lambda: make_model(text.vocab_size))
+    config = make_config(text.vocab_size, checkpoint)
+    model = training.build(lambda: make_model(config))
     run = training.start(
         model,
         total_steps=FLAGS.steps,
@@ -97,7 +111,10 @@ def main(_) -> None:
         metric_names=report.METRICS,
         description=text.description,
         batches_per_step=FLAGS.gradient_accumulation_steps,
+        initialize=lambda: checkpoint and print(load(checkpoint, model)),
     )
+    if training.is_chief:
+        initial.describe(folder, config, FLAGS.vocab_file)
     held_out = strategies.distribute_rows(strategy, text.held_out)
     run.fit(
         strategies.distribute_steps(strategy, size, text.train),
@@ -109,7 +126,10 @@ def main(_) -> None:
     fill = FLAGS.strategy in ("none", "mirrored")
     figures = report.measure(model, text, run, held_out, fill=fill)
     training.save(model)
-    training.finish(report, figures, f"BERT {FLAGS.size}")
+    size = (
+        FLAGS.size if checkpoint is None else f"of {config.num_layers} layers"
+    )
+    training.finish(report, figures, f"BERT {size}")
 
 
 if __name__ == "__main__":

@@ -24,11 +24,12 @@ def main(argv):
 
 run(main)
 """
+WITH_COMMANDS = SCRIPT.replace("run(main)", "run(main, ('export', 'show'))")
 
 
-def _run(*arguments):
+def _run(*arguments, script=SCRIPT):
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
+        [sys.executable, "-c", script, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -39,6 +40,20 @@ def test_good_input():
     result = _run("--input=good", "--steps=3")
     assert (result.returncode, result.stdout) == (0, "[] 3\n")
     assert not result.stderr
+
+
+def test_a_command():
+    result = _run("show", "--input=good", script=WITH_COMMANDS)
+    assert (result.returncode, result.stdout) == (0, "['show'] 1\n")
+    for words, part in (
+        ([], "command: got 'none', expected export or show"),
+        (["hide"], "command: got 'hide', expected export or show"),
+        (["show", "more"], "unexpected argument 'more'"),
+    ):
+        result = _run(*words, "--input=good", script=WITH_COMMANDS)
+        assert result.returncode == 2
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: ") and part in line
 
 
 @pytest.mark.parametrize(

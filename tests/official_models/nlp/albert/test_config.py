@@ -6,7 +6,7 @@ import pytest
 
 from official_models.nlp.albert import config
 from official_models.nlp.albert.config import AlbertConfig
-from official_models.nlp.bert.config import BertConfig
+from official_models.nlp.bert.config import BertConfig, write_config
 from tests.official_models.nlp.bert.test_config import PUBLISHED
 from tests.official_models.scripts import refusal
 
@@ -46,11 +46,34 @@ def test_a_bert_s(tmp_path):
     refusal(lambda: config.read_config(path), path, expected)
 
 
+def test_groups_of_layers(tmp_path):
+    path = _write(tmp_path, **{**ALBERT, "num_hidden_groups": 3})
+    found = config.read_config(path)
+    assert (found.num_hidden_groups, found.inner_group_num) == (3, 1)
+    groups = [found.group_of(i) for i in range(found.num_layers)]
+    assert groups == [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("family", ["bert", "albert"])
+@pytest.mark.parametrize("gelu", ["tanh", "erf"])
+def test_a_written_file_is_read_back(family, gelu, tmp_path):
+    sizes = dict(hidden_dropout=0.2, layer_norm_epsilon=1e-6, gelu=gelu)
+    expected = (
+        AlbertConfig.of_size("large", 77, **sizes, num_hidden_groups=4)
+        if family == "albert"
+        else BertConfig.of_size("mini", 77, **sizes)
+    )
+    path = tmp_path / "config.json"
+    write_config(path, expected)
+    assert config.read_either(path) == expected
+
+
 @pytest.mark.parametrize(
     "changes, parts",
     [
-        ({"num_hidden_groups": 12}, ["num_hidden_groups", "12", "expected 1"]),
-        ({"inner_group_num": 2}, ["inner_group_num", "2", "expected 1"]),
+        ({"net_structure_type": 1}, ["net_structure_type", "1", "expected 0"]),
+        ({"num_hidden_groups": 13}, ["num_hidden_groups", "13", "at most"]),
+        ({"inner_group_num": 0}, ["inner_group_num", "0", "more than 0"]),
         ({"embedding_size": 0}, ["embedding_size", "0", "more than 0"]),
         ({"hidden_act": "relu"}, ["hidden_act", "'relu'", "gelu"]),
     ],

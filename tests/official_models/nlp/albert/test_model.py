@@ -1,5 +1,7 @@
 """ALBERT: its parameters by the published formula, what is shared, saving."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ CONFIG = dict(
     max_position_embeddings=16,
 )
 B, T, P = 2, 7, 3
+PLACE = "group_0/inner_group_0"
 
 
 def small(num_layers=3, **changes):
@@ -73,6 +76,29 @@ def test_depth_costs_no_parameters_and_changes_the_result():
     deep.set_weights(shallow.get_weights())
     one, four = (m(batch())["masked_lm"] for m in (shallow, deep))
     assert np.abs(one - four).max() > 1e-4
+
+
+@pytest.mark.parametrize("groups, inner", [(3, 1), (2, 2), (1, 2)])
+def test_groups_share_and_each_has_its_own(groups, inner):
+    """Equal weights in all groups compute what one group does."""
+    shared = small(3)
+    model = small(3, num_hidden_groups=groups, inner_group_num=inner)
+    own = [v for v in model.weights if "/inner_group_" in v.path]
+    once = [v for v in shared.weights if "/inner_group_" in v.path]
+    assert len(own) == groups * inner * len(once)
+    values = {v.path: v for v in shared.weights}
+    for variable in model.weights:
+        path = re.sub(r"group_\d+/inner_group_\d+", PLACE, variable.path)
+        variable.assign(values[path])
+    deep = small(3 * inner)
+    deep.set_weights(shared.get_weights())
+    expected = deep(batch())["masked_lm"]
+    np.testing.assert_allclose(model(batch())["masked_lm"], expected, atol=1e-5)
+    # Application 2, the last one, uses the last group: its layers matter.
+    last = own[-1]
+    assert f"group_{groups - 1}/inner_group_{inner - 1}/" in last.path
+    last.assign_add(np.ones(last.shape))
+    assert np.abs(model(batch())["masked_lm"] - expected).max() > 1e-3
 
 
 def test_a_shared_gradient_is_the_sum_over_the_layers_uses():

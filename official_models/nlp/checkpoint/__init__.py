@@ -1,0 +1,1 @@
+"""Checkpoints of BERT and ALBERT, read and written in every usual form."""

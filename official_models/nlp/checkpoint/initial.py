@@ -1,0 +1,156 @@
+"""`--init_checkpoint` of a training script: its weights, sizes, vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from official_models.common import files
+from official_models.common.errors import InputError
+from official_models.common.flags import without_effect
+from official_models.nlp.bert.config import BertConfig, write_config
+from official_models.nlp.checkpoint import opening
+from official_models.nlp.checkpoint.source import (
+    RATES,
+    Source,
+    check_architecture,
+)
+from official_models.nlp.checkpoint.tokenizer import VOCABULARY
+
+FLAGS = flags.FLAGS
+# Flags of a training script, and names in a configuration.
+SIZES = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+_BLOCK = 1 << 20
+
+
+def define_flags() -> None:
+    """Defines --init_checkpoint; --vocab_file and --lowercase must be there."""
+    flags.DEFINE_string(
+        "init_checkpoint",
+        None,
+        f"A checkpoint whose weights are the first: {opening.EXPECTED}. The "
+        "model has its sizes, and its vocabulary where none is named.",
+    )
+    without_effect("init_checkpoint")  # `facts` has its digest
+
+
+def open_flagged() -> Source | None:
+    """The checkpoint of --init_checkpoint; None without the flag.
+
+    --vocab_file and --lowercase, if they were not given, become those of the
+    checkpoint.
+
+    Raises:
+        InputError: As `open_source`; there is no vocabulary, or another one
+            is given than the checkpoint's.
+    """
+    if not FLAGS.init_checkpoint:
+        return None
+    given = FLAGS.vocab_file
+    source = opening.open_source(
+        FLAGS.init_checkpoint, flag="--init_checkpoint"
+    )
+    own = source.tokenizer.vocab_file
+    if not own and not given:
+        raise InputError(
+            f"{source.where}: no {VOCABULARY} beside it; give the vocabulary "
+            "that it was trained with by --vocab_file"
+        )
+    if own and given and _tokens(own) != _tokens(given):
+        raise InputError(
+            f"--vocab_file {given}: is another vocabulary than the "
+            f"checkpoint's {own}; leave the flag out"
+        )
+    if not given:
+        FLAGS.vocab_file = str(own)
+    if own and not FLAGS["lowercase"].present:
+        FLAGS.lowercase = source.tokenizer.lowercase
+    return source
+
+
+def _tokens(path) -> list[str]:
+    text = files.read_text(path, f"expected a {VOCABULARY}")
+    return text.replace("\r\n", "\n").rstrip("\n").split("\n")
+
+
+def facts(source: Source | None) -> dict[str, Any]:
+    """What a run's identity has of its first weights: their files' digest."""
+    if source is None:
+        return {}
+    digest = hashlib.sha256()
+    for path in source.files:
+        _add(digest, path)
+    return {"init_checkpoint_sha256": digest.hexdigest()}
+
+
+def _add(digest, path: str) -> None:
+    if files.is_remote(path):
+        import tensorflow as tf
+
+        opened = tf.io.gfile.GFile(path, "rb")
+    else:
+        opened = open(path, "rb")
+    with opened as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+
+
+def adapt(source: Source | None, config: BertConfig) -> BertConfig:
+    """The configuration of a model that begins with a checkpoint.
+
+    Args:
+        source: From `open_flagged`.
+        config: Of the flags. Its rates are kept; all else is the checkpoint's,
+            if that says what it is. Sizes that were given as flags must agree
+            with it.
+
+    Raises:
+        InputError: The checkpoint is of another architecture than what was
+            asked for, of another family or vocabulary, or of shorter
+            sequences.
+    """
+    theirs = source.config if source else None
+    if theirs is None:
+        return config
+    names = {*RATES, *_asked()}
+    values = {name: getattr(config, name) for name in names}
+    if type(theirs) is not type(config):
+        check_architecture(source, config)
+    padding = theirs.vocab_size - config.vocab_size
+    if not (source.tokenizer.is_own and padding > 0):
+        values["vocab_size"] = config.vocab_size
+    if FLAGS.max_seq_length > theirs.max_position_embeddings:
+        raise InputError(
+            f"{source.where}: has {theirs.max_position_embeddings} positions; "
+            f"expected at least --max_seq_length {FLAGS.max_seq_length}"
+        )
+    try:
+        adapted = dataclasses.replace(theirs, **values)
+    except ValueError as error:
+        raise InputError(f"{source.where}: {error}") from error
+    check_architecture(source, adapted)
+    return adapted
+
+
+def _asked() -> set[str]:
+    """Of a configuration, what was given by flags."""
+    given = {name for name in (*SIZES, "gelu") if FLAGS[name].present}
+    return given | set(SIZES if FLAGS["size"].present else ())
+
+
+def describe(folder: Path, config: BertConfig, vocab_file: str | None) -> None:
+    """Writes what an export of a run needs: configuration and vocabulary.
+
+    Args:
+        folder: Of the run.
+        config: Of its model.
+        vocab_file: Its vocabulary; None if that is in the folder already.
+    """
+    write_config(folder / opening.CONFIGS[0], config)
+    if vocab_file:
+        text = files.read_text(vocab_file, f"expected a {VOCABULARY}")
+        files.write_text(folder / VOCABULARY, text)

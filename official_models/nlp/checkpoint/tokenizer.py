@@ -1,0 +1,190 @@
+"""The tokenizer's files beside a checkpoint: found, checked and written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import AddedToken, Tokenizer, processors
+
+from official_models.common import files
+from official_models.common.errors import InputError, first_line
+from official_models.nlp.text import wordpiece
+
+VOCABULARY = "vocab.txt"
+PIPELINE = "tokenizer.json"
+SENTENCE_PIECE = "spiece.model"
+SETTINGS = "tokenizer_config.json"
+NAMES = (
+    VOCABULARY,
+    PIPELINE,
+    SENTENCE_PIECE,
+    SETTINGS,
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+# Name of a special token in transformers -> the token.
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+class TokenizerFiles(NamedTuple):
+    """Files of a tokenizer, by their names in Hugging Face's folders.
+
+    Attributes:
+        files: {name in `NAMES`: file}; empty if nothing is known.
+        lowercase: Whether it lower-cases and strips accents ("uncased").
+        is_own: Whether they lay beside the checkpoint.
+    """
+
+    files: dict[str, Path] = {}
+    lowercase: bool = True
+    is_own: bool = True
+
+    @property
+    def vocab_file(self) -> Path | None:
+        """The WordPiece vocabulary, one token a line."""
+        return self.files.get(VOCABULARY)
+
+    def size(self) -> int | None:
+        """Number of tokens; None if only `sentencepiece` could say.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
+        if self.vocab_file:
+            return wordpiece.load_tokenizer(self.vocab_file).get_vocab_size()
+        if PIPELINE not in self.files:
+            return None
+        path = self.files[PIPELINE]
+        try:
+            return Tokenizer.from_file(str(path)).get_vocab_size()
+        # The library raises Exception itself.
+        except Exception as error:
+            raise InputError(
+                f"{path}: cannot be read ({first_line(error)}); expected a "
+                "file of the tokenizers library"
+            ) from error
+
+
+def find(
+    folder: Path,
+    vocab_file: str | None = None,
+    lowercase: bool | None = None,
+) -> TokenizerFiles:
+    """The tokenizer's files in a folder, or the vocabulary that is given.
+
+    Args:
+        folder: Of the checkpoint.
+        vocab_file: A WordPiece vocabulary, or a SentencePiece `.model`, that is
+            used in place of the files there.
+        lowercase: Whether it is uncased; None for what the folder says, or
+            True if it says nothing.
+
+    Raises:
+        InputError: The vocabulary is not there, or a file cannot be read.
+    """
+    if vocab_file and not Path(vocab_file).is_file():
+        raise InputError(
+            f"--vocab_file {vocab_file}: no such file; expected a vocab.txt, "
+            "or a SentencePiece .model of an ALBERT"
+        )
+    there = {n: folder / n for n in NAMES if (folder / n).is_file()}
+    if lowercase is None:
+        lowercase = _lowercase(there.get(SETTINGS))
+    if vocab_file:
+        path = Path(vocab_file)
+        name = SENTENCE_PIECE if path.suffix == ".model" else VOCABULARY
+        return TokenizerFiles({name: path}, lowercase, False)
+    return TokenizerFiles(there, lowercase, bool(there))
+
+
+def _lowercase(settings: Path | None) -> bool:
+    if settings is None:
+        return True
+    found = files.read_json(settings, f"expected a {SETTINGS}")
+    return (
+        not isinstance(found, dict) or found.get("do_lower_case") is not False
+    )
+
+
+def check_size(tokenizer: TokenizerFiles, vocab_size: int, where: str) -> None:
+    """Holds a vocabulary against a model's.
+
+    Args:
+        tokenizer: The files.
+        vocab_size: V of the model. A checkpoint's own vocabulary may be
+            smaller, since some models are padded.
+        where: Of the checkpoint, for messages.
+
+    Raises:
+        InputError: It has another size.
+    """
+    size = tokenizer.size()
+    if size is None or size == vocab_size:
+        return
+    if tokenizer.is_own and size < vocab_size:
+        return
+    path = tokenizer.vocab_file or tokenizer.files[PIPELINE]
+    raise InputError(
+        f"{path}: {size} tokens, {where} has {vocab_size}; expected the "
+        "vocabulary that the model was trained with"
+    )
+
+
+def write(
+    tokenizer: TokenizerFiles, folder: Path, max_tokens: int
+) -> list[str]:
+    """Writes the files into a folder that `transformers` opens.
+
+    Files of Hugging Face are copied as they are. A vocabulary alone becomes
+    the pipeline of `wordpiece.load_tokenizer`, with [CLS] and [SEP] around
+    texts and the special tokens found in them, as transformers expects it.
+
+    Args:
+        tokenizer: The files.
+        folder: Where to.
+        max_tokens: Longest sequence of the model.
+
+    Returns:
+        The names of the files.
+    """
+    for name, path in tokenizer.files.items():
+        shutil.copyfile(path, folder / name)
+    names = list(tokenizer.files)
+    if VOCABULARY not in names or SETTINGS in names or PIPELINE in names:
+        return names
+    pipeline = wordpiece.load_tokenizer(
+        tokenizer.vocab_file, tokenizer.lowercase
+    )
+    ids = {n: pipeline.token_to_id(n) for n in ("[CLS]", "[SEP]")}
+    pipeline.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=list(ids.items()),
+    )
+    pipeline.add_special_tokens(
+        [
+            AddedToken(t, special=True, normalized=False)
+            for t in SPECIAL.values()
+        ]
+    )
+    pipeline.save(str(folder / PIPELINE))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "do_lower_case": tokenizer.lowercase,
+        "model_max_length": max_tokens,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        **SPECIAL,
+    }
+    (folder / SETTINGS).write_text(
+        json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+    )
+    return [*names, PIPELINE, SETTINGS]
