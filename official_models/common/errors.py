@@ -42,7 +42,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _refuse(f"{message}. Correct the flag; --help lists them all.")
 
 
-def run(main: Callable[[list[str]], object]) -> None:
+def run(
+    main: Callable[[list[str]], object], *, takes_rest: bool = False
+) -> None:
     """Runs a script's `main` under absl.
 
     An `InputError`, a flag that cannot be parsed and an argument that is no
@@ -52,11 +54,12 @@ def run(main: Callable[[list[str]], object]) -> None:
     Args:
         main: Called with `[program name]` after the flags are parsed. What
             it returns becomes the exit status (None is 0).
+        takes_rest: Whether `main` is also given what follows a `--`.
     """
 
     def wrapped(argv: list[str]) -> object:
         try:
-            if len(argv) > 1:
+            if len(argv) > 1 and not (takes_rest and "--" in sys.argv):
                 raise InputError(
                     f"unexpected argument {argv[1]!r}: every option is a "
                     "--flag; quote a glob to keep the shell from expanding it"

@@ -26,9 +26,9 @@ run(main)
 """
 
 
-def _run(*arguments):
+def _run(*arguments, script=SCRIPT):
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
+        [sys.executable, "-c", script, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -57,6 +57,17 @@ def test_bad_input(arguments, parts):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert all(part in line for part in parts)
+
+
+def test_what_follows_two_dashes():
+    taking = SCRIPT.replace("run(main)", "run(main, takes_rest=True)")
+    rest = ["--input=good", "--", "--runner", "x"]
+    result = _run(*rest, script=taking)
+    assert (result.returncode, result.stdout) == (0, "['--runner', 'x'] 1\n")
+    for arguments, script in ((rest, SCRIPT), (["--input=a", "b"], taking)):
+        result = _run(*arguments, script=script)
+        assert result.returncode == 2
+        assert "error: unexpected argument" in result.stderr
 
 
 def test_a_defect_keeps_its_traceback():
