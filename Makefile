@@ -8,6 +8,7 @@ PY_TF215 = .venv-tf215/bin/python
 PY_OLDEST = .venv-oldest/bin/python
 PY_PLAN = .venv-plan/bin/python
 PY_DOCS = .venv-docs/bin/python
+PY_DATA = .venv-data/bin/python
 PY_RELEASE = .venv-release/bin/python
 PYTEST = -m pytest --durations=5
 # The Python blocks of README and the site's pages (tests/docs/code_blocks.py).
@@ -25,10 +26,10 @@ PYTHON313 ?= $(call find_python,3.13)
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-models test-tensorflow test-docstrings test-jax \
-	test-tf215 test-torch test-oldest test-plan test-docs docs evidence bench \
-	bench-update-step bench-groups bench-first-step bench-memory bench-scaling \
-	bench-tpu \
-	bench-batch-scaling bench-image-pipeline \
+	test-tf215 test-torch test-oldest test-plan test-data test-docs docs \
+	evidence bench bench-update-step bench-groups bench-first-step \
+	bench-memory bench-scaling bench-tpu bench-batch-scaling \
+	bench-image-pipeline bench-pretraining-data \
 	run-resnet plan-pod notebooks lint format check package fixture clean
 .DEFAULT_GOAL := help
 
@@ -40,6 +41,7 @@ help:
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
 	@echo "make test-newest  front-end tests on Python 3.12 and 3.13, newest versions"
 	@echo "make test-plan    words that LAMB moves on a TPU, by its compiler (no TPU)"
+	@echo "make test-data    the Beam pipeline of pretraining data, pretraining on it"
 	@echo "make plan-pod     BERT-large and ResNet-50 compiled for a v3 pod (no TPU)"
 	@echo "make test-docs    runs the code blocks of README and the site's pages"
 	@echo "make docs         builds the site: build/docs/index.html"
@@ -47,6 +49,7 @@ help:
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -groups -first-step -memory -scaling -tpu"
 	@echo "make bench-image-pipeline  images/s of the ImageNet pipeline"
+	@echo "make bench-pretraining-data ARGS='--input ...'  MB/s, memory of the same"
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
 	@echo "                  TASK=cifar10 ARGS='--data_dir DIR --hours 3'"
 	@echo "make notebooks    executes the notebooks of docs/notebooks in place"
@@ -89,6 +92,11 @@ help:
 	$(PY_DOCS) $(PIP_INSTALL) -r requirements/docs.txt
 	touch $@
 
+.venv-data/ready: requirements/data.txt
+	$(PYTHON) -m venv --clear .venv-data
+	$(PY_DATA) $(PIP_INSTALL) -r requirements/data.txt
+	touch $@
+
 .venv-py312/ready .venv-py313/ready: .venv-py%/ready: requirements/newest-py%.txt
 	$(PYTHON$*) -m venv --clear .venv-py$*
 	.venv-py$*/bin/python $(PIP_INSTALL) -r $<
@@ -99,13 +107,15 @@ help:
 	$(PY_RELEASE) $(PIP_INSTALL) -r requirements/release.txt
 	touch $@
 
-.PHONY: .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan .venv-docs
+.PHONY: .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan .venv-docs \
+	.venv-data
 .venv: .venv/ready
 .venv-torch: .venv-torch/ready
 .venv-tf215: .venv-tf215/ready
 .venv-oldest: .venv-oldest/ready
 .venv-plan: .venv-plan/ready
 .venv-docs: .venv-docs/ready
+.venv-data: .venv-data/ready
 
 run: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.nlp.bert.pretrain $(RUN)
@@ -122,7 +132,7 @@ test-models: .venv/ready
 
 test-tensorflow: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/hugging_face \
-		--ignore tests/tpu --ignore tests/official_models
+		--ignore tests/tpu --ignore tests/official_models --ignore tests/data
 
 # The examples in the docstrings of the package.
 test-docstrings: .venv/ready
@@ -169,6 +179,10 @@ test-py312 test-py313: test-py%: .venv-py%/ready
 
 test-plan: .venv-plan/ready
 	KERAS_BACKEND=jax $(PY_PLAN) $(PYTEST) tests/tpu/plan
+
+# apache-beam has an environment of its own: it wants an older protobuf.
+test-data: .venv-data/ready
+	KERAS_BACKEND=tensorflow $(PY_DATA) $(PYTEST) tests/data
 
 test-docs: .venv/ready .venv-tf215/ready
 	KERAS_BACKEND=tensorflow $(PY) $(CODE_BLOCKS)
@@ -226,6 +240,9 @@ bench-batch-scaling: .venv/ready
 bench-image-pipeline: .venv/ready
 	$(call BENCH,image_pipeline)
 
+bench-pretraining-data: .venv-data/ready
+	$(PY_DATA) -m benchmarks.pretraining_data $(ARGS)
+
 # NOTEBOOKS="docs/notebooks/trust_ratios.ipynb" for one.
 notebooks: .venv/ready
 	$(PY) docs/notebooks/execute.py $(NOTEBOOKS)
@@ -258,4 +275,5 @@ fixture: .venv-torch/ready
 
 clean:
 	rm -rf .venv .venv-torch .venv-tf215 .venv-oldest .venv-plan .venv-docs \
+		.venv-data \
 		.venv-py312 .venv-py313 .venv-release build dist *.egg-info

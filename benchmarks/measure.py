@@ -36,6 +36,8 @@ PACKAGES = (
     "torch",
     "timm",
     "numpy",
+    "apache-beam",
+    "tokenizers",
 )
 
 

@@ -173,12 +173,12 @@ ROOMS = {
         (DATA_TOOLS, r"official_models\.vision\.datasets\..+"),
     ),
     r"official_models/nlp/bert/pretraining/"
-    r"(batches|masking|packing|records)\.py": (
+    r"(batches|masking|packing|pipeline|recipe|records)\.py": (
         ("tensorflow",),
         (
             DATA_TOOLS,
             r"official_models\.nlp\.text\..+",
-            BERT + r"pretraining\.(batches|masking|packing|records)",
+            BERT + r"pretraining\.(batches|masking|packing|recipe|records)",
         ),
     ),
     r"official_models/nlp/bert/finetuning/(tasks/)?\w+\.py": (

@@ -58,7 +58,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def run(
-    main: Callable[[list[str]], object], commands: Collection[str] = ()
+    main: Callable[[list[str]], object],
+    commands: Collection[str] = (),
+    *,
+    takes_rest: bool = False,
 ) -> None:
     """Runs a script's `main` under absl.
 
@@ -71,6 +74,7 @@ def run(
             command, if the program has some. What it returns becomes the exit
             status (None is 0).
         commands: Words of which the program takes exactly one beside flags.
+        takes_rest: Whether `main` is also given what follows a `--`.
     """
 
     def wrapped(argv: list[str]) -> object:
@@ -80,7 +84,8 @@ def run(
                     f"command: got {argv[1] if len(argv) > 1 else 'none'!r}, "
                     f"expected {' or '.join(commands)}; --help explains it"
                 )
-            if len(argv) > 1 + bool(commands):
+            rest = takes_rest and "--" in sys.argv
+            if len(argv) > 1 + bool(commands) and not rest:
                 raise InputError(
                     f"unexpected argument {argv[-1]!r}: every option is a "
                     "--flag; quote a glob to keep the shell from expanding it"

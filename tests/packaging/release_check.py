@@ -84,6 +84,7 @@ ROWS = (
         (_trains("keras2", "tensorflow"),),
         pins=(("tf215", "tensorflow-cpu"),),
     ),
+    Row("data", "data"),
     Row("hub", "hub", (("hub_layer.py",),), variables=_LEGACY),
     Row("models", "models"),
     Row("test", "test"),

@@ -28,6 +28,7 @@ TESTED_IN = {
     "jax": ("main", "plan", "newest-py312", "newest-py313"),
     "torch": ("torch",),
     "keras2": ("main", "newest-py312", "newest-py313"),
+    "data": ("data",),
     "hub": ("main",),
     "models": ("main",),
     "test": ("main",),

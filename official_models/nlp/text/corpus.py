@@ -75,7 +75,7 @@ def read_documents(paths: Iterable[str | Path]) -> list[list[str]]:
     """
     documents = []
     for path in map(Path, paths):
-        sentences = _sentences(_read_text(path))
+        sentences = cut_sentences(_read_text(path))
         if not sentences:
             raise InputError(
                 f"{path}: no text in this file ({path.stat().st_size} bytes); "
@@ -101,7 +101,8 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _sentences(text: str) -> list[str]:
+def cut_sentences(text: str) -> list[str]:
+    """The sentences of a document's text, as `read_documents` cuts them."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     start = _GUTENBERG_START.search(text)
     text = text[start.end() :] if start else text

@@ -74,6 +74,17 @@ def test_bad_input(arguments, parts):
     assert all(part in line for part in parts)
 
 
+def test_what_follows_two_dashes():
+    taking = SCRIPT.replace("run(main)", "run(main, takes_rest=True)")
+    rest = ["--input=good", "--", "--runner", "x"]
+    result = _run(*rest, script=taking)
+    assert (result.returncode, result.stdout) == (0, "['--runner', 'x'] 1\n")
+    for arguments, script in ((rest, SCRIPT), (["--input=a", "b"], taking)):
+        result = _run(*arguments, script=script)
+        assert result.returncode == 2
+        assert "error: unexpected argument" in result.stderr
+
+
 def test_a_defect_keeps_its_traceback():
     result = _run("--input=defect")
     assert result.returncode == 1

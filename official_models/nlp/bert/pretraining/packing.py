@@ -1,13 +1,21 @@
 """Sentences packed into pairs of segments, as BERT's pretraining wants them.
 
 The rules are those of Devlin et al. 2018, appendix A.2, as
-`create_pretraining_data.py` of google-research/bert states them.
+`create_pretraining_data.py` of google-research/bert states them, and those of
+Lan et al. 2019, section 3.1, for sentence order.
+
+What is drawn for a document depends on the seed, on which time it is packed
+and on the document itself, never on where it stands: other documents decide
+only what a random next segment is taken from. So a corpus may be packed in
+parts, in any order and by any number of workers. Equal documents are packed
+alike.
 
 Axes: N examples, T tokens of a sequence.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,12 +36,19 @@ class PackedPairs(NamedTuple):
     segment_ids: np.ndarray  # int32 [N, T]: 1 on b and the [SEP] after it
     lengths: np.ndarray  # int32 [N]: tokens that are not padding
     word_starts: np.ndarray  # bool [N, T]: False on ##pieces, specials, pads
-    next_sentence_labels: np.ndarray  # int32 [N]: 1 where b is random
+    # int32 [N]: 1 where b is random, or the two segments are swapped.
+    next_sentence_labels: np.ndarray
 
 
 class _Document(NamedTuple):
     tokens: np.ndarray  # int32 [tokens of the document]
     starts: np.ndarray  # int64 [sentences + 1]: where each sentence starts
+
+    def key(self) -> int:
+        """A number of 128 bits that says which document it is."""
+        digest = hashlib.blake2b(self.starts.tobytes(), digest_size=16)
+        digest.update(self.tokens.tobytes())
+        return int.from_bytes(digest.digest(), "little")
 
 
 def pack_pairs(
@@ -43,6 +58,8 @@ def pack_pairs(
     *,
     short_seq_prob: float = 0.1,
     dupe_factor: int = 1,
+    sentence_order: bool = False,
+    may_be_empty: bool = False,
     seed: int,
 ) -> PackedPairs:
     """Packs sentences into pairs of segments (a, b).
@@ -55,6 +72,10 @@ def pack_pairs(
     sentences are put back. Otherwise b is the rest. While a pair is too long
     the longer segment loses a token, at either end with probability 1/2.
 
+    With `sentence_order` (ALBERT's SOP) b is always the rest, and a and b are
+    swapped with probability 1/2, which is the label. A lone sentence is cut in
+    two at any token, since no other document is drawn from.
+
     The published script draws the target once a document; here it is drawn
     for each pair, because a document may be a whole book.
 
@@ -64,6 +85,9 @@ def pack_pairs(
         max_seq_length: T, at least 5.
         short_seq_prob: In [0, 1].
         dupe_factor: How often the documents are packed, each time anew.
+        sentence_order: Whether labels say that segments are swapped, not that
+            b is random.
+        may_be_empty: Whether documents may be too few or short for any pair.
         seed: Non-negative. The result is a function of the arguments.
 
     Raises:
@@ -80,14 +104,14 @@ def pack_pairs(
             f"seed {seed}: expected >= 1, in [0, 1] and >= 0"
         )
     flat = [_flatten(document) for document in documents if document]
-    rng = np.random.default_rng(seed)
+    keys = [document.key() for document in flat]
+    pack = _pack_in_order if sentence_order else _pack_document
     pairs = []
-    for _ in range(dupe_factor):
-        for index in range(len(flat)):
-            pairs += _pack_document(
-                flat, index, max_seq_length - 3, short_seq_prob, rng
-            )
-    if not pairs:
+    for copy in range(dupe_factor):
+        for index, key in enumerate(keys):
+            rng = np.random.default_rng([seed, copy, key])
+            pairs += pack(flat, index, max_seq_length - 3, short_seq_prob, rng)
+    if not pairs and not may_be_empty:
         raise InputError("the corpus is too small: no two sentences to pair")
     return _assemble(pairs, tokenizer, max_seq_length)
 
@@ -101,30 +125,64 @@ def _pack_document(documents, index, max_tokens, short_seq_prob, rng):
     """The pairs (a, b, is_random) of one document, truncated."""
     tokens, starts = documents[index]
     last = len(starts) - 1
+    # What is drawn for a random b, so that the rest is this document's alone.
+    (elsewhere,) = rng.spawn(1)
     pairs = []
     begin = 0
     while begin < last:
-        target = max_tokens
-        if rng.random() < short_seq_prob:
-            target = rng.integers(2, max_tokens, endpoint=True)
-        # The first sentence boundary at which the target is reached.
-        end = min(np.searchsorted(starts, starts[begin] + target), last)
-        middle = begin + 1
-        if end - begin > 2:
-            middle = begin + rng.integers(1, end - begin - 1, endpoint=True)
+        target = _target(max_tokens, short_seq_prob, rng)
+        end, middle = _chunk(starts, begin, target, rng)
         a = tokens[starts[begin] : starts[middle]]
         b = tokens[starts[middle] : starts[end]]
         is_random = end - begin == 1 or rng.random() < 0.5
         if is_random:
             random_b = _random_segment(
-                documents, index, (begin, middle), target - len(a), rng
+                documents, index, (begin, middle), target - len(a), elsewhere
             )
             is_random = random_b is not None
             b = random_b if is_random else b
         if len(b):
-            pairs.append((*_truncate(a, b, max_tokens, rng), is_random))
+            cut = _truncate(a, b, max_tokens, elsewhere if is_random else rng)
+            pairs.append((*cut, is_random))
         begin = middle if is_random else end
     return pairs
+
+
+def _pack_in_order(documents, index, max_tokens, short_seq_prob, rng):
+    """The pairs (a, b, is_swapped) of one document, truncated."""
+    tokens, starts = documents[index]
+    pairs = []
+    begin = 0
+    while begin < len(starts) - 1:
+        target = _target(max_tokens, short_seq_prob, rng)
+        end, middle = _chunk(starts, begin, target, rng)
+        first, cut, last = starts[[begin, middle, end]]
+        if end - begin == 1 and last - first > 1:
+            cut = first + rng.integers(1, last - first)
+        pair = tokens[first:cut], tokens[cut:last]
+        is_swapped = rng.random() < 0.5
+        if len(pair[1]):
+            pair = pair[::-1] if is_swapped else pair
+            pairs.append((*_truncate(*pair, max_tokens, rng), is_swapped))
+        begin = end
+    return pairs
+
+
+def _target(max_tokens, short_seq_prob, rng):
+    """How many tokens a pair is to have."""
+    if rng.random() < short_seq_prob:
+        return rng.integers(2, max_tokens, endpoint=True)
+    return max_tokens
+
+
+def _chunk(starts, begin, target, rng):
+    """(end, middle): the sentences of a pair, and where a ends in them."""
+    # The first sentence boundary at which the target is reached.
+    end = min(np.searchsorted(starts, starts[begin] + target), len(starts) - 1)
+    middle = begin + 1
+    if end - begin > 2:
+        middle = begin + rng.integers(1, end - begin - 1, endpoint=True)
+    return end, middle
 
 
 def _random_segment(documents, index, used, target, rng):

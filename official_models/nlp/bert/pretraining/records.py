@@ -8,9 +8,11 @@ Axes: N examples, B batch, T tokens of a sequence, P predictions, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,13 +21,16 @@ from absl import flags
 from official_models.common import readers, record_check, records
 from official_models.common.errors import InputError, run
 from official_models.common.readers import Reader
+from official_models.nlp.bert.pretraining import recipe
 from official_models.nlp.bert.pretraining.batches import model_inputs
 from official_models.nlp.bert.pretraining.masking import (
+    Draws,
     check_masking,
+    draw_by_key,
+    example_keys,
     mask_tokens,
-    masking_arguments,
 )
-from official_models.nlp.bert.pretraining.packing import PackedPairs, pack_pairs
+from official_models.nlp.bert.pretraining.packing import PackedPairs
 
 _CHUNK = 1024
 _WRITER = "python -m official_models.nlp.bert.pretraining.records writes some"
@@ -106,6 +111,7 @@ def write_records(
     max_predictions: int,
     masked_lm_prob: float = 0.15,
     whole_word: bool = False,
+    max_ngram: int = 1,
 ) -> list[Path]:
     """Masks examples and writes them, shuffled, as TFRecords.
 
@@ -137,11 +143,11 @@ def write_records(
         "max_predictions": max_predictions,
         "masked_lm_prob": masked_lm_prob,
         "whole_word": whole_word,
+        "max_ngram": max_ngram,
     }
     check_masking(packed, **masking)
     total = len(packed.lengths) * dupe_factor
     _check_writing(total, num_shards, dupe_factor, compression, seed)
-    order = np.random.default_rng(seed).permutation(total) % len(packed.lengths)
     sizes = {
         records.shard_name(shard, num_shards, compression): len(
             range(shard, total, num_shards)
@@ -156,7 +162,9 @@ def write_records(
     }
     try:
         return records.write_set(
-            _examples(packed, order, seed, masking),
+            masked_examples(
+                packed, masking, dupe_factor=dupe_factor, seed=seed
+            ),
             Path(output_dir),
             sizes,
             manifest,
@@ -178,16 +186,40 @@ def _check_writing(total, num_shards, dupe_factor, compression, seed) -> None:
     readers.check_seed(seed)
 
 
-def _examples(packed, order, seed, masking) -> Iterator[bytes]:
-    """Serialized examples for the rows `order`."""
-    masked = tf.function(
-        lambda rows, mask_seed: mask_tokens(rows, seed=mask_seed, **masking),
-        reduce_retracing=True,
-    )
-    for chunk, first in enumerate(range(0, len(order), _CHUNK)):
-        rows = order[first : first + _CHUNK]
+def masked_examples(
+    packed: PackedPairs,
+    masking: Mapping[str, Any],
+    *,
+    dupe_factor: int = 1,
+    seed: int,
+) -> Iterator[bytes]:
+    """Masks examples and serializes them in random order.
+
+    The masks of an example depend on `masking.example_keys`, so they are the
+    same whatever is masked beside it; the order depends on `seed` and on the
+    number of examples.
+
+    Args:
+        packed: N examples, as arrays.
+        masking: Arguments of `masking.mask_tokens` other than random numbers.
+        dupe_factor: How often each example is given, each time masked anew.
+        seed: Non-negative.
+
+    Yields:
+        N * `dupe_factor` serialized `tf.train.Example`.
+    """
+    keys = example_keys(packed, dupe_factor=dupe_factor, seed=seed)
+    order = np.random.default_rng(seed).permutation(len(keys))
+    length = packed.input_ids.shape[1]
+    masked = _compiled(tuple(sorted(masking.items())))
+    for first in range(0, len(order), _CHUNK):
+        numbers = order[first : first + _CHUNK]
+        rows = numbers % len(packed.lengths)
         batch = PackedPairs(*(tf.constant(array[rows]) for array in packed))
-        features = masked(batch, tf.constant([seed, chunk], tf.int64))
+        draws = draw_by_key(
+            [keys[number] for number in numbers], length, masking["vocab_size"]
+        )
+        features = masked(batch, Draws(*map(tf.constant, draws)))
         features = {
             name: value.numpy().reshape(len(rows), -1).tolist()
             for name, value in features.items()
@@ -197,6 +229,15 @@ def _examples(packed, order, seed, masking) -> Iterator[bytes]:
                 {name: values[row] for name, values in features.items()},
                 floats=("masked_lm_weights",),
             )
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(masking: tuple[tuple[str, Any], ...]):
+    """`mask_tokens` with these arguments, as a graph."""
+    return tf.function(
+        lambda rows, draws: mask_tokens(rows, draws=draws, **dict(masking)),
+        reduce_retracing=True,
+    )
 
 
 # Reading
@@ -274,26 +315,10 @@ def _as_features(serialized, fields) -> dict[str, tf.Tensor]:
 
 
 def define_flags() -> None:
-    """Defines the script's flags, named as in `create_pretraining_data.py`.
-
-    They are no module-level names, so that a script that imports this module
-    may have an --input of its own.
-    """
+    """Defines the script's flags, named as in `create_pretraining_data.py`."""
     flags.DEFINE_list("input", None, "Text files, globs or folders of *.txt.")
-    flags.DEFINE_string("output_dir", None, "Folder for the records.")
-    flags.DEFINE_string("vocab_file", None, "WordPiece vocabulary, vocab.txt.")
-    flags.DEFINE_boolean("do_lower_case", True, "Lower-case the text.")
-    flags.DEFINE_boolean("do_whole_word_mask", False, "Mask whole words.")
-    flags.DEFINE_integer("max_seq_length", 128, "Tokens of a sequence.")
-    flags.DEFINE_integer("max_predictions_per_seq", 20, "Masked tokens.")
-    flags.DEFINE_integer("random_seed", 12345, "Seed of all randomness.")
-    flags.DEFINE_integer("dupe_factor", 10, "Times the text is packed.")
-    flags.DEFINE_float("masked_lm_prob", 0.15, "Share of tokens masked.")
-    flags.DEFINE_float("short_seq_prob", 0.1, "Share of short sequences.")
+    recipe.define_flags()
     flags.DEFINE_integer("num_shards", 1, "Number of files.")
-    flags.DEFINE_enum(
-        "compression", "none", ["none", "gzip"], "How files are packed."
-    )
     flags.mark_flags_as_required(["input", "output_dir", "vocab_file"])
 
 
@@ -304,26 +329,17 @@ def main(argv: list[str]) -> None:
 
     del argv
     args = flags.FLAGS
+    how = recipe.from_flags()
     tokenizer = wordpiece.load_tokenizer(args.vocab_file, args.do_lower_case)
     documents = corpus.read_documents(corpus.expand_inputs(args.input))
-    packed = pack_pairs(
-        corpus.tokenize(documents, tokenizer),
-        tokenizer,
-        args.max_seq_length,
-        short_seq_prob=args.short_seq_prob,
-        dupe_factor=args.dupe_factor,
-        seed=args.random_seed,
-    )
+    packed = how.pack(documents, tokenizer)
     paths = write_records(
         packed,
         args.output_dir,
         num_shards=args.num_shards,
-        seed=args.random_seed,
+        seed=how.seed,
         compression=args.compression,
-        max_predictions=args.max_predictions_per_seq,
-        masked_lm_prob=args.masked_lm_prob,
-        whole_word=args.do_whole_word_mask,
-        **masking_arguments(tokenizer),
+        **how.masking(tokenizer),
     )
     print(
         f"{len(packed.lengths)} examples in {len(paths)} files in "

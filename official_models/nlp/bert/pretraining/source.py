@@ -109,6 +109,8 @@ def facts() -> dict[str, Any]:
     train, held_out = _files()
     return {
         "source": "records" if FLAGS.records else "text",
+        # Runs of earlier versions drew other pairs and have no such fact.
+        "pairs_drawn_by": None if FLAGS.records else "document",
         "train_sha256": _digest(train),
         "held_out_sha256": _digest(held_out),
         "vocab_file_sha256": _digest(filter(None, [FLAGS.vocab_file])),

@@ -164,6 +164,93 @@ def test_whole_words(packed, max_predictions):
             assert hits.all() or len(word) > budget
 
 
+@pytest.mark.parametrize("max_predictions", [2, 5])
+def test_ngrams_are_whole_words_that_fill_the_budget(packed, max_predictions):
+    arguments = {"max_predictions": max_predictions, "max_ngram": 3}
+    chosen = _chosen(_mask(packed, **arguments))
+    for example, length in enumerate(packed.lengths):
+        words = _words(
+            packed.input_ids[example], packed.word_starts[example], length
+        )
+        budget = min(max_predictions, max(1, round(int(length) * 0.15)))
+        budget -= chosen[example].sum()
+        assert budget >= 0
+        for word in words:
+            hits = chosen[example, word]
+            assert hits.all() or not hits.any()
+            assert hits.all() or len(word) > budget
+
+
+def _one_word_tokens(rows, length):
+    """Rows of words of one token: [CLS], words, [SEP], words, [SEP]."""
+    ids = np.full((rows, length), 7, np.int32)
+    ids[:, [0, length // 2, length - 1]] = CLS, SEP, SEP
+    segment_ids = np.zeros_like(ids)
+    segment_ids[:, length // 2 + 1 :] = 1
+    lengths = np.full(rows, length, np.int32)
+    labels = np.zeros(rows, np.int32)
+    return PackedPairs(ids, segment_ids, lengths, ids == 7, labels)
+
+
+@pytest.mark.parametrize("max_ngram", [2, 3, 4])
+def test_sizes_of_ngrams(max_ngram):
+    rows, length = 400, 128
+    packed = _one_word_tokens(rows, length)
+    candidate = tf.constant(packed.input_ids == 7)
+    draws = masking.draw(tf.constant([1, 2]), tf.shape(candidate), VOCAB)
+    starts = tf.constant(packed.word_starts)
+    begins = masking._run_starts(
+        candidate, starts, draws.size, max_ngram
+    ).numpy()
+    assert not (begins & ~candidate.numpy()).any()
+    counts = np.zeros(max_ngram, int)
+    for row in begins:
+        for segment in (row[1 : length // 2], row[length // 2 + 1 : -1]):
+            assert segment[0]
+            # The last run ends with its segment.
+            sizes = np.diff(np.flatnonzero(segment))
+            # Leave out what the end cuts more often if it is long.
+            counts += np.bincount(sizes[:12], minlength=max_ngram + 1)[1:]
+    weights = 1 / np.arange(1, max_ngram + 1)
+    expected = counts.sum() * weights / weights.sum()
+    assert counts.sum() > 5000
+    assert stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+def test_ngrams_put_masks_side_by_side():
+    packed = _one_word_tokens(500, 64)
+
+    def neighbours(max_ngram):
+        chosen = _chosen(_mask(packed, max_predictions=9, max_ngram=max_ngram))
+        return (chosen[:, 1:] & chosen[:, :-1]).sum() / chosen.sum()
+
+    alone, together = neighbours(1), neighbours(3)
+    # By chance a mask's neighbour is one with 9 / 61; a run of k has k - 1.
+    assert alone < 0.2 < 0.4 < together
+
+
+def test_draws_belong_to_the_example(packed):
+    keys = masking.example_keys(packed, dupe_factor=2, seed=3)
+    assert len(set(keys)) == len(keys) == 2000
+    part = PackedPairs(*(array[500:510] for array in packed))
+    assert masking.example_keys(part, seed=3) == keys[500:510]
+    assert not set(masking.example_keys(part, seed=4)) & set(keys)
+    # Equal examples are masked each in its own way.
+    twice = PackedPairs(*(array[[4, 4]] for array in packed))
+    assert masking.example_keys(twice, seed=3) == [keys[4], keys[1004]]
+
+    draws = masking.draw_by_key(keys, 32, VOCAB)
+    few = masking.draw_by_key(keys[7:9], 32, VOCAB)
+    _equal(tuple(few), tuple(array[7:9] for array in draws))
+    for name in ("order", "kind", "size"):
+        uniform = getattr(draws, name).ravel()
+        assert uniform.dtype == np.float32
+        assert stats.kstest(uniform, "uniform").pvalue > 1e-3
+    observed = np.histogram(draws.noise, 20, (0, VOCAB))[0]
+    assert stats.chisquare(observed).pvalue > 1e-3
+    assert draws.noise.max() < VOCAB
+
+
 def test_greedy_filling():
     rng = np.random.default_rng(0)
     sizes = rng.integers(0, 9, (500, 12)).astype(np.int32)

@@ -210,6 +210,90 @@ def test_duplicates_are_packed_anew(tokenizer):
     assert len(rows) > 0.95 * len(packed.lengths)
 
 
+def _rows_of(packed):
+    """Each example as bytes, label included."""
+    return Counter(
+        row.tobytes() + label.tobytes()
+        for row, label in zip(packed.input_ids, packed.next_sentence_labels)
+    )
+
+
+@pytest.mark.parametrize("longest", [1, 8, 40])
+def test_sentence_order(tokenizer, longest):
+    documents = _documents(longest=longest)
+    packed = packing.pack_pairs(
+        documents, tokenizer, 32, sentence_order=True, dupe_factor=3, seed=1
+    )
+    for a, b, label in _segments(packed):
+        assert _is_run(a) and _is_run(b)
+        first, second = (b, a) if label else (a, b)
+        gap = second[0] - first[-1] - 1
+        assert gap == 0 or (gap > 0 and len(a) + len(b) == 29)
+    labels = packed.next_sentence_labels
+    p = stats.binomtest(int(labels.sum()), len(labels), 0.5).pvalue
+    assert p > 1e-3
+    if longest == 1:  # Nothing is truncated.
+        used = Counter()
+        for a, b, _ in _segments(packed):
+            used.update([*a.tolist(), *b.tolist()])
+        everything = np.concatenate([s for d in documents for s in d])
+        # The last token of a document may be left alone.
+        assert max(used.values()) == 3
+        assert sum(used.values()) >= 3 * (len(everything) - len(documents))
+
+
+def test_a_lone_sentence_is_cut_for_its_order(tokenizer):
+    sentence = np.arange(5, 11, dtype=np.int32)
+    packed = packing.pack_pairs(
+        [[sentence]], tokenizer, 16, sentence_order=True, dupe_factor=99, seed=2
+    )
+    found = set()
+    for a, b, label in _segments(packed):
+        whole = [*b, *a] if label else [*a, *b]
+        assert whole == sentence.tolist()
+        found.add((len(a), int(label)))
+    # It may end at any token, in either order.
+    assert found == {(n, label) for n in range(1, 6) for label in (0, 1)}
+    with pytest.raises(InputError, match="too small"):
+        packing.pack_pairs(
+            [[sentence[:1]]], tokenizer, 16, sentence_order=True, seed=2
+        )
+
+
+def test_what_is_drawn_belongs_to_a_document_not_to_its_place(tokenizer):
+    documents = _documents(longest=8)
+
+    def pack(documents, sentence_order):
+        return packing.pack_pairs(
+            documents,
+            tokenizer,
+            32,
+            dupe_factor=2,
+            sentence_order=sentence_order,
+            seed=5,
+        )
+
+    together = _rows_of(pack(documents, True))
+    apart = [_rows_of(pack([d], True)) for d in reversed(documents)]
+    assert sum(apart, Counter()) == together
+    # Of next sentences, what is no random one.
+    whole, part = (pack(d, False) for d in (documents, documents[2:]))
+    true = [
+        Counter(
+            row.tobytes()
+            for row, label in zip(p.input_ids, p.next_sentence_labels)
+            if not label
+        )
+        for p in (whole, part)
+    ]
+    assert true[1] and not true[1] - true[0]
+
+
+def test_there_may_be_no_pair(tokenizer):
+    packed = packing.pack_pairs([], tokenizer, 8, may_be_empty=True, seed=0)
+    assert packed.input_ids.shape == (0, 8) and not len(packed.lengths)
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -15,7 +15,12 @@ import tensorflow as tf
 
 from official_models.common import files
 from official_models.common import records as common_records
-from official_models.nlp.bert.pretraining import batches, masking, records
+from official_models.nlp.bert.pretraining import (
+    batches,
+    masking,
+    recipe,
+    records,
+)
 from official_models.nlp.bert.pretraining.packing import PackedPairs
 from official_models.nlp.text import corpus, wordpiece
 from tests.official_models.nlp.bert.pretraining import small_examples as small
@@ -42,9 +47,11 @@ def test_records_hold_what_was_masked(tmp_path, compression):
     (path,) = small.write(tmp_path, compression=compression)
     assert small.check(path) == 50
     order = np.random.default_rng(7).permutation(50)
+    packed = PackedPairs(*(array[order] for array in small.of_records(50)))
+    keys = masking.example_keys(packed, seed=7)
     features = masking.mask_tokens(
-        PackedPairs(*(array[order] for array in small.of_records(50))),
-        seed=tf.constant([7, 0], tf.int64),
+        packed,
+        draws=masking.draw_by_key(keys, 16, small.RECORD_VOCAB),
         **small.RECORD_MASKING,
     )
     expected = batches.model_inputs(features)
@@ -290,6 +297,48 @@ def test_script_makes_records(tmp_path):
     sizes = {"max_seq_length": 32, "max_predictions": 5, "vocab_size": 120}
     examples = records.check_records([tmp_path / "out"], **sizes)
     assert examples > 60 and f"{examples} examples" in result.stderr
+
+
+def test_script_makes_albert_examples(tmp_path):
+    result = _script(
+        "--max_seq_length=32",
+        "--max_predictions_per_seq=5",
+        "--dupe_factor=2",
+        "--sentence_order",
+        "--max_ngram=3",
+        **_sources(tmp_path),
+    )
+    assert result.returncode == 0, result.stderr
+    tokenizer = wordpiece.load_tokenizer(tmp_path / "vocab.txt")
+    documents = corpus.read_documents([tmp_path / "a.txt", tmp_path / "b.txt"])
+    how = recipe.Recipe(
+        max_seq_length=32,
+        max_predictions=5,
+        dupe_factor=2,
+        sentence_order=True,
+        max_ngram=3,
+    )
+    packed = how.pack(documents, tokenizer)
+    swapped = packed.next_sentence_labels
+    assert 0.2 < swapped.mean() < 0.8
+    masking_of = how.masking(tokenizer)
+    assert masking_of["max_ngram"] == 3
+    expected = list(records.masked_examples(packed, masking_of, seed=how.seed))
+    (path,) = common_records.find([tmp_path / "out"])
+    written = [e.numpy() for e in tf.data.TFRecordDataset(path)]
+    assert written == expected
+    manifest = files.read_json(tmp_path / "out" / "examples.json")
+    assert manifest["max_ngram"] == 3
+
+
+def test_an_example_is_masked_alike_whatever_is_beside_it():
+    packed = small.of_records(50)
+    arguments = (small.RECORD_MASKING,)
+    together = set(records.masked_examples(packed, *arguments, seed=7))
+    part = PackedPairs(*(array[10:20] for array in packed))
+    alone = set(records.masked_examples(part, *arguments, seed=7))
+    assert len(alone) == 10 and alone < together
+    assert not alone & set(records.masked_examples(part, *arguments, seed=8))
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def test_records_have_the_same_interface(corpus, tmp_path):
     with given(*arguments):
         text = source.load(tmp_path, 8)
         assert source.facts()["source"] == "records"
+        assert source.facts()["pairs_drawn_by"] is None
         first, second = _numbers(text.train(0, 2))
         assert first.shape == (8, 16)
         np.testing.assert_array_equal(_numbers(text.train(1, 2))[0], second)
@@ -110,6 +111,8 @@ def test_facts_tell_training_from_held_out_text(corpus):
             found.append(source.facts())
     for name in ("train_sha256", "held_out_sha256"):
         assert found[0][name] != found[1][name]
+    # A run of a version that drew other pairs has no such fact.
+    assert found[0]["pairs_drawn_by"] == "document"
     with given(f"--input={corpus}", f"--vocab_file={files[0]}"):
         assert (
             source.facts()["vocab_file_sha256"]
