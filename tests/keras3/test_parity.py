@@ -15,7 +15,9 @@ def test_equals_the_reference_over_30_steps(optimizer, arguments, changes):
     variables = problems.run(ours, STEPS)
     expected = problems.run_reference(reference, STEPS)
     got = problems.values_of(variables)
-    assert problems.distance(got, expected) < 3e-6
+    lamb_form = optimizer == "LAMB" and "form" in arguments
+    allowed = 1e-6 if lamb_form else 3e-6
+    assert problems.distance(got, expected) < allowed
     moved = {n: expected[n] - problems.initial_values()[n] for n in expected}
     assert all(np.abs(change).max() > 1e-6 for change in moved.values())
     for name, ratio in ours.trust_ratios.items():
