@@ -25,9 +25,9 @@ PYTHON313 ?= $(call find_python,3.13)
 # make run STEPS=20: the same, shorter. ARGS adds any flag of the script.
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
-.PHONY: help run test test-models test-tensorflow test-docstrings test-jax \
-	test-tf215 test-torch test-oldest test-plan test-data test-docs docs \
-	evidence bench bench-update-step bench-groups bench-first-step \
+.PHONY: help run test test-models test-tensorflow test-compiled \
+	test-docstrings test-jax test-tf215 test-torch test-oldest test-plan \
+	test-data test-docs docs evidence bench bench-update-step bench-groups bench-first-step \
 	bench-memory bench-scaling bench-tpu bench-batch-scaling \
 	bench-image-pipeline bench-pretraining-data \
 	run-resnet plan-pod notebooks lint format check package fixture clean
@@ -37,6 +37,7 @@ help:
 	@echo "make run          pretrain a small BERT with LAMB (STEPS=20: a short try)"
 	@echo "make run-resnet   train a small ResNet on MNIST digits (ARGS: its flags)"
 	@echo "make test         all tests: TensorFlow (Keras 3, tf_keras), JAX, TF 2.15"
+	@echo "make test-compiled  of these, those for which XLA compiles as for users"
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
 	@echo "make test-newest  front-end tests on Python 3.12 and 3.13, newest versions"
@@ -123,8 +124,8 @@ run: .venv/ready
 run-resnet: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.vision.resnet.train $(ARGS)
 
-test: test-models test-tensorflow test-docstrings test-jax test-tf215 \
-	test-plan test-docs
+test: test-models test-tensorflow test-compiled test-docstrings test-jax \
+	test-tf215 test-plan test-docs
 
 # In two parts, so that `make --jobs=2` has something to share.
 test-models: .venv/ready
@@ -132,7 +133,15 @@ test-models: .venv/ready
 
 test-tensorflow: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/hugging_face \
-		--ignore tests/tpu --ignore tests/official_models --ignore tests/data
+		--ignore tests/tpu --ignore tests/official_models --ignore tests/data \
+		$(COMPILED:%=--ignore %)
+
+# Compiled as for users. All other tests let XLA compile quickly, to less
+# optimized kernels (tests/conftest.py); the blocks of docstrings and docs do not.
+COMPILED = tests/test_tf_update.py tests/keras3/test_parity.py
+test-compiled: .venv/ready
+	QUICK_XLA=0 KERAS_BACKEND=tensorflow $(PY) $(PYTEST) $(COMPILED)
+	QUICK_XLA=0 KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3/test_parity.py
 
 # The examples in the docstrings of the package.
 test-docstrings: .venv/ready
@@ -146,7 +155,7 @@ EVERY_KERAS = tests/official_models/common/test_ops.py \
 
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/callbacks tests/support_matrix \
-		$(EVERY_KERAS)
+		--ignore tests/keras3/test_parity.py $(EVERY_KERAS)
 
 test-tf215: .venv-tf215/ready .venv/ready
 	KERAS_BACKEND=tensorflow $(PY_TF215) $(PYTEST) tests/keras2 tests/v1 \

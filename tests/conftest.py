@@ -1,5 +1,7 @@
 """Settings of all tests: logical devices, and the table at the end."""
 
+import importlib.metadata
+import importlib.util
 import os
 import sys
 
@@ -7,12 +9,49 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def _is(package, version):
+    """Whether a package is missing, or has this major and minor version."""
+    try:
+        found = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return found.startswith(f"{version}.")
+
+
+def _installed(package):
+    return importlib.util.find_spec(package) is not None
+
+
+def _quick_xla():
+    """Flags by which XLA compiles in a fraction of the time.
+
+    Most programs of these tests are small, new and run a few times. Kernels do
+    the same operations in the same precision. QUICK_XLA=0 leaves XLA as users
+    have it: `make test-compiled`.
+    """
+    if os.environ.get("QUICK_XLA") == "0" or _installed("libtpu"):
+        return []  # What a TPU's compiler does is itself under test.
+    # A process ends where XLA finds a flag that it does not know, as that of
+    # JAX 0.12 and that of TensorFlow 2.16 do.
+    known = {"tensorflow": "2.21", "tensorflow-cpu": "2.21", "jaxlib": "0.10"}
+    if not all(_is(*package) for package in known.items()):
+        return []
+    return [
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+
+
+# Before TensorFlow or JAX is imported, and for processes that tests start. What
+# is in XLA_FLAGS already comes last, which is what counts.
+XLA_FLAGS = [*_quick_xla(), os.environ.get("XLA_FLAGS", "")]
 if os.environ.get("KERAS_BACKEND") == "jax":
-    # Before JAX is imported: devices for keras.distribution.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "")
-        + " --xla_force_host_platform_device_count=8"
-    )
+    # Devices for keras.distribution.
+    XLA_FLAGS.append("--xla_force_host_platform_device_count=8")
+os.environ["XLA_FLAGS"] = " ".join(filter(None, XLA_FLAGS))
 
 
 def pytest_report_header(config):
@@ -27,6 +66,13 @@ def pytest_configure(config):
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * 4,
         )
+
+
+@pytest.fixture
+def usual_xla():
+    """For tests of the programs that XLA makes for users."""
+    if _quick_xla():
+        pytest.skip("XLA only compiles quickly here: make test-compiled")
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,8 @@ def _run(corpus, output_dir, *arguments, backend="jax"):
             **os.environ,
             "KERAS_BACKEND": backend,
             "TF_CPP_MIN_LOG_LEVEL": "3",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            "XLA_FLAGS": os.environ["XLA_FLAGS"]
+            + " --xla_force_host_platform_device_count=2",
         },
         capture_output=True,
         text=True,
