@@ -73,6 +73,8 @@ TF_LAMB = {
     "tf_accumulation": {"tensorflow"},
     "loss_scaling": {"tensorflow", "keras", "tf_lamb.wrapped"},
     # torch on its own backend only, inside the function that needs it.
+    # JAX on its own backend only, inside the function that needs it.
+    "sharding": {"keras", "jax"},
     "keras3": {"keras", "tf_lamb.keras3_loop", "tf_lamb.loss_scaling"}
     | SAVING
     | KERAS,
