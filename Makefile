@@ -135,7 +135,7 @@ EVERY_KERAS = tests/official_models/common/test_ops.py \
 
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/callbacks tests/support_matrix \
-		$(EVERY_KERAS)
+		tests/official_models/test_model_parallel.py $(EVERY_KERAS)
 
 test-tf215: .venv-tf215/ready .venv/ready
 	KERAS_BACKEND=tensorflow $(PY_TF215) $(PYTEST) tests/keras2 tests/v1 \

@@ -166,7 +166,7 @@ ROOMS = {
     # Models: Keras through common.ops, never tf_lamb.
     r"official_models/nlp/transformer/\w+\.py": (("keras",), MODEL_TOOLS),
     r"official_models/(nlp|vision)/\w+/(pretraining/)?"
-    r"(model|layers|losses|blocks|heads)\.py": (
+    r"(model|layers|layouts|losses|blocks|heads)\.py": (
         ("keras",),
         (
             *MODEL_TOOLS,
@@ -197,7 +197,7 @@ ROOMS = {
     r"tpu/plan/\w+\.py": (
         ("keras", "jax"),
         (
-            r"official_models\..+\.(config|losses|model)",
+            r"official_models\..+\.(config|layouts|losses|model|model_parallel)",
             DATA_TOOLS,
             "tf_lamb",
             r"tpu\.plan(\..+)?",
