@@ -199,7 +199,7 @@ ROOMS = {
         (
             r"official_models\..+\.(config|layouts|losses|model|model_parallel)",
             DATA_TOOLS,
-            "tf_lamb",
+            r"tf_lamb(\.sharding)?",
             r"tpu\.plan(\..+)?",
         ),
     ),

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -61,20 +61,36 @@ def layout_map(mesh: Any, layouts: Layouts) -> keras.distribution.LayoutMap:
     return found
 
 
+def check_divides(
+    variable: Any, axes: Sequence[Any], mesh: tuple[int, int]
+) -> None:
+    """Refuses to split an axis into parts of different sizes.
+
+    Args:
+        variable: of Keras.
+        axes: what splits each of its axes.
+        mesh: rows and columns.
+
+    Raises:
+        InputError: names the variable.
+    """
+    rows, columns = mesh
+    for i, (size, axis) in enumerate(zip(variable.shape, axes)):
+        if axis == MODEL and size % columns:
+            raise InputError(
+                f"--mesh {rows}x{columns}: axis {i} of {variable.path} "
+                f"{list(variable.shape)} is split over {columns} devices; "
+                f"expected a mesh whose second number divides {size}"
+            )
+
+
 class _ModelParallel(keras.distribution.ModelParallel):
     """Keras' own, which says of a variable that has too few columns which."""
 
     def get_variable_layout(self, variable):
         layout = super().get_variable_layout(variable)
-        axes = getattr(layout, "axes", ())
-        rows, columns = self.device_mesh.shape
-        for i, (size, axis) in enumerate(zip(variable.shape, axes)):
-            if axis == MODEL and size % columns:
-                raise InputError(
-                    f"--mesh {rows}x{columns}: axis {i} of {variable.path} "
-                    f"{list(variable.shape)} is split over {columns} devices; "
-                    f"expected a mesh whose second number divides {size}"
-                )
+        axes = getattr(layout, "axes", ())  # that of split state is JAX's
+        check_divides(variable, axes, self.device_mesh.shape)
         return layout
 
 
