@@ -26,7 +26,8 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-models test-tensorflow test-docstrings test-jax \
 	test-tf215 test-torch test-oldest test-plan test-docs docs evidence bench \
-	bench-update-step bench-first-step bench-memory bench-scaling bench-tpu \
+	bench-update-step bench-first-step bench-memory bench-sharded-memory \
+	bench-scaling bench-tpu \
 	bench-batch-scaling bench-image-pipeline \
 	run-resnet plan-pod notebooks lint format check package fixture clean
 .DEFAULT_GOAL := help
@@ -45,6 +46,7 @@ help:
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -first-step -memory -scaling -tpu"
+	@echo "                  -sharded-memory"
 	@echo "make bench-image-pipeline  images/s of the ImageNet pipeline"
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
 	@echo "                  TASK=cifar10 ARGS='--data_dir DIR --hours 3'"
@@ -209,6 +211,9 @@ bench-first-step: .venv/ready
 
 bench-memory: .venv/ready
 	$(call BENCH,memory)
+
+bench-sharded-memory: .venv/ready
+	$(call BENCH,sharded_memory)
 
 bench-scaling: .venv/ready
 	$(call BENCH,scaling)

@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 import tf_lamb
+from benchmarks import sharded_memory
 from official_models.common import model_parallel, strategies
 from official_models.common.checkpoints import Checkpoints
 from official_models.common.errors import InputError
@@ -120,6 +121,22 @@ def _train(name, shape):
 def test_a_mesh_equals_one_device(name):
     for a, b in zip(_train(name, (2, 4)), _train(name, None), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+@on_jax
+def test_memory_is_measured():
+    """What `benchmarks.sharded_memory` finds of BERT-tiny."""
+
+    job = {"size": "tiny", "mesh": [2, 4], "shard_state": True}
+    found = sharded_memory.run_job(job)
+    parameters = 4 * found["parameters"]
+    # But LayerNorms and a few biases, of which the vocabulary's.
+    assert parameters / 4 < found["weights"] < parameters / 4 * 1.03
+    # Two moments of half a part each.
+    assert found["state"] == pytest.approx(found["weights"], rel=0.03)
+    held = found["weights"] + found["state"]
+    assert held < found["arguments"] < held + 1e5  # the batch
+    assert found["temporaries"] > 0
 
 
 @on_jax
