@@ -228,10 +228,7 @@ def facts(strategy: Strategy) -> dict:
 
 
 def shard_state(optimizer: keras.optimizers.Optimizer) -> None:
-    """Has the optimizer split its state, if --shard_state says so.
-
-    Args:
-        optimizer: not built.
+    """Has an optimizer, not built yet, split its state by --shard_state.
 
     Raises:
         InputError: it is not LAMB or LARS.
