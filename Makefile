@@ -27,9 +27,10 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
 .PHONY: help run test test-models test-tensorflow test-compiled \
 	test-docstrings test-jax test-tf215 test-torch test-oldest test-plan \
-	test-data test-docs docs evidence bench bench-update-step bench-groups bench-first-step \
-	bench-memory bench-scaling bench-tpu bench-batch-scaling \
-	bench-image-pipeline bench-pretraining-data \
+	test-data test-docs docs evidence bench bench-update-step bench-groups \
+	bench-first-step bench-memory bench-sharded-memory bench-scaling \
+	bench-tpu bench-batch-scaling bench-image-pipeline \
+	bench-pretraining-data \
 	run-resnet plan-pod notebooks lint format check package fixture clean
 .DEFAULT_GOAL := help
 
@@ -49,6 +50,7 @@ help:
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -groups -first-step -memory -scaling -tpu"
+	@echo "                  -sharded-memory"
 	@echo "make bench-image-pipeline  images/s of the ImageNet pipeline"
 	@echo "make bench-pretraining-data ARGS='--input ...'  MB/s, memory of the same"
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
@@ -155,6 +157,7 @@ EVERY_KERAS = tests/official_models/common/test_ops.py \
 
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/callbacks tests/support_matrix \
+		tests/official_models/test_model_parallel.py \
 		--ignore tests/keras3/test_parity.py $(EVERY_KERAS)
 
 test-tf215: .venv-tf215/ready .venv/ready
@@ -237,6 +240,9 @@ bench-first-step: .venv/ready
 
 bench-memory: .venv/ready
 	$(call BENCH,memory)
+
+bench-sharded-memory: .venv/ready
+	$(call BENCH,sharded_memory)
 
 bench-scaling: .venv/ready
 	$(call BENCH,scaling)

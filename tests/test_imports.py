@@ -101,6 +101,8 @@ TF_LAMB = {
     "tf_accumulation": {"tensorflow"},
     "loss_scaling": {"tensorflow", "keras", "tf_lamb.wrapped"},
     # torch on its own backend only, inside the function that needs it.
+    # JAX on its own backend only, inside the function that needs it.
+    "sharding": {"keras", "jax"},
     "keras3": {"keras", "tf_lamb.keras3_loop", "tf_lamb.loss_scaling"}
     | SAVING
     | KERAS,
@@ -192,7 +194,7 @@ ROOMS = {
     # Models: Keras through common.ops, never tf_lamb.
     r"official_models/nlp/transformer/\w+\.py": (("keras",), MODEL_TOOLS),
     r"official_models/(nlp|vision)/\w+/(pretraining/)?"
-    r"(model|layers|losses|blocks|heads)\.py": (
+    r"(model|layers|layouts|losses|blocks|heads)\.py": (
         ("keras",),
         (
             *MODEL_TOOLS,
@@ -235,9 +237,9 @@ ROOMS = {
     r"tpu/plan/\w+\.py": (
         ("keras", "jax"),
         (
-            r"official_models\..+\.(config|losses|model)",
+            r"official_models\..+\.(config|layouts|losses|model|model_parallel)",
             DATA_TOOLS,
-            "tf_lamb",
+            r"tf_lamb(\.sharding)?",
             r"tpu\.plan(\..+)?",
         ),
     ),

@@ -48,6 +48,7 @@ _MODULES = (
     "optimizers",
     "rules",
     "schedules",
+    "sharding",
     "tf_ops",
     "tf_update",
     "v1",

@@ -128,18 +128,18 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         initializer: Any = "zeros",
     ) -> Variable:
         """A variable of another one's shape and layout, and of `dtype`."""
-        if dtype == arithmetic.dtype_name(variable):
-            return super().add_variable_from_reference(
-                variable, name, initializer
-            )
         path = getattr(variable, "path", variable.name)
         return self.add_variable(
             variable.shape,
             initializer,
             dtype,
-            layout=getattr(variable, "_layout", None),
+            layout=self._state_layout(variable),
             name=f"{path.replace('/', '_').replace(':', '_')}_{name}",
         )
+
+    def _state_layout(self, variable: Variable) -> Any:
+        """Where its state lies; `sharding.shard_state` puts another here."""
+        return getattr(variable, "_layout", None)
 
     def add_variable_from_reference(
         self,

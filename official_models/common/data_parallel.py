@@ -8,31 +8,28 @@ import keras
 from official_models.common.errors import InputError
 
 
-class DataParallel:
-    """`keras.distribution.DataParallel` with a `tf.distribute` strategy's face.
+class Distributed:
+    """A `keras.distribution` with a `tf.distribute` strategy's face.
 
-    Every device has all variables and its part of each batch. XLA partitions
-    one program: a mean over the batch, such as batch norm's, is over the
-    global batch, without `synchronized`.
+    XLA partitions one program: a mean over the batch, such as batch norm's, is
+    over the global batch, without `synchronized`; weights are those of one
+    device, to rounding.
+
+    Args:
+        distribution: of Keras; it holds from now on.
 
     Attributes:
-        num_replicas_in_sync: devices of all processes.
+        num_replicas_in_sync: parts of a batch.
         process: (index, count) of this process.
         cluster_resolver: None, as where `tf.distribute` has one process.
     """
 
     cluster_resolver = None
 
-    def __init__(self):
+    def __init__(self, distribution):
         import jax  # installed where Keras runs on it
 
-        devices = keras.distribution.list_devices()
-        self.num_replicas_in_sync = len(devices)
-        distribution = keras.distribution.DataParallel(
-            # The processes read their own rows.
-            devices=devices,
-            auto_shard_dataset=False,
-        )
+        self.num_replicas_in_sync = distribution.num_model_replicas
         keras.distribution.set_distribution(distribution)
         self.process = jax.process_index(), jax.process_count()
 
@@ -43,8 +40,10 @@ class DataParallel:
 
 def make(
     job_addresses: str, num_processes: int | None, process_id: int | None
-) -> DataParallel:
+) -> Distributed:
     """Connects the processes, if there are several, and finds their devices.
+
+    Every device has all variables and its part of each batch.
 
     Args:
         job_addresses: host:port of the first process or, with commas, of all;
@@ -54,13 +53,8 @@ def make(
         process_id: of this one, from 0.
 
     Raises:
-        InputError: Keras is not on JAX, or the processes do not meet.
+        InputError: the processes do not meet.
     """
-    if keras.config.backend() != "jax":
-        raise InputError(
-            "--strategy data_parallel: Keras runs on "
-            f"{keras.config.backend()}; start with KERAS_BACKEND=jax"
-        )
     if job_addresses or "KERAS_DISTRIBUTION_JOB_ADDRESSES" in os.environ:
         address = None if job_addresses in ("auto", "") else job_addresses
         try:
@@ -70,4 +64,10 @@ def make(
                 f"--job_addresses {job_addresses}: {error}; start every "
                 "process with the same addresses and its own --process_id"
             ) from error
-    return DataParallel()
+    return Distributed(
+        keras.distribution.DataParallel(
+            devices=keras.distribution.list_devices(),
+            # The processes read their own rows.
+            auto_shard_dataset=False,
+        )
+    )

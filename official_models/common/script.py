@@ -25,23 +25,33 @@ import tensorflow as tf
 from absl import flags as absl_flags
 from absl import logging
 
-from official_models.common import flags, run_folder, strategies
+from official_models.common import (
+    flags,
+    model_parallel,
+    run_folder,
+    strategies,
+)
 from official_models.common.errors import InputError
 from official_models.common.run import Run
 
 FLAGS = absl_flags.FLAGS
 
 
-def begin() -> strategies.Strategy:
+def begin(
+    layouts: model_parallel.Layouts | None = None,
+) -> strategies.Strategy:
     """The strategy of the flags, with all seeds set.
 
     Call it before TensorFlow or JAX runs anything.
+
+    Args:
+        layouts: as of `strategies.from_flags`.
 
     Raises:
         InputError: as `strategies.from_flags`; an unknown --dtype.
     """
     logging.set_verbosity(logging.WARNING)
-    strategy = strategies.from_flags()
+    strategy = strategies.from_flags(layouts)
     _check_dtype()
     keras.utils.set_random_seed(FLAGS.seed)
     if strategies.is_alone(strategy) and not strategies.compiles_step(
@@ -116,11 +126,7 @@ class Training:
         Raises:
             InputError: as `run_folder.open_run`.
         """
-        devices = {
-            "replicas": self.strategy.num_replicas_in_sync,
-            # Each draws its own masks and augmentation.
-            "readers": strategies.reader_of(self.strategy).count,
-        }
+        devices = strategies.facts(self.strategy)
         self._identity = {**flags.identity(), **devices, **facts}
         self.folder = run_folder.open_run(FLAGS.output_dir, self._identity)
         return self.folder

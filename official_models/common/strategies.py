@@ -11,15 +11,21 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from official_models.common import data_parallel, files, readers
+from official_models.common import (
+    data_parallel,
+    files,
+    model_parallel,
+    readers,
+)
 from official_models.common.errors import InputError, first_line
 from official_models.common.flags import without_effect
 from official_models.common.readers import Reader
-from tf_lamb import multi_worker
+from tf_lamb import multi_worker, sharding
 
 FLAGS = flags.FLAGS
-NAMES = ("none", "mirrored", "multi_worker", "tpu", "data_parallel")
-Strategy = tf.distribute.Strategy | data_parallel.DataParallel
+ON_JAX = ("data_parallel", "model_parallel")
+NAMES = ("none", "mirrored", "multi_worker", "tpu", *ON_JAX)
+Strategy = tf.distribute.Strategy | data_parallel.Distributed
 
 
 def define_flags() -> None:
@@ -30,7 +36,20 @@ def define_flags() -> None:
         list(NAMES),
         "none: one device; mirrored: the GPUs of this machine; multi_worker: "
         "one process a machine, as TF_CONFIG says; tpu: a Cloud TPU; "
-        "data_parallel: all devices, with KERAS_BACKEND=jax.",
+        "data_parallel: all devices, with KERAS_BACKEND=jax; model_parallel: "
+        "these too, weights split over --mesh.",
+    )
+    flags.DEFINE_string(
+        "mesh",
+        None,
+        "AxB, such as 2x4: A parts of a batch times B of the weights; all "
+        "devices of --strategy model_parallel.",
+    )
+    flags.DEFINE_boolean(
+        "shard_state",
+        False,
+        "Split the state of LAMB and LARS over the devices that share a batch "
+        "too (ZeRO-1), with --strategy data_parallel or model_parallel.",
     )
     flags.DEFINE_list(
         "devices",
@@ -63,12 +82,17 @@ def define_flags() -> None:
     # Where the replicas are; how many there are is in a run's facts.
     without_effect("devices", "tpu", "steps_per_execution")
     without_effect("job_addresses", "num_processes", "process_id")
+    without_effect("mesh", "shard_state")
 
 
-def from_flags() -> Strategy:
+def from_flags(layouts: model_parallel.Layouts | None = None) -> Strategy:
     """The strategy of the flags.
 
     Call it before TensorFlow or JAX runs anything.
+
+    Args:
+        layouts: of the model's variables, for --strategy model_parallel, as
+            `model_parallel.layout_map` takes them.
 
     Raises:
         InputError: it does not exist here, or a flag is of another strategy.
@@ -79,11 +103,22 @@ def from_flags() -> Strategy:
         ("job_addresses", "data_parallel"),
         ("num_processes", "data_parallel"),
         ("process_id", "data_parallel"),
+        ("mesh", "model_parallel"),
     ):
         if FLAGS[name].present and FLAGS.strategy != strategy:
             raise InputError(
                 f"--{name}: for --strategy {strategy}, not {FLAGS.strategy}"
             )
+    if FLAGS.shard_state and FLAGS.strategy not in ON_JAX:
+        raise InputError(
+            "--shard_state: for --strategy data_parallel or model_parallel, "
+            f"not {FLAGS.strategy}"
+        )
+    if FLAGS.strategy in ON_JAX and not on_jax():
+        raise InputError(
+            f"--strategy {FLAGS.strategy}: Keras runs on "
+            f"{keras.config.backend()}; start with KERAS_BACKEND=jax"
+        )
     if FLAGS.strategy in ("mirrored", "multi_worker", "tpu") and on_jax():
         raise InputError(
             f"--strategy {FLAGS.strategy}: needs TensorFlow, but Keras runs on "
@@ -97,8 +132,15 @@ def from_flags() -> Strategy:
         "data_parallel": lambda: data_parallel.make(
             FLAGS.job_addresses, FLAGS.num_processes, FLAGS.process_id
         ),
+        "model_parallel": lambda: model_parallel.make(FLAGS.mesh, layouts),
     }
-    return make[FLAGS.strategy]()
+    strategy = make[FLAGS.strategy]()
+    if FLAGS.shard_state and not can_stop(strategy):
+        raise InputError(
+            "--shard_state: in one process only: a checkpoint needs the whole "
+            f"state, of which each of the {strategy.process[1]} has a part"
+        )
+    return strategy
 
 
 def _mirrored() -> tf.distribute.Strategy:
@@ -159,16 +201,47 @@ def is_alone(strategy: Strategy) -> bool:
 
 def is_chief(strategy: Strategy) -> bool:
     """Whether this process is the one that writes files."""
-    if isinstance(strategy, data_parallel.DataParallel):
+    if isinstance(strategy, data_parallel.Distributed):
         return strategy.process[0] == 0
     return multi_worker.is_chief(strategy)
 
 
 def can_stop(strategy: Strategy) -> bool:
     """Whether this process can save and stop without the others."""
-    if isinstance(strategy, data_parallel.DataParallel):
+    if isinstance(strategy, data_parallel.Distributed):
         return strategy.process[1] == 1
     return not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def facts(strategy: Strategy) -> dict:
+    """What of the strategy decides the weights, as a run's folder has it.
+
+    On JAX one program runs, whatever devices it is partitioned for: a run is
+    resumed on others, to rounding.
+    """
+    readers_count = reader_of(strategy).count
+    if on_jax():
+        return {"strategy": "none", "replicas": 1, "readers": readers_count}
+    replicas = strategy.num_replicas_in_sync
+    # Each draws its own masks and augmentation.
+    return {"replicas": replicas, "readers": readers_count}
+
+
+def shard_state(optimizer: keras.optimizers.Optimizer) -> None:
+    """Has an optimizer, not built yet, split its state by --shard_state.
+
+    Raises:
+        InputError: it is not LAMB or LARS.
+    """
+    if not FLAGS.shard_state:
+        return
+    try:
+        sharding.shard_state(optimizer)
+    except TypeError as error:
+        raise InputError(
+            "--shard_state: for LAMB and LARS, not "
+            f"{type(optimizer).__name__}; give --optimizer lamb"
+        ) from error
 
 
 def compiles_step(jit_compile: bool) -> bool:
@@ -212,7 +285,7 @@ def save(strategy: Strategy, model: keras.Model, path: Path) -> None:
 
 def reader_of(strategy: Strategy) -> Reader:
     """This process among those that read data."""
-    if isinstance(strategy, data_parallel.DataParallel):
+    if isinstance(strategy, data_parallel.Distributed):
         return Reader(*strategy.process)
     resolver = strategy.cluster_resolver
     if not isinstance(
@@ -267,7 +340,7 @@ def distribute(
     """
     if is_alone(strategy):
         return make_dataset(readers.ALONE)
-    if isinstance(strategy, data_parallel.DataParallel):
+    if isinstance(strategy, data_parallel.Distributed):
         return make_dataset(reader_of(strategy))
     size = batch_size // strategy.num_replicas_in_sync
 

@@ -15,24 +15,50 @@ from tests.support_matrix.features import (
     make_optimizer,
     whole_batches,
 )
+from tf_lamb import sharding
+
+MESH = (2, 4)
+# Of every model of the features; what it does not name is on every device.
+LAYOUTS = {
+    "hidden/kernel": (None, "model"),
+    "hidden/bias": ("model",),
+    "shared/kernel": ("model", None),
+    "out/kernel": ("model", None),
+    "words/embeddings": (None, "model"),
+}
+
+
+def model_parallel(shape=MESH, layouts=LAYOUTS):
+    """A mesh of that many rows, which share the batch, and columns."""
+    mesh = keras.distribution.DeviceMesh(
+        shape, ("batch", "model"), _devices(shape[0] * shape[1])
+    )
+    layout_map = keras.distribution.LayoutMap(mesh)
+    for pattern, axes in layouts.items():
+        layout_map[pattern] = axes
+    return keras.distribution.ModelParallel(
+        layout_map=layout_map, batch_dim_name="batch"
+    )
+
+
+def _devices(count):
+    names = keras.distribution.list_devices("cpu")[:count]
+    assert len(names) == count, "tests/conftest.py forces eight devices"
+    return names
 
 
 @contextlib.contextmanager
-def data_parallel(devices):
-    """`keras.distribution.DataParallel` over `devices` devices; 0 for none."""
-    if not devices:
+def under(strategy):
+    """The distribution of a row of the table."""
+    if strategy == "no strategy":
         yield
         return
-    names = keras.distribution.list_devices("cpu")[:devices]
-    assert len(names) == devices, "tests/conftest.py forces eight devices"
-    before = keras.distribution.distribution()
-    keras.distribution.set_distribution(
-        keras.distribution.DataParallel(devices=names)
-    )
-    try:
+    if strategy.startswith("ModelParallel"):
+        distribution = model_parallel()
+    else:
+        distribution = keras.distribution.DataParallel(devices=_devices(8))
+    with distribution.scope():
         yield
-    finally:
-        keras.distribution.set_distribution(before)
 
 
 def _batches(feature, batch_size):
@@ -112,9 +138,11 @@ def _torch_loop(model, optimizer, feature, batch_size, parts):
         optimizer.apply([v.value.grad for v in variables], variables)
 
 
-def _run(lamb, feature, arguments, batch_size, loop, parts=1):
+def _run(lamb, feature, arguments, batch_size, loop, parts=1, split=False):
     model = make_model(keras, feature)
     optimizer = make_optimizer(keras, lamb, feature, arguments)
+    if split:
+        sharding.shard_state(inner(optimizer))
     if loop == "custom loop":
         own = {"jax": _jax_loop, "torch": _torch_loop}[keras.config.backend()]
         own(model, optimizer, feature, batch_size, parts)
@@ -133,10 +161,13 @@ def _run(lamb, feature, arguments, batch_size, loop, parts=1):
     return model, optimizer
 
 
-def train(lamb, feature, loop, devices=0):
+def train(lamb, feature, loop, strategy="no strategy"):
     """Runs a cell; returns weights and the count of skipped updates."""
-    with data_parallel(devices):
-        model, optimizer = _run(lamb, feature, feature.arguments, BATCH, loop)
+    with under(strategy):
+        split = strategy.endswith("shard_state")
+        model, optimizer = _run(
+            lamb, feature, feature.arguments, BATCH, loop, split=split
+        )
         weights = [np.asarray(w) for w in model.get_weights()]
         return weights, inner(optimizer).skipped_steps
 

@@ -30,7 +30,10 @@ STRATEGIES = {
     "ParameterServer, 2 + 2 processes": 1,
     "no strategy": 1,
     "DataParallel, 8": 8,
+    "ModelParallel, 2 x 4": 2,
+    "ModelParallel, 2 x 4, shard_state": 2,
 }
+ON_JAX = tuple(list(STRATEGIES)[5:])
 CLUSTERS = {
     "MultiWorkerMirrored, 2 processes": {"worker": 2},
     "ParameterServer, 2 + 2 processes": {"chief": 1, "worker": 2, "ps": 2},
@@ -42,8 +45,7 @@ ROWS = [
         for strategy in list(STRATEGIES)[:5]
     ),
     *(("tf.compat.v1", strategy) for strategy in list(STRATEGIES)[:5]),
-    ("Keras 3, JAX", "no strategy"),
-    ("Keras 3, JAX", "DataParallel, 8"),
+    *(("Keras 3, JAX", strategy) for strategy in ON_JAX),
     ("Keras 3, torch", "no strategy"),
 ]
 
@@ -104,13 +106,14 @@ _V1_SLOTS = (
 # Cells with a note: (largest difference allowed, note).
 NOTES = {
     **{
-        ("Keras 3, JAX", "DataParallel, 8", feature): (1e-3, _HALF)
+        ("Keras 3, JAX", strategy, feature): (1e-3, _HALF)
+        for strategy in ON_JAX[1:]
         for feature in FEATURES
         if FEATURES[feature].policy != "float32"
     },
     **{
         ("Keras 3, JAX", strategy, "no gradient"): (1e-6, _ZERO)
-        for strategy in ("no strategy", "DataParallel, 8")
+        for strategy in ON_JAX
     },
     **{
         ("tf.compat.v1", "ParameterServer, 2 + 2 processes", feature): (

@@ -144,7 +144,7 @@ def test_strategy_in_one_process(front_end, strategy, feature, loop):
 
 @pytest.mark.parametrize(
     "front_end, strategy, feature, loop",
-    _cells("no strategy", "DataParallel, 8"),
+    _cells(*table.ON_JAX),
 )
 def test_jax_and_torch(front_end, strategy, feature, loop):
     from tests.support_matrix import stateless
@@ -152,9 +152,8 @@ def test_jax_and_torch(front_end, strategy, feature, loop):
     key = front_end, strategy, feature
     table.begin(key, loop)
     _, module = keras_and_module(front_end)
-    devices = table.STRATEGIES[strategy] if strategy[0] == "D" else 0
     got, skipped = stateless.train(
-        module.LAMB, FEATURES[feature], loop, devices
+        module.LAMB, FEATURES[feature], loop, strategy
     )
     expected, initial, skipped_alone = _expected_stateless(feature, loop)
     _compare(key, loop, got, expected, initial)

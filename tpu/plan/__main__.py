@@ -60,7 +60,16 @@ def define_flags() -> None:
         "blocks: compute each layer or block again in the backward pass.",
     )
     flags.DEFINE_boolean(
-        "shard_state", False, "Split the optimizer's moments over the devices."
+        "shard_state",
+        False,
+        "Split the optimizer's state over the devices that share the batch, "
+        "as the training scripts do.",
+    )
+    flags.DEFINE_string(
+        "mesh",
+        None,
+        "AxB, such as 2x4: A parts of the batch times B of the weights, on all "
+        "devices of the slice. Default: all weights on every device.",
     )
     flags.DEFINE_integer("steps", None, "Of the schedule, for minutes.", 1)
     flags.DEFINE_integer(
@@ -99,6 +108,7 @@ def _job() -> planner.Job:
         FLAGS.topology,
         FLAGS.batch_size,
         FLAGS.shard_state,
+        FLAGS.mesh,
     )
 
 

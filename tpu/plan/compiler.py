@@ -79,17 +79,21 @@ def compile_step(
     workload: Workload,
     batch_size: int,
     where: chips.Slice,
+    shape: tuple[int, int],
     shard_state: bool = False,
 ) -> Program:
     """Compiles a workload's train step for a slice.
 
     Args:
         workload: model and batches.
-        batch_size: global, a multiple of the slice's devices.
+        batch_size: global, a multiple of the mesh's rows.
         where: the slice.
+        shape: of the mesh, as of `train_step.trace`.
         shard_state: as of `train_step.trace`.
     """
-    traced = train_step.trace(workload, batch_size, devices(where), shard_state)
+    traced = train_step.trace(
+        workload, batch_size, devices(where), shape, shard_state
+    )
     start = time.perf_counter()
     try:
         compiled = traced.lower(lowering_platforms=("tpu",)).compile()

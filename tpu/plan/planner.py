@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+from official_models.common import model_parallel
 from official_models.common.errors import InputError
 from tpu.plan import chips, compiler, estimate, train_step, workloads
 
@@ -20,7 +21,10 @@ class Job:
         options: as of `workloads.make`.
         topology: such as "v3:32x32".
         batch_size: global.
-        shard_state: split the optimizer's moments over the devices.
+        shard_state: split the optimizer's moments over the devices that share
+            the batch.
+        mesh: such as "2x4", as `--mesh` of the training scripts; None for
+            every weight on every device.
     """
 
     model: str
@@ -28,6 +32,19 @@ class Job:
     topology: str
     batch_size: int
     shard_state: bool = False
+    mesh: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Devices that share the batch, and those that share the weights.
+
+        Raises:
+            InputError: the mesh has not as many as the slice.
+        """
+        devices = self.where.devices
+        if self.mesh is None:
+            return devices, 1
+        return model_parallel.parse(self.mesh, devices)
 
     @property
     def where(self) -> chips.Slice:
@@ -62,11 +79,12 @@ class Plan:
 
 def check(job: Job) -> None:
     """Raises `InputError` for a batch that the devices cannot share."""
-    devices = job.where.devices
-    if job.batch_size < 1 or job.batch_size % devices:
+    parts = job.shape[0]
+    if job.batch_size < 1 or job.batch_size % parts:
+        of = job.topology if job.mesh is None else f"a column of {job.mesh}"
         raise InputError(
             f"--batch_size {job.batch_size}: expected a multiple of the "
-            f"{devices} devices of {job.topology}"
+            f"{parts} devices of {of}"
         )
 
 
@@ -80,8 +98,13 @@ def make(job: Job) -> Plan:
     where = job.where
     found = compiler.devices(where)
     workload = workloads.make(job.model, job.options)
+    if job.mesh is not None and workload.layouts is None:
+        raise InputError(
+            f"--mesh {job.mesh}: --model {job.model} has no layouts; give its "
+            "module LAYOUTS, {regex of paths: what splits each axis}"
+        )
     program = compiler.compile_step(
-        workload, job.batch_size, where, job.shard_state
+        workload, job.batch_size, where, job.shape, job.shard_state
     )
     step = None
     if program.fits:
@@ -95,7 +118,7 @@ def make(job: Job) -> Plan:
     if job.options.rematerialize != "none":
         options = dataclasses.replace(job.options, rematerialize="none")
         workload = workloads.make(job.model, options)
-    traced = train_step.trace(workload, job.batch_size, found)
+    traced = train_step.trace(workload, job.batch_size, found, job.shape)
     return Plan(job, program, step, train_step.model_flops(traced.jaxpr))
 
 
@@ -122,7 +145,7 @@ def largest_batch(
     Returns:
         Its plan; None if not even one example a device fits.
     """
-    devices = refused.job.where.devices
+    devices = refused.job.shape[0]
     limit = _AIM * refused.program.limit_bytes
     above = refused.job.batch_size // devices, refused.program.used_bytes
     best, below, tried = None, (0, 0.0), set()

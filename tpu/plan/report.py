@@ -39,11 +39,13 @@ def heading(plan: Plan) -> str:
         what += f", {options.optimizer.upper()}, {options.dtype}"
         if options.rematerialize != "none":
             what += ", blocks rematerialised"
+    if job.mesh is not None:
+        what += f", mesh {job.mesh}"
     if job.shard_state:
         what += ", optimizer state sharded"
     return (
         f"{what}, on {where.name}: {where.chips:,} chips, {where.devices:,} "
-        f"devices, {job.batch_size // where.devices} examples each"
+        f"devices, {job.batch_size // job.shape[0]} examples each"
     )
 
 

@@ -6,52 +6,57 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from official_models.common import model_parallel
+from official_models.common.model_parallel import BATCH, MODEL
+from tf_lamb import sharding
 from tpu.plan.workloads import Workload
 
-AXIS = "batch"
 
-
-def trace(workload: Workload, batch_size: int, devices, shard_state=False):
+def trace(
+    workload: Workload,
+    batch_size: int,
+    devices,
+    shape: tuple[int, int],
+    shard_state: bool = False,
+):
     """Traces one step: gradients, the optimizer's update, metrics.
-
-    Weights are on every device, the batch's first axis is split over them.
 
     Args:
         workload: model and batches.
-        batch_size: B, a multiple of the devices.
+        batch_size: B, a multiple of the mesh's rows.
         devices: as a topology lists them.
-        shard_state: split the optimizer's moments over the devices, along
-            the first axis that divides.
+        shape: rows of the mesh, which share the batch, and columns, which
+            share the weights by the workload's layouts; in one column every
+            device has all weights.
+        shard_state: split the optimizer's state over the rows too, by
+            `sharding.split_axes`.
 
     Returns:
         What `jax.jit(...).trace` gives; `.lower` and `.compile` go on with it.
     """
     model = workload.model
-    mesh = Mesh(np.asarray(devices), (AXIS,))
+    mesh = Mesh(np.asarray(devices).reshape(shape), (BATCH, MODEL))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    split = NamedSharding(mesh, PartitionSpec(BATCH))
     batch = workload.batch(batch_size)
     model._symbolic_build(data_batch=batch)  # of losses and metrics
 
-    def placed(variables, place):
+    def placed(variables, axes):
         return [
             jax.ShapeDtypeStruct(
-                tuple(v.shape), v.dtype, sharding=place(tuple(v.shape))
+                tuple(v.shape),
+                v.dtype,
+                sharding=NamedSharding(mesh, PartitionSpec(*axes(v))),
             )
             for v in variables
         ]
 
-    def moments(shape):
-        return _split_first(shape, mesh) if shard_state else everywhere
-
-    def same(shape):
-        return everywhere
-
+    axes = _Axes(workload, dict(mesh.shape), shard_state)
     state = (
-        placed(model.trainable_variables, same),
-        placed(model.non_trainable_variables, same),
-        placed(model.optimizer.variables, moments),
-        placed(model.metrics_variables, same),
+        placed(model.trainable_variables, axes.of_weight),
+        placed(model.non_trainable_variables, axes.of_weight),
+        placed(model.optimizer.variables, axes.of_state),
+        placed(model.metrics_variables, lambda v: ()),
     )
     data = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), batch
@@ -66,13 +71,41 @@ def trace(workload: Workload, batch_size: int, devices, shard_state=False):
     return jitted.trace(state, data)
 
 
-def _split_first(shape, mesh):
-    """Along the first axis that the devices divide; else everywhere."""
-    for axis, size in enumerate(shape):
-        if size >= mesh.size and size % mesh.size == 0:
-            before = [None] * axis
-            return NamedSharding(mesh, PartitionSpec(*before, AXIS))
-    return NamedSharding(mesh, PartitionSpec())
+class _Axes:
+    """What splits the axes of each variable."""
+
+    def __init__(self, workload, sizes, shard_state):
+        self.sizes, self.shard_state = sizes, shard_state
+        layouts = workload.layouts if sizes[MODEL] > 1 else {}
+        self.layout_map = model_parallel.layout_map(None, layouts)
+        # A slot is named after its variable: its path, "_" and a word.
+        self.weights = {
+            v.path.replace("/", "_"): v
+            for v in workload.model.trainable_variables
+        }
+
+    def of_weight(self, variable):
+        layout = self.layout_map[variable.path]
+        axes = (None,) * len(variable.shape) if layout is None else layout.axes
+        model_parallel.check_divides(
+            variable, axes, (self.sizes[BATCH], self.sizes[MODEL])
+        )
+        return axes
+
+    def of_state(self, variable):
+        name = variable.path.rpartition("/")[2]
+        owners = [
+            path
+            for path, v in self.weights.items()
+            if name.startswith(f"{path}_")
+            and tuple(v.shape) == tuple(variable.shape)
+        ]
+        if not owners:
+            return ()
+        axes = self.of_weight(self.weights[max(owners, key=len)])
+        if not self.shard_state:
+            return axes
+        return sharding.split_axes(variable.shape, axes, BATCH, self.sizes)
 
 
 def model_flops(jaxpr) -> int:

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import keras
@@ -15,10 +15,13 @@ import keras
 import tf_lamb
 from official_models.common.errors import InputError
 from official_models.nlp.albert import config as albert_config
+from official_models.nlp.albert import layouts as albert_layouts
 from official_models.nlp.albert.model import albert_pretrainer
 from official_models.nlp.bert import config as bert_config
+from official_models.nlp.bert import layouts as bert_layouts
 from official_models.nlp.bert.model import bert_pretrainer
 from official_models.nlp.bert.pretraining.losses import pretraining_losses
+from official_models.vision.resnet import layouts as resnet_layouts
 from official_models.vision.resnet import model as resnet
 
 MODELS = (
@@ -60,10 +63,12 @@ class Workload:
         model: compiled, its optimizer built.
         batch: from B to (x, y, sample_weight) or a part of it, of
             `jax.ShapeDtypeStruct`s whose first axis is B.
+        layouts: as `model_parallel.layout_map` takes them; None for none.
     """
 
     model: keras.Model
     batch: Callable[[int], tuple]
+    layouts: Mapping[str, tuple] | None = None
 
 
 def make(name: str, options: Options) -> Workload:
@@ -73,7 +78,7 @@ def make(name: str, options: Options) -> Workload:
         name: one of `MODELS`, or "module:function" of your own: a function of
             the global batch size that returns a compiled Keras model and what
             `fit` takes of a batch, (x, y) or (x, y, sample_weight), as
-            anything with `shape` and `dtype`.
+            anything with `shape` and `dtype`. Its module may have `LAYOUTS`.
         options: of the known models; your own function makes its own choices.
 
     Raises:
@@ -130,12 +135,18 @@ def _array(*shape, dtype="int32"):
 def _bert(name, options):
     length = options.sequence_length
     kind, _, size = name.partition("-")
-    config_class, build, pair = {
-        "bert": (bert_config.BertConfig, bert_pretrainer, "next_sentence"),
+    config_class, build, pair, layouts = {
+        "bert": (
+            bert_config.BertConfig,
+            bert_pretrainer,
+            "next_sentence",
+            bert_layouts.LAYOUTS,
+        ),
         "albert": (
             albert_config.AlbertConfig,
             albert_pretrainer,
             "sentence_order",
+            albert_layouts.LAYOUTS,
         ),
     }[kind]
     config = config_class.of_size(
@@ -166,7 +177,7 @@ def _bert(name, options):
         }
         return x, y, weight
 
-    return Workload(model, batch)
+    return Workload(model, batch, layouts)
 
 
 def _resnet(name, options):
@@ -187,13 +198,14 @@ def _resnet(name, options):
         images = _array(size, side, side, 3, dtype="float32")
         return images, _array(size)
 
-    return Workload(model, batch)
+    return Workload(model, batch, resnet_layouts.LAYOUTS)
 
 
 def _own(name):
     module, _, function = name.partition(":")
     try:
-        build = getattr(importlib.import_module(module), function)
+        module = importlib.import_module(module)
+        build = getattr(module, function)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"--model {name}: {error}; expected module:function, importable "
@@ -205,7 +217,8 @@ def _own(name):
             f"--model {name}: its model has no optimizer; call "
             "model.compile(optimizer=..., loss=...) in the function"
         )
-    return Workload(model, lambda size: _call(name, build, size)[1])
+    layouts = getattr(module, "LAYOUTS", None)
+    return Workload(model, lambda size: _call(name, build, size)[1], layouts)
 
 
 def _call(name, build, size):

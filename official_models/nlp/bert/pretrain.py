@@ -20,6 +20,7 @@ from absl import flags
 
 from official_models.common import errors, optimizers, script, strategies
 from official_models.common import flags as run_flags
+from official_models.nlp.bert import layouts
 from official_models.nlp.bert import model as bert
 from official_models.nlp.bert.config import SIZES, BertConfig
 from official_models.nlp.bert.pretraining import losses, report, source
@@ -82,6 +83,7 @@ def make_model(config: BertConfig) -> keras.Model:
     with run_flags.naming_the_flag():
         model = bert.bert_pretrainer(config, seed=FLAGS.seed, dtype=FLAGS.dtype)
         optimizer = optimizers.from_flags(FLAGS.steps)
+        strategies.shard_state(optimizer)
         optimizers.build(optimizer, model.trainable_variables)
     model.compile(
         optimizer=optimizer,
@@ -94,7 +96,7 @@ def make_model(config: BertConfig) -> keras.Model:
 
 def main(_) -> None:
     """Trains, or resumes training, then shows what was reached."""
-    strategy = script.begin()
+    strategy = script.begin(layouts.LAYOUTS)
     training = script.Training(strategy)
     size, replicas = training.micro_batch_size(), strategy.num_replicas_in_sync
     checkpoint = initial.open_flagged()

@@ -63,6 +63,7 @@ def make_model(
             "exclude_from_weight_decay", [n for n in _EXCLUSIONS if n in paths]
         )
         optimizer = optimizers.from_flags(total_steps, steps_per_epoch)
+        strategies.shard_state(optimizer)
         optimizers.build(optimizer, model.trainable_variables)
     model.compile(
         optimizer=optimizer,

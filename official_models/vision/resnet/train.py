@@ -24,6 +24,7 @@ from official_models.common import (
 from official_models.common import flags as run_flags
 from official_models.vision.resnet import (
     input_pipeline,
+    layouts,
     network,
     recipes,
     report,
@@ -72,7 +73,7 @@ def open_images(training: script.Training) -> input_pipeline.Images:
 
 def main(_) -> None:
     """Trains, or resumes training, then shows what was reached."""
-    training = script.Training(script.begin())
+    training = script.Training(script.begin(layouts.LAYOUTS))
     settings = recipes.apply()
     images = open_images(training)
     steps_per_epoch = images.source.steps_per_epoch(FLAGS.global_batch_size)

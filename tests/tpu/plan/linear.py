@@ -5,6 +5,7 @@ import keras
 import tf_lamb
 
 INPUTS, OUTPUTS = 256, 512
+LAYOUTS = {".*dense.*/kernel": (None, "model")}
 PARAMETERS = INPUTS * OUTPUTS
 
 

@@ -42,6 +42,11 @@ def job(function="build", batch_size=BATCH, topology="v3:2x2", **kwargs):
     return planner.Job(name, OPTIONS, topology, batch_size, **kwargs)
 
 
+def plain(batch_size):
+    """A model whose module has no layouts."""
+    return linear.build(batch_size)
+
+
 @pytest.fixture(scope="module")
 def plan():
     return planner.make(job())
@@ -101,6 +106,46 @@ def test_sharded_moments_take_less_memory():
     assert saved == pytest.approx(moments * (1 - 1 / DEVICES), rel=0.05)
 
 
+def test_a_mesh_splits_weights_and_moments():
+    whole = planner.make(job("build_lamb"))
+    split = planner.make(job("build_lamb", mesh="4x2"))
+    both = planner.make(job("build_lamb", mesh="4x2", shard_state=True))
+    # A device has a quarter of the batch in place of an eighth, and half of W
+    # and its moments.
+    batch = 4 * BATCH * (linear.INPUTS + linear.OUTPUTS)
+    saved = whole.program.argument_bytes - split.program.argument_bytes
+    arrays = 3 * 4 * linear.PARAMETERS / 2
+    assert saved == pytest.approx(arrays - batch / 8, rel=0.05)
+    saved = split.program.argument_bytes - both.program.argument_bytes
+    moments = 2 * 4 * linear.PARAMETERS
+    assert saved == pytest.approx(moments * (1 / 2 - 1 / 8), rel=0.05)
+    assert "mesh 4x2" in report.text(split)
+    assert "256 examples each" in report.text(split)
+
+
+def test_layouts_of_bert_are_those_of_training():
+    workload = workloads.make("bert-tiny", OPTIONS)
+    sizes = {"batch": 2, "model": 4}
+    axes = train_step._Axes(workload, sizes, True)
+    weight = next(
+        v
+        for v in workload.model.trainable_variables
+        if v.path.endswith("layer_0/intermediate/dense/kernel")
+    )
+    assert axes.of_weight(weight) == (None, "model")
+    name = f"{weight.path.replace('/', '_')}_"
+    moments = [v for v in workload.model.optimizer.variables if name in v.path]
+    assert len(moments) == 2
+    for moment in moments:
+        assert axes.of_state(moment) == ("batch", "model")
+    assert axes.of_state(workload.model.optimizer.iterations) == ()
+    alone = train_step._Axes(workload, {"batch": 8, "model": 1}, False)
+    assert set(map(alone.of_weight, workload.model.trainable_variables)) == {
+        (None,),
+        (None, None),
+    }
+
+
 def test_where_the_compiler_gives_no_estimate_the_report_says_so(plan):
     step = dataclasses.replace(plan.step, compiler=None)
     text = report.text(dataclasses.replace(plan, step=step))
@@ -139,7 +184,7 @@ def test_known_models_trace(name):
     )
     workload = workloads.make(name, options)
     where = chips.parse("v3:2x2")
-    traced = train_step.trace(workload, 16, compiler.devices(where))
+    traced = train_step.trace(workload, 16, compiler.devices(where), (8, 1))
     flops = train_step.model_flops(traced.jaxpr)
     # A forward pass and about two for the gradients.
     forward = train_step.model_flops(
@@ -206,6 +251,16 @@ def test_a_sweep_of_nonsense(text):
     [
         (dict(batch_size=1023), "multiple of the 8 devices"),
         (dict(batch_size=18, topology="v3:3x3"), "not divisible"),
+        (dict(mesh="2x2"), "--mesh 2x2: 4 devices, expected all 8"),
+        (dict(mesh="two"), "--mesh two: expected AxB"),
+        (
+            dict(mesh="2x4", batch_size=3),
+            "multiple of the 2 devices of a column of 2x4",
+        ),
+        (
+            dict(mesh="2x4", model="tests.tpu.plan.test_planner:plain"),
+            "has no layouts; give its module LAYOUTS",
+        ),
         (dict(model="bart"), "expected one of bert-tiny"),
         (dict(model="nosuch:build"), "No module named"),
         (dict(model="tests.tpu.plan.linear:nosuch"), "nosuch"),
