@@ -8,6 +8,7 @@ import json
 from hypothesis import strategies as st
 
 from tf_lamb import (
+    Group,
     arithmetic,
     exclusion,
     hyperparameters,
@@ -37,7 +38,24 @@ AVERAGING = st.sampled_from(
         {"use_ema": True, "ema_overwrite_frequency": 3},
     ]
 )
+# Of the biases, and of the kernels: a group that is hidden by an earlier one
+# would warn.
+_OPTIONS = st.sampled_from(
+    [
+        {"learning_rate_multiplier": 0.5},
+        {"learning_rate": 0.125, "weight_decay": 0.25},
+        {"adapt": False, "weight_decay": 0.0},
+        {"frozen": True},
+        {"trust_ratio_per": "filter"},
+        {"trust_ratio_per": "layer", "norm": "l1"},
+        {"trust_ratio_per": (-1, 1), "phi_bounds": (0.5, 2.0)},
+    ]
+)
+GROUPS = st.fixed_dictionaries(
+    {}, optional={"bias": _OPTIONS, "kernel": _OPTIONS}
+).map(lambda found: [Group(path, **how) for path, how in found.items()])
 SHARED = dict(
+    groups=GROUPS,
     weight_decay=st.sampled_from([0.0, 0.01, 0.5]),
     exclude_from_weight_decay=PATTERNS,
     exclude_from_layer_adaptation=PATTERNS,
@@ -148,6 +166,9 @@ def _follow_form(arguments):
 
 def in_config(value):
     """What a config holds of an argument."""
+    if isinstance(value, list) and value and isinstance(value[0], Group):
+        value = [group.options() for group in value]
+        return [{k: in_config(x) for k, x in x.items()} for x in value]
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -155,7 +176,10 @@ def check_config(keras, optimizer, arguments, rate):
     """The config of an optimizer holds its arguments, and makes it again."""
     config = optimizer.get_config()
     for argument, value in arguments.items():
-        assert config[argument] == in_config(value), argument
+        expected = in_config(value)
+        if argument == "groups":
+            expected = expected or None
+        assert config[argument] == expected, argument
     if isinstance(rate, float):
         assert config["learning_rate"] == rate
     text = json.dumps(keras.optimizers.serialize(optimizer))
