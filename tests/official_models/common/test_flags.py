@@ -19,12 +19,13 @@ RUN = {"output_dir", "log_every", "save_every", "eval_every"}
 DEVICES = {
     *("devices", "tpu", "steps_per_execution"),
     *("job_addresses", "num_processes", "process_id"),
+    *("mesh", "shard_state"),
 }
 WITHOUT_EFFECT = {
     pretrain: RUN
     | DEVICES
     | {"input", "eval_input", "records", "eval_records", "vocab_file"}
-    | {"cache_dir", "fill"},
+    | {"cache_dir", "fill", "init_checkpoint"},
     train: RUN | DEVICES | {"data_dir", "max_corrupt", "cache", "recipe"},
     finetune_hub: RUN | {"data_dir", "test"},
 }
