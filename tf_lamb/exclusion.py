@@ -293,7 +293,7 @@ def resolve(
       ...     ["dense/kernel", "dense/bias"], ["bias"], None
       ... )
       >>> bias
-      Treatment(path='dense/bias', decay=False, adapt=False)
+      Treatment(path='dense/bias', decay=False, adapt=False, group=None)
     """
     check.one_of("unmatched", unmatched, UNMATCHED)
     paths = [normalize_path(path) for path in paths]
