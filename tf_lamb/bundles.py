@@ -112,9 +112,10 @@ def bundles(
     for members in places.values():
         row = rows[members[0]]
         setting = settings[group_of(row.treatment)]
-        axis_and_parts = slices(
-            setting.trust_ratio_per, row.treatment.path, row.variable.shape
-        )
+        axis_and_parts = None
+        if row.treatment.adapt:
+            per, path = setting.trust_ratio_per, row.treatment.path
+            axis_and_parts = slices(per, path, tuple(row.variable.shape))
         bundle = Bundle(
             setting.hyper,
             row.treatment.adapt,
@@ -200,7 +201,7 @@ def update(
     vectors: list[Array] = list(new[:count])
     begin = 0
     for param in params:
-        shape = tuple(param.shape)
+        shape = [int(length) for length in param.shape]
         end = begin + _size(shape)
         results.append([ops.reshape(x[begin:end], shape) for x in vectors])
         begin = end

@@ -40,6 +40,8 @@ _CONSTANTS = (
     "cautious",
     "clip_by_unit",
 )
+# Options that say nothing where there is no trust ratio.
+_OF_THE_RATIO = {"trust_ratio_per", "norm", "phi_bounds", "trust_ratio_bounds"}
 _UNCLIPPED = "clip_by_unit", math.inf
 TRUST_RATIO_PER = ("variable", "filter", "layer")
 # What one trust ratio is of: a name, an axis, or an axis and a count of parts.
@@ -93,8 +95,9 @@ class Group:
       clip_by_unit: as the optimizer's; `math.inf` for none.
 
     Raises:
-      ValueError: an argument outside its range. What a form of LAMB or LARS
-        does not have is refused by the optimizer.
+      ValueError: a pattern, multiplier, flag or granularity that is none, or an
+        option that has no effect beside `frozen=True` or `adapt=False`. Rates,
+        decays and constants are checked by the optimizer, which knows them.
 
     Example:
       >>> import tf_lamb
@@ -126,11 +129,25 @@ class Group:
     clip_by_unit: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pattern, str):
+            raise check.refuse(
+                "Group.pattern", self.pattern, "one regex, such as 'a|b'"
+            )
         check_patterns("Group.pattern", [self.pattern])
         self._set("learning_rate_multiplier", check.non_negative)
         self._set("adapt", check.flag)
         self._set("frozen", check.flag)
         self._set("trust_ratio_per", _checked_per)
+        idle = set(self.options()) - {"pattern", "frozen"}
+        reason = "frozen=True"
+        if not self.frozen:
+            idle &= set() if self.adapt else _OF_THE_RATIO
+            reason = "adapt=False"
+        if idle:
+            raise ValueError(
+                f"Group({self.pattern!r}): {', '.join(sorted(idle))} has no "
+                f"effect beside {reason}; leave one of them out."
+            )
 
     def _set(self, name: str, checked: Callable[[str, Any], Any]) -> None:
         """Replaces an argument by what its check returns."""
@@ -200,8 +217,12 @@ class Group:
             name: check.number_or_function(
                 f"Group({self.pattern!r}).{name}", value, schedule
             )
-            for name in ("learning_rate", "weight_decay")
-            if (value := getattr(self, name)) is not None
+            for name, value in (
+                ("learning_rate", self.learning_rate),
+                ("weight_decay", self.weight_decay),
+            )
+            # A tensor of a graph has no value yet.
+            if value is not None and not check.is_unknown(value)
         }
         return dataclasses.replace(self, **given)
 
@@ -242,9 +263,14 @@ def check_groups(name: str, groups: Any) -> tuple[Group, ...]:
     groups = () if groups is None else groups
     if not isinstance(groups, (list, tuple)):
         raise check.refuse(name, groups, "a list of tf_lamb.Group")
-    for group in groups:
+    for i, group in enumerate(groups):
         if not isinstance(group, Group):
-            raise check.refuse(name, group, "a list of tf_lamb.Group")
+            hint = " (*layer_decay(...) puts a list into a list)"
+            raise check.refuse(
+                f"{name}[{i}]",
+                group,
+                f"a tf_lamb.Group{hint if isinstance(group, list) else ''}",
+            )
     return tuple(groups)
 
 
@@ -317,6 +343,8 @@ def columns(
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if callable(value) and not hasattr(value, "get_config"):
+        return "a function"
     return getattr(value, "name", None) or check.shown(value)
 
 

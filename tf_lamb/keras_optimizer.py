@@ -171,11 +171,7 @@ class KerasOptimizer(SavedState, LayerAdaptive):
         rows = [
             Row(
                 native(v),
-                [
-                    native(x)
-                    for slot in self._slots
-                    if (x := slot[i]) is not None
-                ],
+                [native(s[i]) for s in self._slots if s[i] is not None],
                 self._treatments[i],
             )
             for v, i in zip(variables, indices)

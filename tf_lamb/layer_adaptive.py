@@ -286,7 +286,7 @@ class LayerAdaptive:
             group_settings.effective(t, self.groups) for t in treatments
         ]
         for treatment, variable in zip(resolved, variables):
-            if treatment.group is not None:
+            if treatment.group is not None and treatment.adapt:
                 per = self.groups[treatment.group].trust_ratio_per
                 group_settings.slices(per, treatment.path, variable.shape)
         # A scale of float8 is not trained: its gradient is its new value.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any, Sequence
 
@@ -67,14 +68,17 @@ def layer_decay(
         raise check.refuse("decay", decay, "a number > 0 and at most 1")
     if layers is None:
         layers = _numbered_layers(_paths(model))
-    elif isinstance(layers, str):
+    elif isinstance(layers, str) or not layers:
         raise check.refuse("layers", layers, "a list of regexes")
-    for name in ("pattern", "learning_rate_multiplier"):
-        if name in options:
+    known = {field.name for field in dataclasses.fields(Group)}
+    for name, value in options.items():
+        if name in ("pattern", "learning_rate_multiplier"):
             raise ValueError(
-                f"{name}: layer_decay chooses it, got "
-                f"{check.shown(options[name])}; write a Group of your own."
+                f"{name}: layer_decay chooses it, got {check.shown(value)}; "
+                "write a Group of your own."
             )
+        if name not in known:
+            raise check.refuse(name, value, "an argument of tf_lamb.Group")
     count = len(layers)
     return [
         Group(pattern, decay ** (count - i), **options)
@@ -89,6 +93,10 @@ def _paths(model: Any) -> list[str]:
       ValueError: there are none.
     """
     variables = getattr(model, "trainable_variables", model)
+    if not isinstance(variables, (list, tuple)):
+        raise check.refuse(
+            "model", model, "a model, or a list of variables or paths"
+        )
     paths = [
         x if isinstance(x, str) else getattr(x, "path", None) or x.name
         for x in variables

@@ -177,17 +177,20 @@ class SavedState:
         rows = own if state.variables is None else state.variables
         places = saved.match([r[0] for r in rows], [r[0] for r in own])
         own_order = [tuple(v.shape) for v in self.variables]
-        if places == list(range(len(rows))) and _fits(state.values, own_order):
+        same = places == list(range(len(rows)))
+        # A frozen variable has no state, here or in the file.
+        alike = [r[1] for r in rows] == [r[1] for r in own]
+        if same and alike and _fits(state.values, own_order):
             for variable, value in zip(self.variables, state.values):
                 _set(variable, value)
-            return True, ""
+            return True, _shifted(rows, own)
         if not state.values:
             return False, _NO_STATE
         for layout in _layouts(self, rows):
             fits = _fits(state.values, [_shape(e, rows) for e in layout])
             if fits and any(i is not None for i in places):
                 self._assign(dict(zip(layout, state.values)), places)
-                return True, self._missing(places)
+                return True, self._missing(places, rows)
         return False, (
             f"{len(state.values)} saved arrays do not fit the optimizer of "
             f"{len(own)} variables: its state starts anew; load it with the "
@@ -241,15 +244,39 @@ class SavedState:
             if isinstance(x, Sequence) or hasattr(x, "assign")
         }
 
-    def _missing(self, places: Sequence[int | None]) -> str:
-        paths = (treatment.path for treatment in self._treatments)
-        missing = [p for p, i in zip(paths, places) if i is None]
+    def _missing(
+        self, places: Sequence[int | None], rows: Sequence[tuple[Any, bool]]
+    ) -> str:
+        missing = [
+            treatment.path
+            for treatment, slot, i in zip(
+                self._treatments, self._slots[0], places
+            )
+            if slot is not None and (i is None or not rows[i][1])
+        ]
         if not missing:
             return ""
         return (
             f"the file has no state of {len(missing)} of {len(places)} "
             f"variables, such as {missing[0]!r}; it starts anew for them"
         )
+
+
+def _shifted(
+    rows: Sequence[tuple[Identity, bool]], own: Sequence[tuple[Identity, bool]]
+) -> str:
+    """What to say where a path of the file is now that of another variable."""
+    now = {identity.path: i for i, (identity, _) in enumerate(own)}
+    for i, (identity, _) in enumerate(rows):
+        if now.get(identity.path, i) != i:
+            return (
+                f"the file's state of {identity.path!r} went to "
+                f"{own[i][0].path!r}, by its place, since paths differ by "
+                "numbers only, as those that Keras makes up; freeze the same "
+                "part of the model as then, or name layers by more than "
+                "numbers"
+            )
+    return ""
 
 
 def _layouts(

@@ -149,7 +149,12 @@ def update_in_place(
         return kernel(*arguments)
     inputs = tuple(spec.dtype for spec in specs)
     constants = type(hyper), hyper, adapt, norm_of
-    key: tuple[Any, ...] = *constants, tuple(map(tuple, shapes)), dtypes, inputs
+    key: tuple[Any, ...] = (
+        *constants,
+        tuple(tuple(shape.as_list()) for shape in shapes),
+        dtypes,
+        inputs,
+    )
     # Replicas of MirroredStrategy are threads.
     with _kernels_lock:
         if key not in _kernels:

@@ -125,10 +125,10 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
     def trust_ratios(self) -> dict[str, tf.Tensor]:
         """{variable name: trust ratio} of the last apply, of adapted variables.
 
-        They are scalars of the graph in which `apply_gradients` was called; for
-        LARS they are the local rates. After a skipped step they have no
-        meaning. Repeated names, which eager execution allows, are numbered
-        (`exclusion.unique_keys`).
+        They are outputs of the update in its graph: fetched in a run without
+        the train operation, they make an update. For LARS they are the local
+        rates. After a skipped step they have no meaning. Repeated names, which
+        eager execution allows, are numbered (`exclusion.unique_keys`).
         """
         keys = dict(zip(self._known, self.treatments))
         return {keys[x]: ratio for x, ratio in self._trust_ratios.items()}

@@ -311,7 +311,14 @@ def test_groups_are_fixed_once_the_optimizer_is_built():
     "arguments, message",
     [
         ({"pattern": "("}, r"'\(' is not a regular expression"),
-        ({"pattern": 5}, "5 is not a regular expression"),
+        ({"pattern": 5}, "expected one regex, such as 'a|b', got 5"),
+        ({"pattern": b"x"}, "expected one regex"),
+        ({"pattern": ["a", "b"]}, "expected one regex"),
+        ({"frozen": True, "beta_1": 0.5}, "beta_1 has no effect beside frozen"),
+        (
+            {"adapt": False, "norm": "l1", "trust_ratio_per": 0},
+            "norm, trust_ratio_per has no effect beside adapt=False",
+        ),
         ({"learning_rate_multiplier": -1}, "learning_rate_multiplier"),
         ({"learning_rate_multiplier": "2"}, "learning_rate_multiplier"),
         ({"adapt": 1}, "adapt"),
@@ -358,9 +365,18 @@ def test_what_an_optimizer_refuses_of_a_group(
         getattr(tf_lamb, optimizer)(groups=[Group("x", **group)], **arguments)
 
 
-@pytest.mark.parametrize("groups", ["embeddings", [("x", 1)], 5, Group("x")])
-def test_groups_are_a_list_of_groups(groups):
-    with pytest.raises(ValueError, match="groups: expected a list of tf_lamb"):
+@pytest.mark.parametrize(
+    "groups, message",
+    [
+        ("embeddings", "groups: expected a list of tf_lamb.Group"),
+        (Group("x"), "groups: expected a list of tf_lamb.Group"),
+        ({"x": 1}, "groups: expected a list of tf_lamb.Group"),
+        ([Group("x"), ("x", 1)], r"groups\[1\]: expected a tf_lamb.Group, got"),
+        ([[Group("x")]], r"groups\[0\]: .* \(\*layer_decay"),
+    ],
+)
+def test_groups_are_a_list_of_groups(groups, message):
+    with pytest.raises(ValueError, match=message):
         tf_lamb.LAMB(groups=groups)
 
 
@@ -397,6 +413,16 @@ def test_parts_that_a_variable_does_not_have(per):
     optimizer = tf_lamb.LAMB(groups=[Group("", trust_ratio_per=per)])
     with pytest.raises(ValueError, match=r"'kernel', whose shape is \(5, 7\)"):
         optimizer.build(problems.make_variables(problems.initial_values()))
+
+
+def test_an_axis_is_not_asked_of_variables_without_a_ratio():
+    optimizer = tf_lamb.LAMB(
+        exclude_from_weight_decay="biases_and_norms",
+        groups=[Group("", trust_ratio_per=1)],
+    )
+    variables = problems.make_variables(problems.initial_values())
+    problems.apply(optimizer, variables, problems.gradients(0))
+    assert optimizer.trust_ratios["bias"] == 1
 
 
 def test_layer_decay_of_a_model():
