@@ -115,7 +115,8 @@ def bundles(
         axis_and_parts = None
         if row.treatment.adapt:
             per, path = setting.trust_ratio_per, row.treatment.path
-            axis_and_parts = slices(per, path, tuple(row.variable.shape))
+            shape = [int(length) for length in row.variable.shape]
+            axis_and_parts = slices(per, path, shape)
         bundle = Bundle(
             setting.hyper,
             row.treatment.adapt,

@@ -1,6 +1,8 @@
 """Every argument is checked; one line says what is wrong."""
 
 import inspect
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -64,3 +66,35 @@ def test_a_variable_as_rate_is_read_at_each_step():
     rate.assign(0.0)
     optimizer.apply_gradients([(tf.ones(3), variable)])
     np.testing.assert_allclose(variable.numpy(), 0.5, rtol=1e-5)
+
+
+_OF_TENSORFLOW_1 = """
+import numpy as np
+import tensorflow as tf
+from tf_lamb import Group, v1
+
+tf1 = tf.compat.v1
+tf1.disable_v2_behavior()
+tf1.enable_resource_variables()
+rate = tf1.placeholder_with_default(0.1, ())
+results = []
+for groups in ([], [Group("kernel", 0.5, trust_ratio_per="filter")],
+               [Group("", learning_rate=rate, trust_ratio_per="layer")]):
+    kernel, bias = (
+        tf1.Variable(np.ones(shape, "float32"), name=f"dense/{name}")
+        for name, shape in (("kernel", (3, 4)), ("bias", (4,)))
+    )
+    optimizer = v1.LAMBOptimizer(rate, groups=groups, clip_by_unit=0.5)
+    pairs = [(tf.ones((3, 4)), kernel), (tf.ones((4,)), bias)]
+    train = optimizer.apply_gradients(pairs)
+    with tf1.Session() as session:
+        session.run(tf1.global_variables_initializer())
+        session.run(train)
+        results.append(session.run(kernel)[0, 0])
+np.testing.assert_allclose(results, [0.9, 0.95, 0.9], rtol=1e-5)
+"""
+
+
+def test_with_the_behavior_of_tensorflow_1():
+    """Shapes have other dimensions there; a group's rate may be a tensor."""
+    subprocess.run([sys.executable, "-c", _OF_TENSORFLOW_1], check=True)
