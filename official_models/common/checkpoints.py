@@ -17,6 +17,18 @@ def sync_state(model: Any) -> None:
         model.jax_state_sync()
 
 
+def saved_steps(folder: Path | str) -> dict[int, str]:
+    """{step: path} of the checkpoints in a folder, the last one last.
+
+    Args:
+        folder: of `Checkpoints`; need not exist.
+    """
+    state = tf.train.get_checkpoint_state(str(folder))
+    paths = state.all_model_checkpoint_paths if state else ()
+    there = [path for path in paths if tf.io.gfile.exists(f"{path}.index")]
+    return {int(path.rpartition("-")[2]): path for path in there}
+
+
 class Checkpoints:
     """Saves and restores a compiled model with its optimizer, by step.
 
@@ -63,11 +75,7 @@ class Checkpoints:
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(folder), max_to_keep=keep
         )
-        self._restore_from = self._manager
-        if restore_from is not None and str(restore_from) != str(folder):
-            self._restore_from = tf.train.CheckpointManager(
-                self._checkpoint, str(restore_from), max_to_keep=keep
-            )
+        self._restore_from = folder if restore_from is None else restore_from
 
     def _copy(self, variables) -> list[tf.Variable]:
         """TensorFlow's variables of the same values, kept beside them."""
@@ -78,23 +86,23 @@ class Checkpoints:
         self._copies += zip(variables, copies, strict=True)
         return copies
 
-    def restore(self) -> int:
+    def restore(self, after: int = 0) -> int:
         """Restores the last checkpoint.
 
+        Args:
+            after: checkpoints of this step and of earlier ones stay unread:
+                they are of another optimizer.
+
         Returns:
-            Its step; 0 if there is none.
+            Its step; `after` if there is none.
 
         Raises:
             InputError: it is damaged, or of another model.
         """
-        there = [
-            path
-            for path in self._restore_from.checkpoints
-            if tf.io.gfile.exists(f"{path}.index")
-        ]
-        if not there:
-            return 0
-        path = there[-1]
+        saved = saved_steps(self._restore_from)
+        if not saved or [*saved][-1] <= after:
+            return after
+        path = [*saved.values()][-1]
         try:
             status = self._checkpoint.restore(path)
             status.assert_consumed()

@@ -1,6 +1,7 @@
 """The flags that choose an optimizer, and the optimizer they choose."""
 
 import math
+from collections.abc import Callable
 
 import keras
 from absl import flags
@@ -144,13 +145,19 @@ def _define_rule_flags() -> None:
 
 
 def from_flags(
-    total_steps: int, steps_per_epoch: float | None = None
+    total_steps: int,
+    steps_per_epoch: float | None = None,
+    *,
+    rate: Callable | None = None,
+    gradient_accumulation_steps: int | None = None,
 ) -> keras.optimizers.Optimizer:
     """The optimizer of the flags, with its schedule over `total_steps`.
 
     Args:
         total_steps: updates of the run.
         steps_per_epoch: updates of an epoch, for --warmup_epochs.
+        rate: a schedule, counted in micro-batches, in place of the flags'.
+        gradient_accumulation_steps: in place of the flag.
 
     Raises:
         InputError: a flag's value is out of range, or the optimizer does not
@@ -163,26 +170,61 @@ def from_flags(
                 f"--{name}: for --optimizer {' or '.join(readers)}, not "
                 f"{FLAGS.optimizer}"
             )
-    warmup_steps = _warmup_steps(total_steps, steps_per_epoch)
+    k = gradient_accumulation_steps or FLAGS.gradient_accumulation_steps
+    if rate is None:
+        warmup_steps = _warmup_steps(total_steps, steps_per_epoch)
+        rate = schedule(FLAGS.learning_rate, total_steps, warmup_steps, k)
     try:
-        return _make(total_steps, warmup_steps)
+        return _make(rate, k)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--{error}") from error
+
+
+def schedule(
+    learning_rate: float, steps: int, warmup_steps: int, micro_batches: int = 1
+) -> tf_lamb.WarmupPolynomial:
+    """Warmup and decay in the form of the flags.
+
+    Args:
+        learning_rate: peak rate.
+        steps: updates until the decay ends.
+        warmup_steps: updates of the warmup.
+        micro_batches: k of an update; the schedule counts them, as Keras does.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    try:
+        return tf_lamb.WarmupPolynomial(
+            learning_rate,
+            steps * micro_batches,
+            warmup_steps * micro_batches,
+            FLAGS.end_learning_rate,
+            power=FLAGS.power,
+            decay_from=FLAGS.decay_from,
+        )
     except (ValueError, TypeError) as error:
         raise InputError(f"--{error}") from error
 
 
 def _warmup_steps(total_steps: int, steps_per_epoch: float | None) -> int:
     if "warmup_epochs" in FLAGS:
-        warmup_steps = _whole_steps(FLAGS.warmup_epochs * steps_per_epoch)
+        warmup_steps = whole_steps(FLAGS.warmup_epochs * steps_per_epoch)
         if warmup_steps > total_steps:
             raise InputError(
                 f"--warmup_epochs {FLAGS.warmup_epochs:g}: {warmup_steps} "
                 f"steps, expected at most the {total_steps} of the run"
             )
         return warmup_steps
-    return _whole_steps(FLAGS.warmup_ratio * total_steps)
+    return whole_steps(FLAGS.warmup_ratio * total_steps)
 
 
-def _whole_steps(steps: float) -> int:
+def whole_steps(steps: float) -> int:
+    """A length of a warmup, rounded.
+
+    Raises:
+        InputError: it is not finite.
+    """
     if not math.isfinite(steps):
         raise InputError(
             f"warmup of {steps} steps: expected a finite number of them"
@@ -190,17 +232,7 @@ def _whole_steps(steps: float) -> int:
     return round(steps)
 
 
-def _make(total_steps: int, warmup_steps: int) -> keras.optimizers.Optimizer:
-    k = FLAGS.gradient_accumulation_steps
-    # Keras schedules count micro-batches.
-    rate = tf_lamb.WarmupPolynomial(
-        FLAGS.learning_rate,
-        total_steps * k,
-        warmup_steps * k,
-        FLAGS.end_learning_rate,
-        power=FLAGS.power,
-        decay_from=FLAGS.decay_from,
-    )
+def _make(rate: Callable, k: int) -> keras.optimizers.Optimizer:
     common = {
         "weight_decay": FLAGS.weight_decay,
         "global_clipnorm": FLAGS.global_clipnorm or None,

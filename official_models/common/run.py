@@ -98,7 +98,7 @@ class _RunLog(AnyCallback):
                 tf.summary.scalar(name, value)
         self.writer.flush()
         if step // run.save_every > self.before // run.save_every or (
-            step == run.total_steps
+            step == run.end_step
         ):
             run.save(step)
 
@@ -121,8 +121,11 @@ class Run:
         model: built and compiled; of Keras 3 or tf_keras.
         folder: as `run_folder.open_run` gives it.
         total_steps: length of the whole run.
+        begin_step: where the phase begins that is trained here; checkpoints
+            up to this step are left to the phases before.
+        end_step: where it ends; None for `total_steps`.
         log_every: steps a row of metrics.csv; brought down to a divisor of
-            `total_steps` (that the model's `steps_per_execution` divides).
+            the phase's steps (that the model's `steps_per_execution` divides).
         save_every: steps between checkpoints.
         batches_per_step: micro-batches an update, as the optimizer
             accumulates them.
@@ -139,7 +142,8 @@ class Run:
             one that stops.
 
     Attributes:
-        first_step: the step from which the run is resumed; 0 for a new one.
+        first_step: the step from which the run is resumed; `begin_step` for a
+            new one.
         terminated: whether SIGTERM came.
 
     Raises:
@@ -152,6 +156,8 @@ class Run:
         folder: Path,
         *,
         total_steps: int,
+        begin_step: int = 0,
+        end_step: int | None = None,
         log_every: int = 10,
         save_every: int = 100,
         batches_per_step: int = 1,
@@ -167,11 +173,12 @@ class Run:
         self.terminated = False
         self._stop_on_sigterm = stop_on_sigterm
         self.total_steps, self.save_every = total_steps, save_every
+        self.begin_step, self.end_step = begin_step, end_step or total_steps
         self.batches_per_step = batches_per_step
         self.units_per_step, self.unit = units_per_step, unit
         self.metric_names = metric_names
         self.steps_per_row = _steps_per_row(
-            total_steps,
+            self.end_step - begin_step,
             log_every,
             batches_per_step,
             getattr(model, "steps_per_execution", 1),  # not in tf_keras
@@ -179,7 +186,7 @@ class Run:
         self.checkpoints = Checkpoints(
             model, self.place("checkpoints"), restore_from=restore_from
         )
-        self.first_step = self.checkpoints.restore()
+        self.first_step = self.checkpoints.restore(after=begin_step)
 
     def place(self, name: str) -> str:
         """Where one of the run's folders is."""
@@ -201,8 +208,8 @@ class Run:
         """Trains what is left of the run; nothing if it is complete.
 
         Args:
-            make_dataset: gives batches `first` to `last` - 1 of the run,
-                micro-batches where a step has several.
+            make_dataset: gives batches `first` to `last` - 1 of the run, or of
+                its phase, micro-batches where a step has several.
             validation_data: finite; None for none.
             validation_steps: its batches; None for all that come. Where it is
                 distributed, Keras otherwise counts an empty last one in the
@@ -215,13 +222,13 @@ class Run:
             "validation_steps": validation_steps,
             "validation_freq": max(validate_every // n, 1),
         }
-        step = self.first_step
+        begin, step = self.begin_step, self.first_step
         with self._sigterm(), warnings.catch_warnings():
             # That of a distributed data set: Keras does not know its length.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             # A run that was stopped in the middle of a row ends that row first.
-            whole = min(math.ceil(step / n) * n, self.total_steps)
-            for end in (whole, self.total_steps):
+            whole = begin + math.ceil((step - begin) / n) * n
+            for end in (min(whole, self.end_step), self.end_step):
                 if step < end:
                     row = min(n, end - step)
                     self._fit(make_dataset, step, end, row, validation)
@@ -239,8 +246,9 @@ class Run:
                 first_step=first,
             )
             callbacks.append(ratios)
-        k, row = self.batches_per_step, first // self.steps_per_row
-        dataset = make_dataset(first * k, end * k)
+        k, begin = self.batches_per_step, self.begin_step
+        row = (first - begin) // self.steps_per_row
+        dataset = make_dataset((first - begin) * k, (end - begin) * k)
         self._check_length(dataset, first, end)
         self.model.fit(
             dataset,
@@ -285,13 +293,17 @@ class Run:
             signal.signal(signal.SIGTERM, before)
 
     def speed(self) -> float:
-        """Median units a second over the rows of metrics.csv; 0 without one."""
+        """Median units a second over its rows of metrics.csv; 0 without one."""
         if not (self.folder / "metrics.csv").exists():
             return 0.0  # not the first process, whose table it is
         rows = read_table(self.folder / "metrics.csv")
-        values = [v for _, v in rows[f"{self.unit}_per_second"]]
+        values = [
+            value
+            for step, value in rows[f"{self.unit}_per_second"]
+            if self.begin_step < step <= self.end_step
+        ]
         # The first row holds the compilation.
-        return statistics.median(values[1:] or values)
+        return statistics.median(values[1:] or values or [0.0])
 
 
 def _steps_per_row(total_steps, log_every, batches_per_step, per_execution):

@@ -93,24 +93,26 @@ class Training:
         self.folder: Path | None = None
         self._identity: dict[str, Any] = {}
 
-    def micro_batch_size(self) -> int:
+    def micro_batch_size(self, phase: str = "") -> int:
         """Examples of --global_batch_size that are in memory at once.
+
+        Args:
+            phase: what the names of the flags begin with, such as "phase2_".
 
         Raises:
             InputError: it has not as many equal parts, or the replicas cannot
                 share a part evenly.
         """
-        batch, parts = (
-            FLAGS.global_batch_size,
-            FLAGS.gradient_accumulation_steps,
-        )
+        name = f"{phase}global_batch_size"
+        parts_name = f"{phase}gradient_accumulation_steps"
+        batch, parts = FLAGS[name].value, FLAGS[parts_name].value
         if batch % parts:
             raise InputError(
-                f"--gradient_accumulation_steps {parts}: expected a divisor of "
-                f"--global_batch_size {batch}"
+                f"--{parts_name} {parts}: expected a divisor of --{name} "
+                f"{batch}"
             )
         size = batch // parts
-        strategies.check_batch(self.strategy, "global_batch_size", size)
+        strategies.check_batch(self.strategy, name, size)
         return size
 
     def open_folder(self, facts: Mapping[str, Any]) -> Path:
@@ -140,6 +142,8 @@ class Training:
         model: Any,
         *,
         total_steps: int,
+        begin_step: int = 0,
+        end_step: int | None = None,
         unit: str,
         units_per_step: int,
         metric_names: tuple[str, ...],
@@ -154,14 +158,15 @@ class Training:
 
         Args:
             model: built and compiled.
-            total_steps: as for `Run`, like the next three.
+            total_steps: as for `Run`, like the next five.
             unit: such as "tokens".
             units_per_step: how many a step works through.
             metric_names: columns of metrics.csv.
             description: of the data, in a line.
             steps_per_epoch: the default of --save_every.
             batches_per_step: micro-batches of an update.
-            initialize: called on a new run, before its first step.
+            initialize: called on a new run, or on a new phase, before its
+                first step.
 
         Raises:
             InputError: as `Run`, `Checkpoints.restore` and `initialize`.
@@ -171,6 +176,8 @@ class Training:
             # Nobody reads the files of the other processes.
             self.folder if self.is_chief else Path(tempfile.mkdtemp()),
             total_steps=total_steps,
+            begin_step=begin_step,
+            end_step=end_step,
             log_every=FLAGS.log_every,
             save_every=FLAGS.save_every or steps_per_epoch or total_steps,
             batches_per_step=batches_per_step,
@@ -181,12 +188,12 @@ class Training:
             restore_from=os.path.join(FLAGS.output_dir, "checkpoints"),
             stop_on_sigterm=strategies.can_stop(self.strategy),
         )
-        if not run.first_step:
+        if run.first_step == begin_step:
             initialize()
         if self.is_chief:
             run_folder.record_run(self.folder, self._identity)
         print(f"{description}; {model.count_params():,} parameters.")
-        if run.first_step:
+        if run.first_step > begin_step:
             print(f"{FLAGS.output_dir}: resuming from step {run.first_step}.")
         return run
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 import tf_lamb
+from official_models.common.checkpoints import saved_steps
 from official_models.common.errors import InputError
 from official_models.common.run import Run, _steps_per_row
 from tf_lamb import keras2
@@ -194,3 +195,28 @@ def test_rows_divide_the_run_and_executions_fill_them(
             _steps_per_row(total, log_every, parts, per_execution)
     else:
         assert _steps_per_row(total, log_every, parts, per_execution) == row
+
+
+def test_a_phase_has_its_own_steps_and_checkpoints(tmp_path):
+    """The second of two phases, from step 4 to 8, in the first one's folder."""
+    asked = []
+
+    def second(first, last):
+        asked.append((first, last))
+        return batches(first, last)
+
+    folder = tmp_path / "run"
+    start(folder, end_step=4, save_every=3).fit(batches)
+    run = start(folder, begin_step=4, save_every=3)
+    # That of step 4 is of another optimizer.
+    assert run.first_step == 4
+    run.fit(second)
+    assert asked == [(0, 4)]
+    assert [row["step"] for row in table(folder)] == ["2", "4", "6", "8"]
+    assert {*saved_steps(folder / "checkpoints")} == {4, 6, 8}
+    for path in (folder / "checkpoints").glob("ckpt-8.*"):
+        path.unlink()
+    resumed = start(folder, begin_step=4, save_every=3)
+    assert resumed.first_step == 6
+    resumed.fit(second)
+    assert asked[1:] == [(2, 4)]
