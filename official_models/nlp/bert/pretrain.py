@@ -15,15 +15,28 @@ has more. Your own text:
 exported for transformers and others by `official_models.nlp.checkpoint`.
 """
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import keras
 from absl import flags
 
 from official_models.common import errors, optimizers, script, strategies
 from official_models.common import flags as run_flags
+from official_models.common.run import Run
 from official_models.nlp.bert import layouts
 from official_models.nlp.bert import model as bert
 from official_models.nlp.bert.config import SIZES, BertConfig
-from official_models.nlp.bert.pretraining import losses, report, source
+from official_models.nlp.bert.pretraining import (
+    inputs,
+    losses,
+    phases,
+    presets,
+    report,
+    source,
+)
 from official_models.nlp.checkpoint import initial
 from official_models.nlp.checkpoint.source import Source, load
 
@@ -46,10 +59,13 @@ def define_flags() -> None:
         exclusions=("LayerNorm", "bias"),
         global_clipnorm=1.0,
     )
-    source.define_flags()
+    inputs.define_flags()
     initial.define_flags()
     strategies.define_flags()
-    for module in (run_flags, optimizers, source, initial, strategies):
+    phases.define_flags()
+    presets.define_flags()
+    modules = run_flags, optimizers, inputs, initial, strategies, phases
+    for module in (*modules, presets):
         flags.adopt_module_key_flags(module)  # for --help
     flags.DEFINE_integer("steps", 1600, "Updates in all.", 1)
     flags.DEFINE_integer("global_batch_size", 256, "Sequences an update.", 1)
@@ -61,28 +77,32 @@ def define_flags() -> None:
     flags.DEFINE_enum("gelu", "tanh", ["tanh", "erf"], "Form of the GELU.")
 
 
-def make_config(vocab_size: int, checkpoint: Source | None) -> BertConfig:
+def make_config(
+    vocab_size: int, max_seq_length: int, checkpoint: Source | None
+) -> BertConfig:
     """The configuration of the flags, or of the checkpoint to begin with."""
     sizes = {name: FLAGS[name].value for name in initial.SIZES}
     with run_flags.naming_the_flag():
         config = BertConfig.of_size(
             FLAGS.size,
             vocab_size,
-            max_position_embeddings=max(FLAGS.max_seq_length, 64),
+            max_position_embeddings=max(max_seq_length, 64),
             hidden_dropout=FLAGS.dropout,
             attention_dropout=FLAGS.dropout,
             initializer_range=FLAGS.initializer_range,
             gelu=FLAGS.gelu,
             **{name: n for name, n in sizes.items() if n},
         )
-    return initial.adapt(checkpoint, config)
+    return initial.adapt(checkpoint, config, max_seq_length)
 
 
-def make_model(config: BertConfig) -> keras.Model:
-    """The compiled model of the flags."""
+def make_model(
+    config: BertConfig, plan: list[phases.Phase], index: int
+) -> keras.Model:
+    """The compiled model of the flags, for one of the phases."""
     with run_flags.naming_the_flag():
         model = bert.bert_pretrainer(config, seed=FLAGS.seed, dtype=FLAGS.dtype)
-        optimizer = optimizers.from_flags(FLAGS.steps)
+        optimizer = phases.optimizer(plan, index)
         strategies.shard_state(optimizer)
         optimizers.build(optimizer, model.trainable_variables)
     model.compile(
@@ -94,29 +114,30 @@ def make_model(config: BertConfig) -> keras.Model:
     return model
 
 
-def main(_) -> None:
-    """Trains, or resumes training, then shows what was reached."""
-    strategy = script.begin(layouts.LAYOUTS)
-    training = script.Training(strategy)
-    size, replicas = training.micro_batch_size(), strategy.num_replicas_in_sync
-    checkpoint = initial.open_flagged()
-    facts = {**source.facts(), **initial.facts(checkpoint)}
-    folder = training.open_folder(facts)
-    text = source.load(folder, size, replicas)
-    config = make_config(text.vocab_size, checkpoint)
-    model = training.build(lambda: make_model(config))
+def train(
+    training: script.Training,
+    phase: phases.Phase,
+    model: keras.Model,
+    text: source.PlainText | source.Records,
+    config: BertConfig,
+    initialize: Callable[[], None],
+) -> tuple[Run, Any]:
+    """Trains a phase; gives its run and the held-out batches."""
+    strategy, size = training.strategy, phase.micro_batch_size
     run = training.start(
         model,
         total_steps=FLAGS.steps,
+        begin_step=phase.begin,
+        end_step=phase.end,
         unit="tokens",
-        units_per_step=FLAGS.global_batch_size * FLAGS.max_seq_length,
+        units_per_step=phase.global_batch_size * text.max_seq_length,
         metric_names=report.METRICS,
         description=text.description,
-        batches_per_step=FLAGS.gradient_accumulation_steps,
-        initialize=lambda: checkpoint and print(load(checkpoint, model)),
+        batches_per_step=phase.micro_batches,
+        initialize=initialize,
     )
     if training.is_chief:
-        initial.describe(folder, config, FLAGS.vocab_file)
+        initial.describe(training.folder, config, FLAGS.vocab_file)
     held_out = strategies.distribute_rows(strategy, text.held_out)
     run.fit(
         strategies.distribute_steps(strategy, size, text.train),
@@ -124,14 +145,61 @@ def main(_) -> None:
         validation_steps=int(text.held_out.cardinality()),
         validate_every=FLAGS.eval_every,
     )
+    return run, held_out
+
+
+def load_texts(
+    folder: Path, plan: list[phases.Phase]
+) -> list[source.PlainText | source.Records]:
+    """The text of each phase, all checked before the first one begins."""
+    texts: list[source.PlainText | source.Records] = []
+    for phase in plan:
+        sizes = phase.micro_batch_size, phase.replicas
+        known = texts[0].tokenizer if texts else None
+        texts.append(source.load(folder, phase.shape, *sizes, known))
+    return texts
+
+
+def main(_) -> None:
+    """Trains, or resumes training, then shows what was reached."""
+    presets.apply()
+    training = script.Training(script.begin(layouts.LAYOUTS))
+    plan = phases.from_flags(training)
+    checkpoint = initial.open_flagged()
+    shapes = [phase.shape for phase in plan]
+    facts = {**inputs.facts(shapes), **initial.facts(checkpoint)}
+    folder = training.open_folder(facts)
+    texts = load_texts(folder, plan)
+    longest = max(shape.max_seq_length for shape in shapes)
+    config = make_config(texts[0].vocab_size, longest, checkpoint)
+    print(*plan, sep="\n", flush=True)
+    model = None
+    for i, phase in enumerate(plan):
+        if phases.is_complete(phase):
+            continue
+        before, make = model, partial(make_model, config, plan, i)
+        model = training.build(make)
+        if i == 0:
+            initialize = partial(load_initial, checkpoint, model)
+        else:
+            initialize = partial(phases.hand_over, before, model, plan[i - 1 :])
+        run, held_out = train(
+            training, phase, model, texts[i], config, initialize
+        )
     # A handful of lines is no batch that all devices can share.
     fill = FLAGS.strategy in ("none", "mirrored")
-    figures = report.measure(model, text, run, held_out, fill=fill)
+    figures = report.measure(model, texts[-1], run, held_out, fill=fill)
     training.save(model)
     size = (
         FLAGS.size if checkpoint is None else f"of {config.num_layers} layers"
     )
     training.finish(report, figures, f"BERT {size}")
+
+
+def load_initial(checkpoint: Source | None, model: keras.Model) -> None:
+    """Begins with the weights of a checkpoint, if there is one."""
+    if checkpoint:
+        print(load(checkpoint, model))
 
 
 if __name__ == "__main__":

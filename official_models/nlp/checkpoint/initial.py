@@ -99,7 +99,9 @@ def _add(digest, path: str) -> None:
             digest.update(block)
 
 
-def adapt(source: Source | None, config: BertConfig) -> BertConfig:
+def adapt(
+    source: Source | None, config: BertConfig, max_seq_length: int
+) -> BertConfig:
     """The configuration of a model that begins with a checkpoint.
 
     Args:
@@ -107,6 +109,7 @@ def adapt(source: Source | None, config: BertConfig) -> BertConfig:
         config: Of the flags. Its rates are kept; all else is the checkpoint's,
             if that says what it is. Sizes that were given as flags must agree
             with it.
+        max_seq_length: Of the longest sequences that it will see.
 
     Raises:
         InputError: The checkpoint is of another architecture than what was
@@ -123,10 +126,10 @@ def adapt(source: Source | None, config: BertConfig) -> BertConfig:
     padding = theirs.vocab_size - config.vocab_size
     if not (source.tokenizer.is_own and padding > 0):
         values["vocab_size"] = config.vocab_size
-    if FLAGS.max_seq_length > theirs.max_position_embeddings:
+    if max_seq_length > theirs.max_position_embeddings:
         raise InputError(
             f"{source.where}: has {theirs.max_position_embeddings} positions; "
-            f"expected at least --max_seq_length {FLAGS.max_seq_length}"
+            f"expected at least --max_seq_length {max_seq_length}"
         )
     try:
         adapted = dataclasses.replace(theirs, **values)

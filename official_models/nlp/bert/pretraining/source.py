@@ -15,9 +15,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -26,158 +24,51 @@ from tokenizers import Tokenizer
 
 from official_models.common import run_folder
 from official_models.common.errors import InputError
-from official_models.common.flags import without_effect
 from official_models.common.readers import ALONE, Reader
 from official_models.nlp.bert.pretraining import (
     batches,
     fill_mask,
+    inputs,
     masking,
     packing,
     records,
 )
+from official_models.nlp.bert.pretraining.inputs import Shape
 from official_models.nlp.text import corpus, shakespeare, wordpiece
 
 FLAGS = flags.FLAGS
 _HELD_OUT_BATCH = 256
 
 
-def define_flags() -> None:
-    """Defines the flags that say which text, and how it is cut and masked."""
-    _define_file_flags()
-    flags.DEFINE_integer(
-        "vocab_size", 8192, "Tokens of a vocabulary that is trained here."
-    )
-    flags.DEFINE_boolean("lowercase", True, "Whether --vocab_file is uncased.")
-    flags.DEFINE_integer("max_seq_length", 32, "Tokens a sequence.", 8)
-    flags.DEFINE_integer(
-        "max_predictions_per_seq", 5, "Masked tokens a sequence at most.", 1
-    )
-    flags.DEFINE_float("masked_lm_prob", 0.15, "Share of tokens masked.")
-    flags.DEFINE_boolean("do_whole_word_mask", False, "Mask whole words.")
-    flags.DEFINE_float("short_seq_prob", 0.1, "Share of shorter sequences.")
-    flags.DEFINE_integer(
-        "dupe_factor",
-        5,
-        "How often the training text is packed, each time into other pairs.",
-        1,
-    )
-    flags.DEFINE_multi_string(
-        "fill", [], "A text with a [MASK] to fill at the end; repeatable."
-    )
-    flags.DEFINE_string(
-        "cache_dir", None, "Where Shakespeare is kept. Default: ~/.cache."
-    )
-    # Of files, `facts` has digests.
-    without_effect("input", "eval_input", "records", "eval_records")
-    without_effect("vocab_file", "cache_dir", "fill")
-
-
-def _define_file_flags() -> None:
-    flags.DEFINE_list(
-        "input",
-        [],
-        "Plain-text files, globs or folders, comma-separated, one document a "
-        "file. Default: the works of Shakespeare.",
-    )
-    flags.DEFINE_list(
-        "eval_input",
-        [],
-        "Held-out text. Default: about a tenth of the files of --input, or "
-        "the last tenth of a single file.",
-    )
-    flags.DEFINE_list(
-        "records",
-        [],
-        "In place of --input: TFRecords of masked examples, as "
-        "official_models.nlp.bert.pretraining.records writes them; wants "
-        "--eval_records and --vocab_file.",
-    )
-    flags.DEFINE_list("eval_records", [], "Held-out TFRecords.")
-    flags.DEFINE_string(
-        "vocab_file",
-        None,
-        "A vocab.txt, one token a line. Default: one trained on the text.",
-    )
-
-
-def facts() -> dict[str, Any]:
-    """What decides the batches beside flags: digests of the files.
-
-    Raises:
-        InputError: a file cannot be read, or flags contradict each other.
-    """
-    train, held_out = _files()
-    return {
-        "source": "records" if FLAGS.records else "text",
-        # Runs of earlier versions drew other pairs and have no such fact.
-        "pairs_drawn_by": None if FLAGS.records else "document",
-        "train_sha256": _digest(train),
-        "held_out_sha256": _digest(held_out),
-        "vocab_file_sha256": _digest(filter(None, [FLAGS.vocab_file])),
-    }
-
-
-def _digest(paths) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from error
-    return digest.hexdigest()
-
-
-def _files() -> tuple[list[Path], list[Path]]:
-    """Training and held-out files; none held out means a part of each."""
-    if FLAGS.records:
-        if FLAGS.input or not (FLAGS.eval_records and FLAGS.vocab_file):
-            raise InputError(
-                "--records: expected with --eval_records and --vocab_file, "
-                "and without --input"
-            )
-        find = records.find_records
-        return find(FLAGS.records), find(FLAGS.eval_records)
-    if not FLAGS.input:
-        if FLAGS.eval_input:
-            raise InputError("--eval_input: expected together with --input")
-        works = shakespeare.fetch_shakespeare(FLAGS.cache_dir)
-        return shakespeare.split_held_out(works)
-    train = corpus.expand_inputs(FLAGS.input)
-    if FLAGS.eval_input:
-        return train, corpus.expand_inputs(FLAGS.eval_input)
-    if len(train) == 1:
-        return train, []
-    rng = np.random.default_rng(FLAGS.seed)
-    count = max(1, round(len(train) / 10))
-    chosen = set(rng.permutation(len(train))[:count].tolist())
-    return (
-        [path for i, path in enumerate(train) if i not in chosen],
-        [path for i, path in enumerate(train) if i in chosen],
-    )
-
-
 def load(
-    folder: Path, batch_size: int, replicas: int = 1
+    folder: Path,
+    shape: Shape,
+    batch_size: int,
+    replicas: int = 1,
+    tokenizer: Tokenizer | None = None,
 ) -> PlainText | Records:
     """Reads, tokenizes and packs the text, or opens the records.
 
     Args:
         folder: of the run; a vocabulary trained here is kept in it.
+        shape: of the sequences; says which records, too.
         batch_size: sequences of a training batch, over all replicas.
         replicas: processes or devices that share each batch, of held-out text
             too.
+        tokenizer: the vocabulary, if an earlier call has it already.
 
     Raises:
         InputError: the text, the vocabulary or a record is not usable.
     """
-    train, held_out = _files()
+    files = inputs.files_of(shape)
+    text: PlainText | Records
     if FLAGS.records:
-        text = Records(train, held_out, batch_size, replicas)
+        text = Records(*files, shape, batch_size, replicas)
     else:
-        text = PlainText(train, held_out, folder, batch_size, replicas)
+        text = PlainText(*files, folder, shape, batch_size, replicas, tokenizer)
     for line in text.fill:
         # Now, not after the training.
-        fill_mask.encode(line, text.tokenizer, FLAGS.max_seq_length)
+        fill_mask.encode(line, text.tokenizer, shape.max_seq_length)
     return text
 
 
@@ -189,8 +80,10 @@ class PlainText:
         held_out_files: the same; none for the last tenth of the first
             training document.
         folder: as for `load`, like all that follow.
+        shape: T and P.
         batch_size: B.
         replicas: R.
+        tokenizer: that of another shape.
 
     Raises:
         InputError: as `load`.
@@ -201,13 +94,16 @@ class PlainText:
         train_files: list[Path],
         held_out_files: list[Path],
         folder: Path,
+        shape: Shape,
         batch_size: int,
         replicas: int,
+        tokenizer: Tokenizer | None = None,
     ):
         train, held_out = _read(train_files, held_out_files)
-        self.tokenizer = _tokenizer(train, folder)
+        self.tokenizer = tokenizer or _tokenizer(train, folder)
         self.vocab_size = self.tokenizer.get_vocab_size()
-        self.max_seq_length = FLAGS.max_seq_length
+        self.max_seq_length = shape.max_seq_length
+        self._max_predictions = shape.max_predictions
         self.fill = FLAGS.fill or _lines_to_fill(held_out)
         self._batch_size = batch_size
         self._train = self._packed(train, FLAGS.dupe_factor)
@@ -231,7 +127,7 @@ class PlainText:
         return packing.pack_pairs(
             corpus.tokenize(documents, self.tokenizer),
             self.tokenizer,
-            FLAGS.max_seq_length,
+            self.max_seq_length,
             short_seq_prob=FLAGS.short_seq_prob,
             dupe_factor=dupe_factor,
             seed=FLAGS.seed,
@@ -245,7 +141,7 @@ class PlainText:
             batch_size=size,
             first_step=first,
             last_step=last,
-            max_predictions=FLAGS.max_predictions_per_seq,
+            max_predictions=self._max_predictions,
             masked_lm_prob=FLAGS.masked_lm_prob,
             whole_word=FLAGS.do_whole_word_mask,
             **masking.masking_arguments(self.tokenizer),
@@ -272,7 +168,8 @@ class Records:
     Args:
         train_files: TFRecords.
         held_out_files: TFRecords.
-        batch_size: as for `load`, like `replicas`.
+        shape: as for `load`, like all that follow.
+        batch_size: B.
         replicas: R.
 
     Raises:
@@ -283,6 +180,7 @@ class Records:
         self,
         train_files: list[str],
         held_out_files: list[str],
+        shape: Shape,
         batch_size: int,
         replicas: int,
     ):
@@ -290,12 +188,12 @@ class Records:
             FLAGS.vocab_file, FLAGS.lowercase
         )
         self.vocab_size = self.tokenizer.get_vocab_size()
-        self.max_seq_length = FLAGS.max_seq_length
+        self.max_seq_length = shape.max_seq_length
         self.fill = FLAGS.fill
         self._batch_size = batch_size
         self._arguments = {
-            "max_seq_length": FLAGS.max_seq_length,
-            "max_predictions": FLAGS.max_predictions_per_seq,
+            "max_seq_length": shape.max_seq_length,
+            "max_predictions": shape.max_predictions,
             "vocab_size": self.vocab_size,
         }
         self._files = train_files

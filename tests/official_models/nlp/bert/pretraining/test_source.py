@@ -10,7 +10,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from official_models.nlp.bert import pretrain
-from official_models.nlp.bert.pretraining import source
+from official_models.nlp.bert.pretraining import inputs, source
+from official_models.nlp.bert.pretraining.inputs import Shape
 from tests.official_models.nlp.bert.pretrain_script import ROOT, write_corpus
 from tests.official_models.scripts import flags_of, refusal
 
@@ -38,7 +39,7 @@ def given(*arguments):
 
 def load(folder, *arguments, batch_size=8, replicas=1):
     with given("--vocab_size=80", *arguments):
-        return source.load(folder, batch_size, replicas)
+        return source.load(folder, Shape(16, 2), batch_size, replicas)
 
 
 def _numbers(dataset, name="input_ids"):
@@ -47,7 +48,7 @@ def _numbers(dataset, name="input_ids"):
 
 def test_text_gives_batches_by_step_and_reader(corpus, tmp_path):
     with given("--vocab_size=80", f"--input={corpus}"):
-        text = source.load(tmp_path, 8)
+        text = source.load(tmp_path, Shape(16, 2), 8)
         assert text.vocab_size == text.tokenizer.get_vocab_size()
         assert f"vocabulary {text.vocab_size}" in text.description
         first, second = _numbers(text.train(0, 2))
@@ -79,9 +80,9 @@ def test_records_have_the_same_interface(corpus, tmp_path):
     arguments = [f"--records={tmp_path / 'train'}", f"--vocab_file={vocab}"]
     arguments += [f"--eval_records={tmp_path / 'eval'}"]
     with given(*arguments):
-        text = source.load(tmp_path, 8)
-        assert source.facts()["source"] == "records"
-        assert source.facts()["pairs_drawn_by"] is None
+        text = source.load(tmp_path, Shape(16, 2), 8)
+        assert inputs.facts([Shape(16, 2)])["source"] == "records"
+        assert inputs.facts([Shape(16, 2)])["pairs_drawn_by"] is None
         first, second = _numbers(text.train(0, 2))
         assert first.shape == (8, 16)
         np.testing.assert_array_equal(_numbers(text.train(1, 2))[0], second)
@@ -108,14 +109,14 @@ def test_facts_tell_training_from_held_out_text(corpus):
         with given(
             f"--input={','.join(train)}", f"--eval_input={','.join(held_out)}"
         ):
-            found.append(source.facts())
+            found.append(inputs.facts([Shape(16, 2)]))
     for name in ("train_sha256", "held_out_sha256"):
         assert found[0][name] != found[1][name]
     # A run of a version that drew other pairs has no such fact.
     assert found[0]["pairs_drawn_by"] == "document"
     with given(f"--input={corpus}", f"--vocab_file={files[0]}"):
         assert (
-            source.facts()["vocab_file_sha256"]
+            inputs.facts([Shape(16, 2)])["vocab_file_sha256"]
             != (found[0]["vocab_file_sha256"])
         )
 
@@ -130,4 +131,35 @@ def test_facts_tell_training_from_held_out_text(corpus):
 )
 def test_refused(arguments, message):
     with given(*arguments):
-        refusal(source.facts, message)
+        refusal(lambda: inputs.facts([Shape(16, 2)]), message)
+
+
+def test_phase_2_has_records_of_its_own(tmp_path):
+    for name in "abcd":
+        (tmp_path / f"{name}.tfrecord").write_bytes(name.encode())
+    (tmp_path / "vocab.txt").write_text("[PAD]")
+    first = [f"--records={tmp_path}/a.tfrecord"]
+    first += [f"--eval_records={tmp_path}/b.tfrecord"]
+    first += [f"--vocab_file={tmp_path}/vocab.txt"]
+    second = [f"--phase2_records={tmp_path}/c.tfrecord"]
+    second += [f"--phase2_eval_records={tmp_path}/d.tfrecord"]
+    shapes = [Shape(16, 2), Shape(64, 8, 2)]
+    with given(*first, *second):
+        names = [
+            [str(path)[-10:] for path in paths]
+            for paths in inputs.files_of(shapes[1])
+        ]
+        assert names == [["c.tfrecord"], ["d.tfrecord"]]
+        facts = inputs.facts(shapes)
+    digests = [value for name, value in facts.items() if "_sha256" in name]
+    assert len({*digests}) == 5
+    with given(*first):
+        assert "phase2_train_sha256" not in inputs.facts(shapes[:1])
+        refusal(
+            lambda: inputs.facts(shapes),
+            "--records with --phase2_steps: expected with --phase2_records",
+        )
+    with given(*second):
+        refusal(
+            lambda: inputs.facts(shapes), "--phase2_records: expected together"
+        )

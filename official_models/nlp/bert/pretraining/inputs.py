@@ -1,0 +1,183 @@
+"""The flags that say which text is read, its files, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from official_models.common.errors import InputError
+from official_models.common.flags import without_effect
+from official_models.nlp.bert.pretraining import records
+from official_models.nlp.text import corpus, shakespeare
+
+FLAGS = flags.FLAGS
+
+
+class Shape(NamedTuple):
+    """How long the sequences are, and in which phase of the training.
+
+    Attributes:
+        max_seq_length: T, tokens of a sequence.
+        max_predictions: P, masked tokens of a sequence at most.
+        phase: 1 or 2; the second has records of its own, which hold sequences
+            of its length.
+    """
+
+    max_seq_length: int
+    max_predictions: int
+    phase: int = 1
+
+
+def define_flags() -> None:
+    """Defines the flags that say which text, and how it is cut and masked."""
+    _define_file_flags()
+    flags.DEFINE_integer(
+        "vocab_size", 8192, "Tokens of a vocabulary that is trained here."
+    )
+    flags.DEFINE_boolean("lowercase", True, "Whether --vocab_file is uncased.")
+    flags.DEFINE_integer("max_seq_length", 32, "Tokens a sequence.", 8)
+    flags.DEFINE_integer(
+        "max_predictions_per_seq", 5, "Masked tokens a sequence at most.", 1
+    )
+    flags.DEFINE_float("masked_lm_prob", 0.15, "Share of tokens masked.")
+    flags.DEFINE_boolean("do_whole_word_mask", False, "Mask whole words.")
+    flags.DEFINE_float("short_seq_prob", 0.1, "Share of shorter sequences.")
+    flags.DEFINE_integer(
+        "dupe_factor",
+        5,
+        "How often the training text is packed, each time into other pairs.",
+        1,
+    )
+    flags.DEFINE_multi_string(
+        "fill", [], "A text with a [MASK] to fill at the end; repeatable."
+    )
+    flags.DEFINE_string(
+        "cache_dir", None, "Where Shakespeare is kept. Default: ~/.cache."
+    )
+    # Of files, `facts` has digests.
+    without_effect("input", "eval_input", "records", "eval_records")
+    without_effect("phase2_records", "phase2_eval_records")
+    without_effect("vocab_file", "cache_dir", "fill")
+
+
+def _define_file_flags() -> None:
+    flags.DEFINE_list(
+        "input",
+        [],
+        "Plain-text files, globs or folders, comma-separated, one document a "
+        "file. Default: the works of Shakespeare.",
+    )
+    flags.DEFINE_list(
+        "eval_input",
+        [],
+        "Held-out text. Default: about a tenth of the files of --input, or "
+        "the last tenth of a single file.",
+    )
+    flags.DEFINE_list(
+        "records",
+        [],
+        "In place of --input: TFRecords of masked examples, as "
+        "official_models.nlp.bert.pretraining.records writes them; wants "
+        "--eval_records and --vocab_file.",
+    )
+    flags.DEFINE_list("eval_records", [], "Held-out TFRecords.")
+    flags.DEFINE_list(
+        "phase2_records", [], "TFRecords of phase 2, in its sequence length."
+    )
+    flags.DEFINE_list("phase2_eval_records", [], "Those held out of phase 2.")
+    flags.DEFINE_string(
+        "vocab_file",
+        None,
+        "A vocab.txt, one token a line. Default: one trained on the text.",
+    )
+
+
+def facts(shapes: Sequence[Shape]) -> dict[str, Any]:
+    """What decides the batches beside flags: digests of the files.
+
+    Args:
+        shapes: of each phase.
+
+    Raises:
+        InputError: a file cannot be read, or flags contradict each other.
+    """
+    train, held_out = files_of(shapes[0])
+    found = {
+        "source": "records" if FLAGS.records else "text",
+        # Runs of earlier versions drew other pairs and have no such fact.
+        "pairs_drawn_by": None if FLAGS.records else "document",
+        "train_sha256": _digest(train),
+        "held_out_sha256": _digest(held_out),
+        "vocab_file_sha256": _digest(filter(None, [FLAGS.vocab_file])),
+    }
+    if FLAGS.records:
+        for shape in shapes[1:]:
+            train, held_out = files_of(shape)
+            found["phase2_train_sha256"] = _digest(train)
+            found["phase2_held_out_sha256"] = _digest(held_out)
+    return found
+
+
+def _digest(paths) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def files_of(shape: Shape) -> tuple[list[Any], list[Any]]:
+    """Training and held-out files; none held out means a part of each.
+
+    Args:
+        shape: of the sequences; its phase decides between records.
+
+    Raises:
+        InputError: a file cannot be found, or flags contradict each other.
+    """
+    if FLAGS.records:
+        return _records_of(shape.phase)
+    if FLAGS.phase2_records or FLAGS.phase2_eval_records:
+        raise InputError("--phase2_records: expected together with --records")
+    if not FLAGS.input:
+        if FLAGS.eval_input:
+            raise InputError("--eval_input: expected together with --input")
+        works = shakespeare.fetch_shakespeare(FLAGS.cache_dir)
+        return shakespeare.split_held_out(works)
+    train = corpus.expand_inputs(FLAGS.input)
+    if FLAGS.eval_input:
+        return train, corpus.expand_inputs(FLAGS.eval_input)
+    if len(train) == 1:
+        return train, []
+    rng = np.random.default_rng(FLAGS.seed)
+    count = max(1, round(len(train) / 10))
+    chosen = set(rng.permutation(len(train))[:count].tolist())
+    return (
+        [path for i, path in enumerate(train) if i not in chosen],
+        [path for i, path in enumerate(train) if i in chosen],
+    )
+
+
+def _records_of(phase: int) -> tuple[list[Any], list[Any]]:
+    if FLAGS.input or not (FLAGS.eval_records and FLAGS.vocab_file):
+        raise InputError(
+            "--records: expected with --eval_records and --vocab_file, and "
+            "without --input"
+        )
+    paths = FLAGS.records, FLAGS.eval_records
+    if phase == 2:
+        paths = FLAGS.phase2_records, FLAGS.phase2_eval_records
+        if not all(paths):
+            raise InputError(
+                "--records with --phase2_steps: expected with --phase2_records "
+                "and --phase2_eval_records, of --phase2_seq_length tokens"
+            )
+    train, held_out = map(records.find_records, paths)
+    return train, held_out
