@@ -11,8 +11,10 @@ has more. Your own text:
     python -m official_models.nlp.bert.pretrain --input 'books/*.txt' \
         --output_dir runs/books --size small --max_seq_length 128 --steps 10000
 
-`--init_checkpoint` continues from published weights; the folder of a run is
-exported for transformers and others by `official_models.nlp.checkpoint`.
+`--phase2_steps` adds a second phase of longer sequences and a smaller batch,
+`--preset` has published recipes. `--init_checkpoint` continues from published
+weights; the folder of a run is exported for transformers and others by
+`official_models.nlp.checkpoint`.
 """
 
 from collections.abc import Callable
@@ -189,6 +191,7 @@ def main(_) -> None:
     # A handful of lines is no batch that all devices can share.
     fill = FLAGS.strategy in ("none", "mirrored")
     figures = report.measure(model, texts[-1], run, held_out, fill=fill)
+    figures["phases"] = [str(phase) for phase in plan]
     training.save(model)
     size = (
         FLAGS.size if checkpoint is None else f"of {config.num_layers} layers"
