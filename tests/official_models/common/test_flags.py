@@ -25,7 +25,8 @@ WITHOUT_EFFECT = {
     pretrain: RUN
     | DEVICES
     | {"input", "eval_input", "records", "eval_records", "vocab_file"}
-    | {"cache_dir", "fill", "init_checkpoint"},
+    | {"phase2_records", "phase2_eval_records", "per_device_batch_size"}
+    | {"cache_dir", "fill", "init_checkpoint", "preset"},
     train: RUN | DEVICES | {"data_dir", "max_corrupt", "cache", "recipe"},
     finetune_hub: RUN | {"data_dir", "test"},
 }

@@ -88,7 +88,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "phase2_steps",
         None,
-        "Of --steps, so many at the end are of a second phase.",
+        "How many of --steps, at the end, are of a second phase.",
         1,
     )
     flags.DEFINE_integer(
