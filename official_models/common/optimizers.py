@@ -1,6 +1,7 @@
 """The flags that choose an optimizer, and the optimizer they choose."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 from absl import flags
@@ -144,18 +145,24 @@ def _define_rule_flags() -> None:
 
 
 def from_flags(
-    total_steps: int, steps_per_epoch: float | None = None
+    total_steps: int,
+    steps_per_epoch: float | None = None,
+    groups: Sequence[tf_lamb.Group] = (),
 ) -> keras.optimizers.Optimizer:
     """The optimizer of the flags, with its schedule over `total_steps`.
 
     Args:
         total_steps: updates of the run.
         steps_per_epoch: updates of an epoch, for --warmup_epochs.
+        groups: other settings for some variables (LAMB, LARS).
 
     Raises:
         InputError: a flag's value is out of range, or the optimizer does not
             read a flag that was changed.
+        ValueError: there are groups for Keras' own optimizer.
     """
+    if groups and FLAGS.optimizer not in ("lamb", "lars"):
+        raise ValueError(f"groups: for LAMB or LARS, not {FLAGS.optimizer}")
     for name, readers in _READ_BY.items():
         flag = FLAGS[name]
         if flag.value != flag.default and FLAGS.optimizer not in readers:
@@ -165,7 +172,7 @@ def from_flags(
             )
     warmup_steps = _warmup_steps(total_steps, steps_per_epoch)
     try:
-        return _make(total_steps, warmup_steps)
+        return _make(total_steps, warmup_steps, groups)
     except (ValueError, TypeError) as error:
         raise InputError(f"--{error}") from error
 
@@ -190,7 +197,9 @@ def _whole_steps(steps: float) -> int:
     return round(steps)
 
 
-def _make(total_steps: int, warmup_steps: int) -> keras.optimizers.Optimizer:
+def _make(
+    total_steps: int, warmup_steps: int, groups: Sequence[tf_lamb.Group]
+) -> keras.optimizers.Optimizer:
     k = FLAGS.gradient_accumulation_steps
     # Keras schedules count micro-batches.
     rate = tf_lamb.WarmupPolynomial(
@@ -207,11 +216,11 @@ def _make(total_steps: int, warmup_steps: int) -> keras.optimizers.Optimizer:
         "gradient_accumulation_steps": k if k > 1 else None,
     }
     if FLAGS.optimizer in ("lamb", "lars"):
-        return _layer_adaptive(rate, common)
+        return _layer_adaptive(rate, common, groups)
     return _stock(rate, common)
 
 
-def _layer_adaptive(rate, common: dict) -> keras.optimizers.Optimizer:
+def _layer_adaptive(rate, common: dict, groups) -> keras.optimizers.Optimizer:
     common = {
         **common,
         "exclude_from_weight_decay": _patterns(),
@@ -219,6 +228,7 @@ def _layer_adaptive(rate, common: dict) -> keras.optimizers.Optimizer:
         "norm": FLAGS.norm,
         "moment_dtype": FLAGS.moment_dtype,
         "clip_by_unit": FLAGS.clip_by_unit or None,
+        "groups": list(groups) or None,
     }
     if FLAGS.optimizer == "lamb":
         adam = _adam()
