@@ -84,7 +84,7 @@ def open_checkpoint() -> Source:
             f"{positions} positions; expected no more"
         )
     head = {source.name_of(f"output_{name}") for name in ("weights", "bias")}
-    return source._replace(names=[n for n in source.names if n not in head])
+    return source._replace(names=set(source.names) - head)
 
 
 def read_data(task: glue.Task, source: Source) -> dict[str, training.Encoded]:

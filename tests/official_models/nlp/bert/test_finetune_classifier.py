@@ -12,12 +12,13 @@ import pytest
 
 from official_models.common import weights
 from official_models.nlp.albert.config import AlbertConfig
-from official_models.nlp.bert import finetune_classifier
+from official_models.nlp.bert import classifier_report, finetune_classifier
 from official_models.nlp.checkpoint import models
 from official_models.nlp.checkpoint.export import export
 from official_models.nlp.checkpoint.opening import open_source
 from official_models.nlp.checkpoint.source import make
 from official_models.nlp.checkpoint.tokenizer import TokenizerFiles, find
+from official_models.nlp.datasets import glue
 from tests.official_models import scripts
 from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.official_models.nlp.bert.small_bert import config_of
@@ -160,6 +161,36 @@ def test_it_predicts_from_standard_input(trained, monkeypatch, capsys):
     file = io.TextIOWrapper(io.BytesIO(b"the film is very bad .\n"))
     monkeypatch.setattr(sys, "stdin", file)
     assert len(predict(trained[0], "-", capsys)) == 2
+
+
+def test_standard_input_has_to_be_text(trained, monkeypatch, capsys):
+    file = io.TextIOWrapper(io.BytesIO(b"good\xff\n"))
+    monkeypatch.setattr(sys, "stdin", file)
+    scripts.refusal(
+        lambda: predict(trained[0], "-", capsys), "byte 0xff at byte offset 4"
+    )
+
+
+def test_mnli_has_two_validation_splits(bert, tmp_path):
+    data = small_tasks.write_mnli(tmp_path / "mnli")
+    report = run(bert, data, tmp_path / "run", "mnli", "--epochs=1")
+    assert list(report["scores"]) == ["dev_matched", "dev_mismatched"]
+    assert report["compared_by"] == "dev_matched accuracy"
+
+
+def test_of_equal_seeds_the_first_is_the_best():
+    results = [
+        {"seed": seed, "best_epoch": 1, "scores": {"dev": {"accuracy": score}}}
+        for seed, score in ((4, 0.5), (5, 0.75), (6, 0.75))
+    ]
+    found = classifier_report.summary(glue.TASKS["rte"], results)
+    assert found["best_seed"] == 5
+    lines = classifier_report.table(results, found).splitlines()
+    assert [line.split() for line in lines[-3:]] == [
+        ["mean", "0.6667"],
+        ["deviation", "0.1443"],
+        ["best", "seed", "5", "0.7500"],
+    ]
 
 
 def test_the_same_command_trains_what_is_missing(
