@@ -68,7 +68,9 @@ def table(results: Sequence[Mapping[str, Any]], found: Mapping) -> str:
         lines.append([name, epoch, *shown])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(x.ljust(n) for x, n in zip(line, widths, strict=True))
+        "  ".join(
+            x.ljust(n) for x, n in zip(line, widths, strict=True)
+        ).rstrip()
         for line in lines
     )
 
