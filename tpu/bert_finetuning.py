@@ -139,7 +139,7 @@ def check_flags() -> None:
             "predict_file": FLAGS.do_eval or FLAGS.do_predict,
         }
     else:
-        glue.task_of(FLAGS.task_name)
+        glue.task_of(FLAGS.task_name, "squad")
         needed = {
             "data_dir": FLAGS.do_train or FLAGS.do_eval or FLAGS.do_predict
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from official_models.nlp.bert.finetuning import features as bert_features
-from official_models.nlp.bert.finetuning.tasks.classification import METRICS
+from official_models.nlp.bert.finetuning.metrics import METRICS
 
 tf1 = tf.compat.v1
 

@@ -23,8 +23,8 @@ _PACKAGE = __name__.partition(".")[0]
 def define_flags(
     *,
     output_dir: str,
-    log_every: int,
-    save_every: int | None,
+    log_every: int | None = None,
+    save_every: int | None = None,
     eval_every: int | None = None,
     jit_compile: bool | None = None,
 ) -> None:
@@ -32,7 +32,8 @@ def define_flags(
 
     Args:
         output_dir: folder of the run.
-        log_every: steps a row of metrics.csv.
+        log_every: steps a row of metrics.csv; None for a script without
+            checkpoints, which has no --save_every and --eval_every either.
         save_every: steps between checkpoints; None for an epoch's.
         eval_every: steps between evaluations; None for an epoch's.
         jit_compile: whether XLA compiles the step; None for a script without
@@ -46,6 +47,20 @@ def define_flags(
     flags.DEFINE_integer(
         "seed", 1, "Seed of weights, order, masks, augmentation, dropout.", 0
     )
+    without_effect("output_dir")
+    if log_every is not None:
+        _define_intervals(log_every, save_every, eval_every)
+    if jit_compile is None:
+        return
+    flags.DEFINE_string(
+        "dtype", "float32", "Keras dtype policy, such as mixed_bfloat16."
+    )
+    flags.DEFINE_boolean("jit_compile", jit_compile, "Compile the step by XLA.")
+
+
+def _define_intervals(
+    log_every: int, save_every: int | None, eval_every: int | None
+) -> None:
     flags.DEFINE_integer("log_every", log_every, "Steps a row of metrics.", 1)
     for name, steps, what in (
         ("save_every", save_every, "checkpoints"),
@@ -53,13 +68,7 @@ def define_flags(
     ):
         epoch = "" if steps else " Default: an epoch's."
         flags.DEFINE_integer(name, steps, f"Steps between {what}.{epoch}", 1)
-    without_effect("output_dir", "log_every", "save_every", "eval_every")
-    if jit_compile is None:
-        return
-    flags.DEFINE_string(
-        "dtype", "float32", "Keras dtype policy, such as mixed_bfloat16."
-    )
-    flags.DEFINE_boolean("jit_compile", jit_compile, "Compile the step by XLA.")
+    without_effect("log_every", "save_every", "eval_every")
 
 
 def without_effect(*names: str) -> None:

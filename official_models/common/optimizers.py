@@ -1,7 +1,7 @@
 """The flags that choose an optimizer, and the optimizer they choose."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 from absl import flags
@@ -147,6 +147,7 @@ def _define_rule_flags() -> None:
 def from_flags(
     total_steps: int,
     steps_per_epoch: float | None = None,
+    groups: Sequence[tf_lamb.Group] = (),
     *,
     rate: Callable | None = None,
     gradient_accumulation_steps: int | None = None,
@@ -156,13 +157,17 @@ def from_flags(
     Args:
         total_steps: updates of the run.
         steps_per_epoch: updates of an epoch, for --warmup_epochs.
+        groups: other settings for some variables (LAMB, LARS).
         rate: a schedule, counted in micro-batches, in place of the flags'.
         gradient_accumulation_steps: in place of the flag.
 
     Raises:
         InputError: a flag's value is out of range, or the optimizer does not
             read a flag that was changed.
+        ValueError: there are groups for Keras' own optimizer.
     """
+    if groups and FLAGS.optimizer not in ("lamb", "lars"):
+        raise ValueError(f"groups: for LAMB or LARS, not {FLAGS.optimizer}")
     for name, readers in _READ_BY.items():
         flag = FLAGS[name]
         if flag.value != flag.default and FLAGS.optimizer not in readers:
@@ -175,7 +180,7 @@ def from_flags(
         warmup_steps = _warmup_steps(total_steps, steps_per_epoch)
         rate = schedule(FLAGS.learning_rate, total_steps, warmup_steps, k)
     try:
-        return _make(rate, k)
+        return _make(rate, k, groups)
     except (ValueError, TypeError) as error:
         raise InputError(f"--{error}") from error
 
@@ -232,18 +237,20 @@ def whole_steps(steps: float) -> int:
     return round(steps)
 
 
-def _make(rate: Callable, k: int) -> keras.optimizers.Optimizer:
+def _make(
+    rate: Callable, k: int, groups: Sequence[tf_lamb.Group]
+) -> keras.optimizers.Optimizer:
     common = {
         "weight_decay": FLAGS.weight_decay,
         "global_clipnorm": FLAGS.global_clipnorm or None,
         "gradient_accumulation_steps": k if k > 1 else None,
     }
     if FLAGS.optimizer in ("lamb", "lars"):
-        return _layer_adaptive(rate, common)
+        return _layer_adaptive(rate, common, groups)
     return _stock(rate, common)
 
 
-def _layer_adaptive(rate, common: dict) -> keras.optimizers.Optimizer:
+def _layer_adaptive(rate, common: dict, groups) -> keras.optimizers.Optimizer:
     common = {
         **common,
         "exclude_from_weight_decay": _patterns(),
@@ -251,6 +258,7 @@ def _layer_adaptive(rate, common: dict) -> keras.optimizers.Optimizer:
         "norm": FLAGS.norm,
         "moment_dtype": FLAGS.moment_dtype,
         "clip_by_unit": FLAGS.clip_by_unit or None,
+        "groups": list(groups) or None,
     }
     if FLAGS.optimizer == "lamb":
         adam = _adam()

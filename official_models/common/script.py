@@ -52,7 +52,7 @@ def begin(
     """
     logging.set_verbosity(logging.WARNING)
     strategy = strategies.from_flags(layouts)
-    _check_dtype()
+    check_dtype()
     keras.utils.set_random_seed(FLAGS.seed)
     if strategies.is_alone(strategy) and not strategies.compiles_step(
         FLAGS.jit_compile
@@ -63,7 +63,12 @@ def begin(
     return strategy
 
 
-def _check_dtype() -> None:
+def check_dtype() -> None:
+    """Refuses a --dtype that Keras does not know, if there is the flag.
+
+    Raises:
+        InputError: it is no dtype policy.
+    """
     if "dtype" not in FLAGS:
         return
     try:

@@ -149,7 +149,7 @@ def bert_classifier(
 
     Args:
         config: sizes and rates.
-        num_labels: K, 2 or more.
+        num_labels: K, 2 or more; 1 for a regression.
         dropout: rate on the pooled output, in [0, 1).
         seed: fixes the initial weights and the dropout masks.
         dtype: Keras dtype policy; None is the global one.
@@ -176,8 +176,8 @@ def classifier_model(
         ValueError: as there.
     """
     labels, dropout = head.num_labels, head.rate
-    if labels < 2:
-        raise ValueError(f"num_labels: got {labels}, expected 2 or more")
+    if labels < 1:
+        raise ValueError(f"num_labels: got {labels}, expected 1 or more")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: got {dropout}, expected 0 <= rate < 1")
     inputs = id_inputs("input_ids", "input_mask", "segment_ids")

@@ -70,7 +70,7 @@ def make(
     Args:
         config: Sizes and rates; an `AlbertConfig` makes an ALBERT.
         head: As `head_of` gives it.
-        num_labels: Labels of a classifier, 2 or more.
+        num_labels: Labels of a classifier, 2 or more; 1 for a regression.
         dropout: Rate before a classifier, in [0, 1).
         seed: Of the initial weights and the dropouts.
         dtype: Keras dtype policy; None is the global one.

@@ -63,15 +63,48 @@ class TokenizerFiles(NamedTuple):
             return wordpiece.load_tokenizer(self.vocab_file).get_vocab_size()
         if PIPELINE not in self.files:
             return None
-        path = self.files[PIPELINE]
-        try:
-            return Tokenizer.from_file(str(path)).get_vocab_size()
-        # The library raises Exception itself.
-        except Exception as error:
+        return _read_pipeline(self.files[PIPELINE]).get_vocab_size()
+
+    def load(self, where: str) -> Tokenizer:
+        """The tokenizer itself, which adds no special token to a text.
+
+        Args:
+            where: Of the checkpoint, for messages.
+
+        Raises:
+            InputError: There is none that the tokenizers library reads, or it
+                has no [CLS] or no [SEP].
+        """
+        if self.vocab_file:
+            return wordpiece.load_tokenizer(self.vocab_file, self.lowercase)
+        if PIPELINE not in self.files:
             raise InputError(
-                f"{path}: cannot be read ({first_line(error)}); expected a "
-                "file of the tokenizers library"
-            ) from error
+                f"{where}: no {VOCABULARY} and no {PIPELINE} beside it; give a "
+                f"{VOCABULARY} by --vocab_file, or save the tokenizer there as "
+                f"{PIPELINE} with transformers"
+            )
+        path = self.files[PIPELINE]
+        pipeline = _read_pipeline(path)
+        pipeline.no_padding()
+        pipeline.no_truncation()
+        for token in ("[CLS]", "[SEP]"):
+            if pipeline.token_to_id(token) is None:
+                raise InputError(
+                    f"{path}: no token {token}; expected the tokenizer of a "
+                    "BERT or an ALBERT"
+                )
+        return pipeline
+
+
+def _read_pipeline(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    # The library raises Exception itself.
+    except Exception as error:
+        raise InputError(
+            f"{path}: cannot be read ({first_line(error)}); expected a "
+            "file of the tokenizers library"
+        ) from error
 
 
 def find(

@@ -1,6 +1,6 @@
-"""The classification tasks of GLUE, in the files they are published as.
+"""The tasks of GLUE, in the files they are published as.
 
-STS-B, whose labels are real numbers, is left out.
+All are classifications but STS-B, whose labels are real numbers.
 
 References:
     https://arxiv.org/abs/1804.07461
@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 
 import tensorflow as tf
@@ -27,14 +28,17 @@ class Task:
 
     Args:
         folder: that GLUE's archive unpacks to.
-        labels: in the order of the published code, which is that of logits.
+        labels: in the order of the published code, which is that of logits;
+            none for a regression.
         texts: head line's names of the columns with the one or two texts.
         label: head line's name of the column with the label.
-        metrics: beside the accuracy, "f1" and "matthews".
+        metrics: beside the accuracy, "f1" and "matthews"; of a regression,
+            "pearson" and "spearman".
         columns: of labelled files without a head line.
         files: names of a split's file, the best first, by split; a split that
             is not here is in `<split>.tsv`.
         may_break: lines with too few columns are known, and passed over.
+        scale: the least and the greatest label of a regression.
     """
 
     folder: str
@@ -45,6 +49,12 @@ class Task:
     columns: tuple[str, ...] = ()
     files: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     may_break: bool = False
+    scale: tuple[float, float] | None = None
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the labels are real numbers."""
+        return self.scale is not None
 
     @property
     def dev_splits(self) -> tuple[str, ...]:
@@ -112,6 +122,14 @@ TASKS = {
     "qnli": Task("QNLI", ENTAILMENT, ("question", "sentence")),
     "rte": Task("RTE", ENTAILMENT, _PAIR),
     "wnli": Task("WNLI", BINARY, _PAIR),
+    "sts-b": Task(
+        "STS-B",
+        (),
+        _PAIR,
+        "score",
+        metrics=("pearson", "spearman"),
+        scale=(0.0, 5.0),
+    ),
 }
 
 
@@ -121,23 +139,30 @@ class Example:
 
     Args:
         texts: one or two.
-        label: index in `Task.labels`; None where the file has none.
+        label: index in `Task.labels`, of a regression the number itself; None
+            where the file has none.
     """
 
     texts: tuple[str, ...]
-    label: int | None
+    label: float | None
 
 
-def task_of(name: str) -> Task:
-    """The task of a name, in any case; "SST2" is "SST-2".
+def task_of(name: str, *also: str) -> Task:
+    """The task of a name, in any case; "SST2" is "SST-2",
+    "STSB" is "STS-B".
+
+    Args:
+        name: of the task.
+        also: names that the script takes beside those of GLUE, for messages.
 
     Raises:
         InputError: no such task.
     """
-    key = {"sst2": "sst-2"}.get(name.lower(), name.lower())
+    short = {"sst2": "sst-2", "stsb": "sts-b"}
+    key = short.get(name.lower(), name.lower())
     if key not in TASKS:
         raise InputError(
-            f"--task_name {name}: expected one of {', '.join(TASKS)}, squad"
+            f"--task_name {name}: expected one of {', '.join((*TASKS, *also))}"
         )
     return TASKS[key]
 
@@ -227,11 +252,27 @@ def _columns(
     return {n: names.index(n) for n in wanted if n in names}, first
 
 
-def _label(path: str, number: int, task: Task, text: str) -> int:
+def _label(path: str, number: int, task: Task, text: str) -> float:
     text = text.strip()
+    if task.scale:
+        return _score(path, number, task.scale, text)
     if text not in task.labels:
         raise InputError(
             f"{path}, line {number}: label {text[:40]!r}, expected one of "
             f"{', '.join(task.labels)}"
         )
     return task.labels.index(text)
+
+
+def _score(path: str, number: int, scale: tuple, text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    least, greatest = scale
+    if not least <= score <= greatest:
+        raise InputError(
+            f"{path}, line {number}: label {text[:40]!r}, expected a number "
+            f"from {least:g} to {greatest:g}"
+        )
+    return score

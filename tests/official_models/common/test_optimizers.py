@@ -193,3 +193,14 @@ def test_a_warmup_that_is_too_long_or_no_number(make):
     else:
         refusal(lambda: make("--warmup_ratio=2"), "--warmup_steps")
         refusal(lambda: make("--warmup_ratio=inf"), "warmup of inf steps")
+
+
+def test_groups_are_those_of_lamb_and_lars(make):
+    make("--optimizer=lars")
+    groups = [tf_lamb.Group("head", learning_rate_multiplier=2.0)]
+    optimizer = optimizers.from_flags(100, 10, groups)
+    config = optimizer.get_config()["groups"]
+    assert [group["pattern"] for group in config] == ["head"]
+    make("--optimizer=adamw")
+    with pytest.raises(ValueError, match="groups: for LAMB or LARS, not adamw"):
+        optimizers.from_flags(100, 10, groups)

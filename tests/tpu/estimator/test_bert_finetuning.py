@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from official_models.nlp.bert.finetuning import answers
 from official_models.nlp.bert.finetuning import features as bert_features
-from official_models.nlp.bert.finetuning.tasks.classification import METRICS
+from official_models.nlp.bert.finetuning.metrics import METRICS
 from official_models.nlp.datasets import glue
 from official_models.nlp.datasets.squad import read_squad
 from official_models.nlp.text import wordpiece
@@ -260,7 +260,8 @@ def test_metrics_of_two_batches():
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        (["--task_name=sts-b"], ["sts-b", "mrpc"]),
+        (["--task_name=sts"], ["sts", "mrpc", "squad"]),
+        (["--task_name=sts-b"], ["STS-B", "finetune_classifier"]),
         (["--nodo_train"], ["nothing to do", "--do_predict"]),
         (["--data_dir="], ["--data_dir is missing"]),
         (["--task_name=squad"], ["--train_file is missing"]),

@@ -81,7 +81,7 @@ def test_names_initial_weights_and_mixed_precision(make, names):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"num_labels": 1}, "num_labels: got 1"), ({"dropout": 1.0}, "dropout")],
+    [({"num_labels": 0}, "num_labels: got 0"), ({"dropout": 1.0}, "dropout")],
 )
 def test_refuses(change, message):
     with pytest.raises(ValueError, match=message):

@@ -356,5 +356,5 @@ def test_a_folder_has_the_names_of_from_hf_state_dict(folder):
     other = models.make(models.config_of(model), "pretrainer", seed=3)
     huggingface.from_hf_state_dict(folders.fixture("state"), other)
     same_values(model, other)
-    with pytest.raises(ValueError, match="num_labels: got 1"):
-        models.make(BertConfig(60, 32, 1, 2, 64), "classifier", num_labels=1)
+    with pytest.raises(ValueError, match="num_labels: got 0"):
+        models.make(BertConfig(60, 32, 1, 2, 64), "classifier", num_labels=0)

@@ -36,6 +36,13 @@ FILES = {
         ],
         [(("It is .", "Is it ?"), 1)],
     ),
+    "sts-b": (
+        [
+            "index\tsentence1\tsentence2\tscore",
+            "0\tIt is .\tIs it ?\t2.500",
+        ],
+        [(("It is .", "Is it ?"), 2.5)],
+    ),
     "qnli": (
         [
             "index\tquestion\tsentence\tlabel",
@@ -139,4 +146,14 @@ def test_refuses_other_files(lines, parts, tmp_path):
         write(tmp_path / "train.tsv", lines)
     task = glue.TASKS["rte"]
     refusal(lambda: glue.read_split(tmp_path, task, "train"), *parts)
-    refusal(lambda: glue.task_of("sts-b"), "sts-b", "mrpc")
+    refusal(lambda: glue.task_of("sts"), "sts", "mrpc")
+
+
+@pytest.mark.parametrize("label", ["5.1", "-0.1", "nan", "much"])
+def test_a_score_is_on_the_scale(label, tmp_path):
+    write(tmp_path / "train.tsv", [FILES["sts-b"][0][0], f"0\tA\tB\t{label}"])
+    task = glue.task_of("STSB")
+    refusal(
+        lambda: glue.read_split(tmp_path, task, "train"),
+        f"line 2: label '{label}', expected a number from 0 to 5",
+    )

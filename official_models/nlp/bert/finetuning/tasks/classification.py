@@ -34,7 +34,11 @@ class Classification:
 
     Attributes:
         lengths: {feature beside the tokens: its length in a record}.
-        metrics: Names in `METRICS`, beside the accuracy.
+        metrics: Names in `metrics.METRICS`, beside the accuracy.
+
+    Raises:
+        InputError: The task is a regression, whose labels the records of
+            these features do not hold.
     """
 
     # Variables that a pretraining checkpoint does not have.
@@ -49,6 +53,12 @@ class Classification:
         data_dir: str | None = None,
         dropout: float = 0.1,
     ):
+        if task.is_regression:
+            raise InputError(
+                f"--task_name {task.folder}: its labels are real numbers; "
+                "expected a classification here, "
+                "official_models.nlp.bert.finetune_classifier trains it"
+            )
         self.task, self.tokenizer = task, tokenizer
         self.max_seq_length = max_seq_length
         self.data_dir, self.dropout = data_dir, dropout
@@ -180,36 +190,3 @@ def write_probabilities(path: str, rows: Iterable[np.ndarray]) -> None:
         )
     lines = ("\t".join(map(str, row)) + "\n" for row in rows)
     files.write_text(path, "".join(lines))
-
-
-def f1(tp, fp, fn, tn) -> tf.Tensor:
-    """F1 of label 1 from the four counts: 2 tp / (2 tp + fp + fn), or 0.
-
-    Args:
-        tp: True positives, floating point.
-        fp: False positives.
-        fn: False negatives.
-        tn: True negatives, which do not count.
-    """
-    del tn
-    return tf.math.divide_no_nan(2 * tp, 2 * tp + fp + fn)
-
-
-def matthews(tp, fp, fn, tn) -> tf.Tensor:
-    """Matthews' correlation from the four counts; 0 where it is undefined.
-
-    (tp tn - fp fn) / sqrt((tp + fp) (tp + fn) (tn + fp) (tn + fn)).
-
-    Args:
-        tp: True positives, floating point.
-        fp: False positives.
-        fn: False negatives.
-        tn: True negatives.
-    """
-    # The product of four counts would be too large for float32's 24 bits.
-    scale = tf.sqrt(tp + fp) * tf.sqrt(tp + fn)
-    scale *= tf.sqrt(tn + fp) * tf.sqrt(tn + fn)
-    return tf.math.divide_no_nan(tp * tn - fp * fn, scale)
-
-
-METRICS = {"f1": f1, "matthews": matthews}

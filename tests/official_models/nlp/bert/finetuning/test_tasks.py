@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from official_models.nlp.bert.finetuning import features as bert_features
+from official_models.nlp.bert.finetuning import metrics
 from official_models.nlp.bert.finetuning.tasks import (
     classification,
     question_answering,
@@ -233,13 +234,13 @@ def test_f1_and_matthews_from_counts():
     precision = labels[predictions == 1].mean()
     recall = predictions[labels == 1].mean()
     f1 = 2 * precision * recall / (precision + recall)
-    assert float(classification.f1(*counts)) == pytest.approx(f1)
+    assert float(metrics.f1(*counts)) == pytest.approx(f1)
     correlation = np.corrcoef(labels, predictions)[0, 1]
-    found = float(classification.matthews(*counts))
+    found = float(metrics.matthews(*counts))
     assert found == pytest.approx(correlation, abs=1e-6)
     nothing = [tf.constant(0.0)] * 3 + [tf.constant(5.0)]
-    assert float(classification.f1(*nothing)) == 0
-    assert float(classification.matthews(*nothing)) == 0
+    assert float(metrics.f1(*nothing)) == 0
+    assert float(metrics.matthews(*nothing)) == 0
 
 
 def test_tasks_know_no_flags_and_no_estimator():
@@ -250,3 +251,11 @@ def test_tasks_know_no_flags_and_no_estimator():
                 assert "flags" not in [alias.name for alias in node.names]
             if isinstance(node, ast.Attribute):
                 assert node.attr not in ("estimator", "v1"), path
+
+
+def test_a_regression_has_no_records():
+    task = glue.TASKS["sts-b"]
+    refusal(
+        lambda: classification.Classification(task, None, T),
+        *("STS-B", "finetune_classifier"),
+    )
