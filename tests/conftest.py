@@ -25,13 +25,14 @@ def _installed(package):
 
 
 def _quick_xla():
-    """Flags by which XLA compiles in a fraction of the time.
+    """Flags by which JAX's XLA compiles in a fraction of the time.
 
-    Most programs of these tests are small, new and run a few times. Kernels do
-    the same operations in the same precision. QUICK_XLA=0 leaves XLA as users
-    have it: `make test-compiled`.
+    Not TensorFlow's, which gains little. Most programs of these tests are
+    small, new and run a few times. Kernels do the same operations in the same
+    precision. QUICK_XLA=0 leaves XLA as users have it: `make test-compiled`.
     """
-    if os.environ.get("QUICK_XLA") == "0" or _installed("libtpu"):
+    on_jax = os.environ.get("KERAS_BACKEND") == "jax"
+    if not on_jax or os.environ.get("QUICK_XLA") == "0" or _installed("libtpu"):
         return []  # What a TPU's compiler does is itself under test.
     # A process ends where XLA finds a flag that it does not know, as that of
     # JAX 0.12 and that of TensorFlow 2.16 do.

@@ -152,7 +152,7 @@ def test_repeated_paths_are_numbered():
 
 def test_describe_numbers_repeated_paths():
     treatments = exclusion.resolve(["w", "w"], ["^w$"], [])
-    assert treatments == (("w", False, True), ("w", False, True))
+    assert treatments == (("w", False, True, None), ("w", False, True, None))
     rows = exclusion.describe([(2,), (3,)], treatments).split("\n")
     assert [row.split()[:2] for row in rows[1:]] == [["w", "2"], ["w#2", "3"]]
 

@@ -6,6 +6,7 @@ expects of an optimizer.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 import keras
@@ -129,13 +130,18 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
     ) -> Variable:
         """A variable of another one's shape and layout, and of `dtype`."""
         path = getattr(variable, "path", variable.name)
-        return self.add_variable(
-            variable.shape,
-            initializer,
-            dtype,
-            layout=self._state_layout(variable),
-            name=f"{path.replace('/', '_').replace(':', '_')}_{name}",
-        )
+        where: Any = contextlib.nullcontext()
+        if BACKEND == "tensorflow":  # on the same parameter server
+            extended = self._distribution_strategy.extended
+            where = extended.colocate_vars_with(self._native(variable))
+        with where:
+            return self.add_variable(
+                variable.shape,
+                initializer,
+                dtype,
+                layout=self._state_layout(variable),
+                name=f"{path.replace('/', '_').replace(':', '_')}_{name}",
+            )
 
     def _state_layout(self, variable: Variable) -> Any:
         """Where its state lies; `sharding.shard_state` puts another here."""

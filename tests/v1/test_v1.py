@@ -540,7 +540,7 @@ def test_describe_before_the_first_update():
     optimizer.build([tf.Variable(tf.ones((2, 2)), name="k")])
     optimizer.build([tf.Variable([1.0], name="b")])
     assert optimizer.treatments == {
-        "k": ("k", True, True),
-        "b": ("b", False, False),
+        "k": ("k", True, True, None),
+        "b": ("b", False, False, None),
     }
     assert "b         1      no     no" in optimizer.describe()
