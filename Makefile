@@ -25,7 +25,7 @@ PYTHON313 ?= $(call find_python,3.13)
 # make run STEPS=20: the same, shorter. ARGS adds any flag of the script.
 RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 
-.PHONY: help run test test-models test-tensorflow test-compiled \
+.PHONY: help run test test-models test-tensorflow \
 	test-docstrings test-jax test-tf215 test-torch test-oldest test-plan \
 	test-data test-docs docs evidence bench bench-update-step bench-groups \
 	bench-first-step bench-memory bench-sharded-memory bench-scaling \
@@ -38,7 +38,6 @@ help:
 	@echo "make run          pretrain a small BERT with LAMB (STEPS=20: a short try)"
 	@echo "make run-resnet   train a small ResNet on MNIST digits (ARGS: its flags)"
 	@echo "make test         all tests: TensorFlow (Keras 3, tf_keras), JAX, TF 2.15"
-	@echo "make test-compiled  of these, those for which XLA compiles as for users"
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
 	@echo "make test-oldest  front-end tests on the oldest supported versions"
 	@echo "make test-newest  front-end tests on Python 3.12 and 3.13, newest versions"
@@ -126,8 +125,7 @@ run: .venv/ready
 run-resnet: .venv/ready
 	@TF_CPP_MIN_LOG_LEVEL=2 $(PY) -m official_models.vision.resnet.train $(ARGS)
 
-test: test-models test-tensorflow test-compiled test-docstrings test-jax \
-	test-tf215 test-plan test-docs
+test: test-models test-tensorflow test-docstrings test-jax test-tf215 test-plan test-docs
 
 # In two parts, so that `make --jobs=2` has something to share.
 test-models: .venv/ready
@@ -135,15 +133,7 @@ test-models: .venv/ready
 
 test-tensorflow: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/hugging_face \
-		--ignore tests/tpu --ignore tests/official_models --ignore tests/data \
-		$(COMPILED:%=--ignore %)
-
-# Compiled as for users. All other tests let XLA compile quickly, to less
-# optimized kernels (tests/conftest.py); the blocks of docstrings and docs do not.
-COMPILED = tests/test_tf_update.py tests/keras3/test_parity.py
-test-compiled: .venv/ready
-	QUICK_XLA=0 KERAS_BACKEND=tensorflow $(PY) $(PYTEST) $(COMPILED)
-	QUICK_XLA=0 KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3/test_parity.py
+		--ignore tests/tpu --ignore tests/official_models --ignore tests/data
 
 # The examples in the docstrings of the package.
 test-docstrings: .venv/ready
@@ -155,10 +145,13 @@ EVERY_KERAS = tests/official_models/common/test_ops.py \
 	tests/official_models/nlp/bert/test_forward.py \
 	tests/official_models/nlp/bert/test_heads.py
 
+# JAX compiles quickly there (tests/conftest.py), but as for users where every
+# option is held to the reference.
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/callbacks tests/support_matrix \
 		tests/official_models/test_model_parallel.py \
 		--ignore tests/keras3/test_parity.py $(EVERY_KERAS)
+	QUICK_XLA=0 KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3/test_parity.py
 
 test-tf215: .venv-tf215/ready .venv/ready
 	KERAS_BACKEND=tensorflow $(PY_TF215) $(PYTEST) tests/keras2 tests/v1 \

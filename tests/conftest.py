@@ -29,7 +29,7 @@ def _quick_xla():
 
     Not TensorFlow's, which gains little. Most programs of these tests are
     small, new and run a few times. Kernels do the same operations in the same
-    precision. QUICK_XLA=0 leaves XLA as users have it: `make test-compiled`.
+    precision. QUICK_XLA=0 leaves XLA as users have it.
     """
     on_jax = os.environ.get("KERAS_BACKEND") == "jax"
     if not on_jax or os.environ.get("QUICK_XLA") == "0" or _installed("libtpu"):
@@ -67,13 +67,6 @@ def pytest_configure(config):
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * 4,
         )
-
-
-@pytest.fixture
-def usual_xla():
-    """For tests of the programs that XLA makes for users."""
-    if _quick_xla():
-        pytest.skip("XLA only compiles quickly here: make test-compiled")
 
 
 @pytest.fixture(scope="session")

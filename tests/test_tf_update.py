@@ -310,9 +310,7 @@ def test_what_was_read_before_an_update_stays(name):
 
 @pytest.mark.parametrize("skip_nonfinite", [True, False])
 @pytest.mark.parametrize("name", [*FORMS, "LAMB-lans_unit"])
-def test_compiled_program_writes_each_variable_once(
-    usual_xla, name, skip_nonfinite
-):
+def test_compiled_program_writes_each_variable_once(name, skip_nonfinite):
     """No copy, and no direction kept: XLA's loops of full size are counted."""
     variable = keras.Variable(np.ones((700, 300), "float32"), name="w")
     optimizer = _make(name, weight_decay=0.1, skip_nonfinite=skip_nonfinite)
