@@ -5,6 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.lamb_rule import run, step_of
 from tests.properties import (
     BOUNDS,
     POWERS_OF_TWO,
@@ -17,39 +18,10 @@ from tests.properties import (
 )
 from tests.reference.lamb import ReferenceLAMB, norm_of, phi
 from tests.reference.lamb_peers import PEERS
-from tf_lamb import arithmetic, hyperparameters, rules
+from tf_lamb import arithmetic, hyperparameters
 
 # So small that it changes no sum in float64.
 NO_EPSILON = 1e-200
-
-
-def step_of(
-    x, g, m, v, t, rate=0.01, decay=0.0, adapt=True, proceed=None, **hyper
-):
-    """One call of the rule: the only place that knows its signature."""
-    return rules.lamb(
-        np,
-        x,
-        g,
-        m,
-        v,
-        x.dtype.type(t),
-        learning_rate=rate,
-        weight_decay=decay,
-        adapt=adapt,
-        hyper=hyperparameters.Lamb(**hyper),
-        proceed=proceed,
-    )
-
-
-def run(x, grads, **arguments):
-    """The parameter after all gradients, and the last step's result."""
-    m = v = np.zeros_like(x)
-    for t, g in enumerate(grads, 1):
-        step = step_of(x, g, m, v, t, **arguments)
-        x, m, v, _ = step
-    return x, step
-
 
 BETAS = st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999])
 DECAYS = st.sampled_from([0.0, 0.01, 0.5])

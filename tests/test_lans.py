@@ -6,40 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import lamb_rule
 from tests.properties import POWERS_OF_TWO, QUICK, assert_close, problems
 from tests.reference.lamb import norm_of
 from tests.reference.lamb_peers import ApexFusedLANS
 from tests.reference.lans import LANS
-from tf_lamb import arithmetic, hyperparameters, rules
+from tf_lamb import arithmetic
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 9))
 GRADS = [RNG.normal(size=X.shape) for _ in range(30)]
 
 
-def step_of(x, g, m, v, t, rate=0.01, decay=0.1, **arguments):
-    hyper = hyperparameters.Lamb(form="lans", **arguments.pop("hyper", {}))
-    return rules.lamb(
-        np,
-        x,
-        g,
-        m,
-        v,
-        x.dtype.type(t),
-        learning_rate=rate,
-        weight_decay=decay,
-        hyper=hyper,
-        **arguments,
-    )
+OF_LANS = {"form": "lans", "decay": 0.1}
+
+
+def step_of(*state, **arguments):
+    return lamb_rule.step_of(*state, **{**OF_LANS, **arguments})
 
 
 def run(x, grads, **arguments):
-    """The parameter after all gradients, and the last step's result."""
-    m = v = np.zeros_like(x)
-    for t, g in enumerate(grads, 1):
-        step = step_of(x, g, m, v, t, **arguments)
-        x, m, v, _ = step
-    return x, step
+    return lamb_rule.run(x, grads, **{**OF_LANS, **arguments})
 
 
 def _by_columns(ops, kind, x, function=None, arrays=(), /):
@@ -50,7 +37,7 @@ def _by_columns(ops, kind, x, function=None, arrays=(), /):
 @pytest.mark.parametrize("beta_1", [0.0, 0.5, 0.9])
 def test_is_the_authors_kernel_but_for_epsilon(beta_1):
     """They add it to the norm of a gradient; here that norm is about 7."""
-    got, _ = run(X, GRADS, hyper={"beta_1": beta_1})
+    got, _ = run(X, GRADS, beta_1=beta_1)
     peer = ApexFusedLANS(0.01, 0.1, beta_1=beta_1)
     params = {"x": X}
     for g in GRADS:
@@ -63,7 +50,7 @@ def test_is_the_authors_kernel_but_for_epsilon(beta_1):
 @given(problems(), st.sampled_from(arithmetic.NORMS), st.booleans())
 def test_is_the_reference(problem, norm, adapt):
     x, grads = problem
-    got, last = run(x, grads, hyper={"norm": norm}, adapt=adapt)
+    got, last = run(x, grads, norm=norm, adapt=adapt)
     reference = LANS(0.01, 0.1, norm=norm, no_adapt=() if adapt else "x")
     params = {"x": x}
     for g in grads:
