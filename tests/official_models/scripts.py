@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
+from tensorflow.python.framework import config  # only enabling is public
 
 from official_models.common.errors import InputError
 
@@ -30,11 +31,20 @@ def flags_of(script):
 
 
 def run(script, *arguments):
-    """The script's main, under `flags_of`."""
+    """The script's main, under `flags_of`.
+
+    What it asks of TensorFlow for the whole process ends with it: a later run
+    here would not repeat, to the bit, that of a process of its own.
+    """
     flags.FLAGS.unparse_flags()
-    with flagsaver.flagsaver():
-        flags.FLAGS([script.__name__, *arguments])
-        script.main([])
+    before = config.is_op_determinism_enabled()
+    try:
+        with flagsaver.flagsaver():
+            flags.FLAGS([script.__name__, *arguments])
+            script.main([])
+    finally:
+        if not before:
+            config.disable_op_determinism()
 
 
 def refusal(call, *parts):

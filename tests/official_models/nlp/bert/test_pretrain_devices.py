@@ -59,8 +59,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
 def test_preempted_it_saves_ends_well_and_resumes(corpus, tmp_path):
     """SIGTERM between two rows and two checkpoints."""
     arguments = ["--steps=40", "--save_every=40", "--log_every=20"]
-    # On a busy machine, kernels of XLA did not always repeat themselves.
-    arguments += ["--eval_every=40", "--nojit_compile"]
+    arguments += ["--eval_every=40"]
     stopped = script(corpus, tmp_path / "stopped", *arguments)
     begun = tmp_path / "stopped/tensorboard"
     out, err = signal_once_there(stopped, begun, signal.SIGTERM)

@@ -24,7 +24,7 @@ from tests.official_models.scripts import (
 PHASES = (
     *("--steps=12", "--save_every=2", "--phase2_steps=6"),
     *("--phase2_max_seq_length=80", "--phase2_max_predictions_per_seq=8"),
-    *("--phase2_gradient_accumulation_steps=2", "--nojit_compile"),
+    "--phase2_gradient_accumulation_steps=2",
 )
 
 
