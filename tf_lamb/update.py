@@ -199,17 +199,16 @@ class Update:
         # 1, where the count was set by hand, the bias correction has no value.
         step = ops.maximum(ops.cast(self.made + 1, "float32"), 1.0)
         rates = list(map(self._rate, self.settings))
+        decays = [setting.weight_decay for setting in self.settings]
         scalars = [
             Scalars(
-                rates[group],
-                self.settings[group].weight_decay if decays else 0.0,
+                rates[group_of(row.treatment)],
+                decays[group_of(row.treatment)] if row.treatment.decay else 0.0,
                 step,
                 scale,
                 proceed,
             )
-            for (group, decays), scale in zip(
-                [(group_of(t), t.decay) for _, _, t in rows], scales
-            )
+            for row, scale in zip(rows, scales)
         ]
         found = bundles.bundles(self.settings, rows, grads, scalars)
         computed = self.executor.apply([bundle for _, bundle in found])
