@@ -142,7 +142,8 @@ TF_LAMB = {
 # Rooms of official_models and tpu, the first pattern that fits a file counts:
 # pattern -> (frameworks, what of this repository it may import).
 DATA_TOOLS = (
-    r"official_models\.common\.(errors|files|pypi|readers|record_check|records)"
+    r"official_models\.common\."
+    r"(checkpoint_list|errors|files|pypi|readers|record_check|records)"
 )
 MODEL_TOOLS = (
     DATA_TOOLS,
@@ -157,7 +158,7 @@ ROOMS = {
     r"(official_models|tpu)/(\w+/)*__init__\.py": ((), ()),
     # Common: no model, no data set. A run takes a tf_keras model too.
     r"official_models/common/"
-    r"(errors|files|pypi|readers|record_check|records)\.py": (
+    r"(checkpoint_list|errors|files|pypi|readers|record_check|records)\.py": (
         ("tensorflow",),
         (DATA_TOOLS,),
     ),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 from absl import flags
 
-from official_models.common import files
+from official_models.common import checkpoint_list, files
 from official_models.common.errors import InputError
 from tpu import warm_start
 
@@ -86,10 +86,13 @@ def estimator(
     """
     try:
         tf.io.gfile.makedirs(folder)
+        mended = checkpoint_list.mend(folder)
     except tf.errors.OpError as error:
         raise InputError(
             f"{folder}: {error.message}; name a folder that can be written"
         ) from error
+    if mended:
+        print(mended, flush=True)
     # absl's handler would print each of its lines once more.
     logging.getLogger("tensorflow").propagate = False
     # The loops that TPUEstimator builds are those of TensorFlow 1.

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from official_models.common import checkpoint_list
 from official_models.common.errors import InputError, first_line
 
 
@@ -17,20 +18,16 @@ def sync_state(model: Any) -> None:
         model.jax_state_sync()
 
 
-def saved_steps(folder: Path | str) -> dict[int, str]:
-    """{step: path} of the checkpoints in a folder, the last one last.
-
-    Args:
-        folder: of `Checkpoints`; need not exist.
-    """
-    state = tf.train.get_checkpoint_state(str(folder))
-    paths = state.all_model_checkpoint_paths if state else ()
-    there = [path for path in paths if tf.io.gfile.exists(f"{path}.index")]
-    return {int(path.rpartition("-")[2]): path for path in there}
+def _say(line: str) -> None:
+    if line:
+        print(line, flush=True)
 
 
 class Checkpoints:
     """Saves and restores a compiled model with its optimizer, by step.
+
+    The newest whole checkpoint counts, whatever TensorFlow's list of them says
+    (`checkpoint_list.mend`).
 
     TensorFlow's format, whichever Keras' backend: on JAX, variables are copied
     to and from TensorFlow's.
@@ -72,6 +69,7 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             step=tf.Variable(0, dtype=tf.int64), **state
         )
+        _say(checkpoint_list.mend(folder))
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(folder), max_to_keep=keep
         )
@@ -99,7 +97,7 @@ class Checkpoints:
         Raises:
             InputError: it is damaged, or of another model.
         """
-        saved = saved_steps(self._restore_from)
+        saved = checkpoint_list.saved_steps(self._restore_from)
         if not saved or [*saved][-1] <= after:
             return after
         path = [*saved.values()][-1]

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from official_models.common.checkpoint_list import saved_steps
 from official_models.common.errors import InputError, first_line
 from official_models.nlp.bert.config import BertConfig
 
@@ -67,9 +68,9 @@ def prefix_of(path: str) -> str | None:
         return path.removesuffix(".index")
     if not tf.io.gfile.isdir(path):
         return None
-    last = tf.train.latest_checkpoint(path)
+    last = [*saved_steps(path).values()]
     if last:
-        return last
+        return last[-1]
     found = tf.io.gfile.glob(f"{path.rstrip('/')}/*.index")
     return found[0].removesuffix(".index") if len(found) == 1 else None
 

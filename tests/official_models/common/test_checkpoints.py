@@ -105,3 +105,15 @@ def test_without_the_last_one_it_is_the_one_before(tmp_path):
     for path in tmp_path.glob("ckpt-6.*"):
         path.unlink()
     assert Checkpoints(small(), tmp_path).restore() == 3
+
+
+def test_a_run_is_resumed_without_its_list(tmp_path, capsys):
+    checkpoints = Checkpoints(small(), tmp_path)
+    for step in (3, 6):
+        checkpoints.save(step)
+    (tmp_path / "checkpoint").unlink()
+    again = Checkpoints(small(), tmp_path, keep=2)
+    assert again.restore() == 6
+    assert "found by its files" in capsys.readouterr().out
+    again.save(9)
+    assert {p.stem for p in tmp_path.glob("*.index")} == {"ckpt-6", "ckpt-9"}

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 import tf_lamb
-from official_models.common.checkpoints import saved_steps
+from official_models.common.checkpoint_list import saved_steps
 from official_models.common.errors import InputError
 from official_models.common.run import Run, _steps_per_row
 from tf_lamb import keras2

@@ -17,7 +17,8 @@ from absl import flags
 
 import tf_lamb
 from official_models.common import optimizers
-from official_models.common.checkpoints import saved_steps, sync_state
+from official_models.common.checkpoint_list import saved_steps
+from official_models.common.checkpoints import sync_state
 from official_models.common.errors import InputError
 from official_models.common.flags import without_effect
 from official_models.common.script import Training
