@@ -192,7 +192,7 @@ ROOMS = {
             BERT + r"(config|heads|finetuning\..+)",
         ),
     ),
-    # Models: Keras through common.ops, never tf_lamb.
+    # Models: Keras through common.ops, of tf_lamb nothing but its checks.
     r"official_models/nlp/transformer/\w+\.py": (("keras",), MODEL_TOOLS),
     r"official_models/(nlp|vision)/\w+/(pretraining/)?"
     r"(model|layers|layouts|losses|blocks|heads)\.py": (
@@ -203,6 +203,7 @@ ROOMS = {
             BERT + r"(config|heads|model)",
             r"official_models\.nlp\.albert\.(config|model)",
             r"official_models\.vision\.resnet\.(blocks|layers)",
+            r"tf_lamb\.check",
         ),
     ),
     r"official_models/nlp/\w+/(config|huggingface|hub)\.py": (
@@ -213,6 +214,7 @@ ROOMS = {
             BERT + r"(config|model|huggingface)",
             r"official_models\.nlp\.albert\.model",
             r"official_models\.nlp\.checkpoint\.(opening|source)",
+            r"tf_lamb\.check",
         ),
     ),
     # Checkpoints: of models, not of their training.

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import keras
 from keras import layers
@@ -69,10 +69,23 @@ def seed_of(key: str) -> int:
 class Config:
     """What a model's configuration inherits: Keras can save it.
 
-    A configuration is a frozen dataclass of numbers and strings. It has the
-    decorator of `registration`, and its `__post_init__` raises `ValueError`
-    for a value that is out of range.
+    A configuration is a frozen dataclass of numbers and strings, with the
+    decorator of `registration`.
+
+    Attributes:
+        checks: {field: a function of its name and what was given, which
+            returns the value as it is kept}, such as those of `tf_lamb.check`.
+
+    Raises:
+        ValueError: A value is not what its check expects.
     """
+
+    checks: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}
+
+    def __post_init__(self):
+        for name, check in self.checks.items():
+            kept = check(name, getattr(self, name))
+            object.__setattr__(self, name, kept)  # The class is frozen.
 
     def get_config(self) -> dict:
         """The arguments that make an equal one."""

@@ -46,6 +46,12 @@ class AlbertConfig(BertConfig):
 
     sizes: ClassVar[dict[str, tuple[int, int, int, int]]] = SIZES
     published_vocab_size: ClassVar[int] = 30000
+    checks: ClassVar = {
+        **BertConfig.checks,
+        "embedding_size": bert_config.size,
+        "num_hidden_groups": bert_config.size,
+        "inner_group_num": bert_config.size,
+    }
 
     embedding_size: int = 128
     num_hidden_groups: int = 1

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from official_models.common import files
 from official_models.common.errors import InputError
 from official_models.common.layer import Config, registration
+from tf_lamb import check
 
 # Layers, hidden, heads, intermediate.
 SIZES = {
@@ -20,6 +22,10 @@ SIZES = {
     "base": (12, 768, 12, 3072),
     "large": (24, 1024, 16, 4096),
 }
+
+
+# Of an axis: larger than any that was published, and memory can hold it.
+size = partial(check.count, maximum=2**24)
 
 
 @registration("tf_lamb_models.bert")
@@ -52,6 +58,20 @@ class BertConfig(Config):
 
     sizes: ClassVar[dict[str, tuple[int, int, int, int]]] = SIZES
     published_vocab_size: ClassVar[int] = 30522
+    checks: ClassVar = {
+        "vocab_size": size,
+        "hidden_size": size,
+        "num_layers": size,
+        "num_heads": size,
+        "intermediate_size": size,
+        "max_position_embeddings": size,
+        "type_vocab_size": size,
+        "hidden_dropout": check.decay_rate,
+        "attention_dropout": check.decay_rate,
+        "initializer_range": check.positive,
+        "layer_norm_epsilon": check.positive,
+        "gelu": partial(check.one_of, choices=("tanh", "erf")),
+    }
 
     vocab_size: int
     hidden_size: int
@@ -67,15 +87,7 @@ class BertConfig(Config):
     gelu: str = "tanh"
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            if name == "gelu":
-                valid, expected = value in ("tanh", "erf"), "'tanh' or 'erf'"
-            elif name.endswith("dropout"):
-                valid, expected = 0 <= value < 1, "0 <= rate < 1"
-            else:
-                valid, expected = value > 0, "more than 0"
-            if not valid:
-                raise ValueError(f"{name}: got {value!r}, expected {expected}")
+        super().__post_init__()
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size: got {self.hidden_size}, expected a multiple of "
@@ -181,7 +193,7 @@ def make_config(
             f"{path}: lacks {', '.join(missing)}; expected {expected}"
         )
     activation = found.get("hidden_act", "gelu")
-    if activation not in gelu:
+    if not isinstance(activation, str) or activation not in gelu:
         raise InputError(
             f"{path}: hidden_act: got {activation!r}, expected one of "
             f"{', '.join(gelu)}"

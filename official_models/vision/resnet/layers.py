@@ -8,6 +8,7 @@ References:
 """
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 from keras import initializers, layers
@@ -19,6 +20,7 @@ from official_models.common.layer import (
     registration,
     seed_of,
 )
+from tf_lamb import check
 
 register = registration("tf_lamb_models.resnet")
 
@@ -49,16 +51,13 @@ class ResNetConfig(Config):
     zero_gamma: bool = True
     synchronized: bool = False
 
-    def __post_init__(self):
-        for name, valid, expected in (
-            ("norm_momentum", 0 <= self.norm_momentum < 1, "in [0, 1)"),
-            ("norm_epsilon", self.norm_epsilon > 0, "more than 0"),
-            ("l2", self.l2 >= 0, "0 or more"),
-        ):
-            if not valid:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}, expected {expected}"
-                )
+    checks: ClassVar = {
+        "norm_momentum": check.decay_rate,
+        "norm_epsilon": check.positive,
+        "l2": check.non_negative,
+        "zero_gamma": check.flag,
+        "synchronized": check.flag,
+    }
 
 
 def regularizer(l2: float):

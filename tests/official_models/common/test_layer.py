@@ -171,5 +171,5 @@ def test_a_configuration_is_saved_as_what_it_is():
         assert again == config and type(again) is type(config)
         assert dataclasses.asdict(again) == config.get_config()
     saved["config"]["embedding_size"] = 0
-    with pytest.raises(ValueError, match="embedding_size: got 0"):
+    with pytest.raises(ValueError, match="embedding_size: .* got 0"):
         keras.saving.deserialize_keras_object(saved)

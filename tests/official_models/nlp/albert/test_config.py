@@ -73,8 +73,8 @@ def test_a_written_file_is_read_back(family, gelu, tmp_path):
     [
         ({"net_structure_type": 1}, ["net_structure_type", "1", "expected 0"]),
         ({"num_hidden_groups": 13}, ["num_hidden_groups", "13", "at most"]),
-        ({"inner_group_num": 0}, ["inner_group_num", "0", "more than 0"]),
-        ({"embedding_size": 0}, ["embedding_size", "0", "more than 0"]),
+        ({"inner_group_num": 0}, ["inner_group_num", "got 0", ">= 1"]),
+        ({"embedding_size": 0}, ["embedding_size", "got 0", ">= 1"]),
         ({"hidden_act": "relu"}, ["hidden_act", "'relu'", "gelu"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

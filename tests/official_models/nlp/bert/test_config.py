@@ -38,15 +38,49 @@ def _write(folder, **changes):
     ("changes", "message"),
     [
         ({"hidden_size": 33}, "hidden_size: got 33, .*multiple of num_heads"),
-        ({"num_layers": 0}, "num_layers: got 0, expected more than 0"),
-        ({"hidden_dropout": 1.0}, r"hidden_dropout: got 1.0, .*0 <= rate < 1"),
-        ({"attention_dropout": -0.1}, "attention_dropout: got -0.1"),
-        ({"gelu": "relu"}, "gelu: got 'relu', expected 'tanh' or 'erf'"),
+        ({"num_layers": 0}, "num_layers: expected a whole number >= 1, got 0"),
+        (
+            {"hidden_dropout": 1.0},
+            r"hidden_dropout: expected a number in \[0, 1\), got 1.0",
+        ),
+        ({"attention_dropout": -0.1}, "attention_dropout: .*got -0.1"),
+        ({"gelu": "relu"}, "gelu: expected one of 'tanh', 'erf', got 'relu'"),
     ],
 )
 def test_config_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
         config_of(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": "768"},
+        {"hidden_size": 1e30},
+        {"hidden_size": True},
+        {"num_hidden_layers": 2.5},
+        {"num_hidden_layers": (1, 0)},
+        {"vocab_size": 2**63},
+        {"vocab_size": 10**39},
+        {"intermediate_size": 10**12},
+        {"initializer_range": float("inf")},
+        {"layer_norm_eps": float("nan")},
+        {"hidden_dropout_prob": "0.1"},
+        {"hidden_act": ["gelu"]},
+    ],
+    ids=str,
+)
+def test_a_value_of_another_kind_in_the_file(tmp_path, changes):
+    path = _write(tmp_path, **changes)
+    (name,) = changes
+    name = bert_config.NAMES.get(name, name)
+    refusal(lambda: bert_config.read_config(path), path, name, "got")
+
+
+def test_whole_numbers_of_the_file_may_be_floats(tmp_path):
+    config = bert_config.read_config(_write(tmp_path, hidden_size=768.0))
+    assert config == BertConfig.of_size("base")
+    assert type(config.hidden_size) is int
 
 
 def test_sizes():

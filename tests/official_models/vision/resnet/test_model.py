@@ -268,10 +268,10 @@ def test_training_lowers_the_loss():
         ({"name": "davidnet", "image_size": (9, 7)}, r"got \(9, 7\), .* 8 pix"),
         (
             {"norm_momentum": 1.0},
-            r"norm_momentum: got 1.0, expected in \[0, 1\)",
+            r"norm_momentum: expected a number in \[0, 1\), got 1.0",
         ),
-        ({"norm_epsilon": 0.0}, "norm_epsilon: got 0.0, expected more than 0"),
-        ({"l2": -1.0}, "l2: got -1.0, expected 0 or more"),
+        ({"norm_epsilon": 0.0}, "norm_epsilon: expected a number > 0, got 0.0"),
+        ({"l2": -1.0}, "l2: expected a number >= 0, got -1.0"),
         ({"patch": 0}, "patch: got 0, expected 1 or more"),
         ({"patch": 3}, "patch: got 3, expected a divisor of the image's size"),
     ],
