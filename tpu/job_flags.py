@@ -113,7 +113,9 @@ def _define_loop_flags() -> None:
         "Updates between summaries; 0 is --iterations_per_loop.",
         0,
     )
-    flags.DEFINE_integer("seed", 1, "Seed of weights, order and dropout.", 0)
+    flags.DEFINE_integer(
+        "seed", 1, "Seed of weights, order and dropout.", 0, 2**32 - 1
+    )
     flags.DEFINE_string(
         "export_dir",
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Collection
 
@@ -51,10 +52,25 @@ def _refuse(message: str) -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        message = str(error).rstrip(".")
+        rest = flags.FLAGS(argv)
+    except (flags.Error, ValueError) as error:  # a number of 5,000 digits
+        message = first_line(error)
         _refuse(f"{message}. Correct the flag; --help lists them all.")
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        if flag.present and not _is_in_range(flag.value):
+            _refuse(
+                f"--{name}: expected a finite number that 32 bits hold, got "
+                f"{str(flag.value)[:80]}"
+            )
+    return rest
+
+
+def _is_in_range(value: object) -> bool:
+    """Whether no number is infinite, not a number, or beyond 32 bits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or abs(value) < 2**32
 
 
 def run(

@@ -45,7 +45,11 @@ def define_flags(
         "Folder of the run, gs:// too. A run that is there is resumed.",
     )
     flags.DEFINE_integer(
-        "seed", 1, "Seed of weights, order, masks, augmentation, dropout.", 0
+        "seed",
+        1,
+        "Seed of weights, order, masks, augmentation, dropout.",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
     )
     without_effect("output_dir")
     if log_every is not None:

@@ -97,6 +97,24 @@ class Config:
         return cls(**config)
 
 
+def functional(inputs, outputs, *, name: str, dtype_policy) -> keras.Model:
+    """A `keras.Model` with the dtype policy of its layers.
+
+    `compile` scales the loss of a model whose own policy is mixed_float16, and
+    that of a functional model is the global one, whatever its layers have.
+
+    Args:
+        inputs: As of `keras.Model`, like the next two.
+        outputs: Its outputs.
+        name: Its name.
+        dtype_policy: Policy, or its name; None for the global one.
+    """
+    model = keras.Model(inputs, outputs, name=name)
+    if dtype_policy is not None and ops.KERAS_3:
+        model.dtype_policy = dtype_policy
+    return model
+
+
 class ConfiguredLayer(layers.Layer):
     """A layer that has its model's configuration and a seed.
 

@@ -1,6 +1,5 @@
 """The flags that choose an optimizer, and the optimizer they choose."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -8,7 +7,14 @@ from absl import flags
 
 import tf_lamb
 from official_models.common.errors import InputError
-from tf_lamb import arithmetic, exclusion, schedule_checks
+from tf_lamb import (
+    arguments,
+    arithmetic,
+    check,
+    exclusion,
+    hyperparameters,
+    schedule_checks,
+)
 
 FLAGS = flags.FLAGS
 # Flags that only some optimizers read; with another one they are refused.
@@ -118,9 +124,9 @@ def _define_rule_flags() -> None:
         "form",
         None,
         "Form of LAMB or LARS, by default paper and you2017. LAMB's: "
-        f"{', '.join(tf_lamb.hyperparameters.LAMB_FORMS)}; with the form's own "
+        f"{', '.join(hyperparameters.LAMB_FORMS)}; with the form's own "
         "epsilon, where --epsilon is absent, and the decay and the clipping of "
-        f"the flags. LARS': {', '.join(tf_lamb.hyperparameters.LARS_FORMS)}.",
+        f"the flags. LARS': {', '.join(hyperparameters.LARS_FORMS)}.",
     )
     flags.DEFINE_boolean(
         "cautious",
@@ -213,28 +219,31 @@ def schedule(
 
 
 def _warmup_steps(total_steps: int, steps_per_epoch: float | None) -> int:
-    if "warmup_epochs" in FLAGS:
-        warmup_steps = whole_steps(FLAGS.warmup_epochs * steps_per_epoch)
-        if warmup_steps > total_steps:
-            raise InputError(
-                f"--warmup_epochs {FLAGS.warmup_epochs:g}: {warmup_steps} "
-                f"steps, expected at most the {total_steps} of the run"
-            )
-        return warmup_steps
-    return whole_steps(FLAGS.warmup_ratio * total_steps)
+    if "warmup_epochs" not in FLAGS:
+        return whole_steps("warmup_ratio", total_steps)
+    warmup_steps = whole_steps("warmup_epochs", steps_per_epoch)
+    if warmup_steps > total_steps:
+        raise InputError(
+            f"--warmup_epochs {FLAGS.warmup_epochs:g}: {warmup_steps} "
+            f"steps, expected at most the {total_steps} of the run"
+        )
+    return warmup_steps
 
 
-def whole_steps(steps: float) -> int:
-    """A length of a warmup, rounded.
+def whole_steps(name: str, unit: float) -> int:
+    """A length that a flag gives in units of so many steps, rounded.
+
+    Args:
+        name: of the flag.
+        unit: steps.
 
     Raises:
-        InputError: it is not finite.
+        InputError: the flag is below 0, or not finite.
     """
-    if not math.isfinite(steps):
-        raise InputError(
-            f"warmup of {steps} steps: expected a finite number of them"
-        )
-    return round(steps)
+    try:
+        return round(check.non_negative(name, FLAGS[name].value) * unit)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
 
 
 def _make(
@@ -290,12 +299,18 @@ def _patterns() -> list[str] | str | None:
 
 
 def _stock(rate, common: dict) -> keras.optimizers.Optimizer:
+    # Keras' own take any number, such as a beta_1 of 5.
+    weight_decay = check.non_negative("weight_decay", FLAGS.weight_decay)
+    common = {**common, "weight_decay": weight_decay}
     if FLAGS.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, **_adam(), **common)
+        checks = arguments.CHECKS[hyperparameters.Lamb]
+        values = arguments.check_all(checks, **_adam(), **common)
+        optimizer = keras.optimizers.AdamW(rate, **values)
     else:
-        optimizer = keras.optimizers.SGD(
-            rate, FLAGS.momentum, FLAGS.nesterov, **common
-        )
+        checks = arguments.CHECKS[hyperparameters.Lars]
+        names = {"momentum": FLAGS.momentum, "nesterov": FLAGS.nesterov}
+        values = arguments.check_all(checks, **names, **common)
+        optimizer = keras.optimizers.SGD(rate, **values)
     exclusion.check_patterns("exclude_from_weight_decay", _patterns())
     return optimizer
 
@@ -328,6 +343,23 @@ def build(optimizer: keras.optimizers.Optimizer, variables) -> None:
         optimizer.build(variables)
     except ValueError as error:
         raise InputError(f"--{error}") from error
+
+
+def scaled(
+    optimizer: keras.optimizers.Optimizer,
+) -> keras.optimizers.Optimizer:
+    """The optimizer, in a loss scaler if --dtype is mixed_float16.
+
+    Gradients that float16 would round to 0 are those of a loss that is
+    multiplied. `compile` does the same by itself, but a model that it is saved
+    with would be loaded without the scaler.
+
+    Args:
+        optimizer: built.
+    """
+    if FLAGS.dtype != "mixed_float16":
+        return optimizer
+    return keras.optimizers.LossScaleOptimizer(optimizer)
 
 
 def _adam() -> dict[str, float | None]:

@@ -170,7 +170,7 @@ def make_model(
     # Without XLA, JAX runs op by op; torch has no such compiler.
     jit_compile = {"jax": True, "torch": False}
     model.compile(
-        optimizer,
+        optimizers.scaled(optimizer),
         training.loss_of(task),
         jit_compile=jit_compile.get(keras.backend.backend(), FLAGS.jit_compile),
     )

@@ -15,7 +15,7 @@ import keras
 from keras import initializers
 
 from official_models.common import ops
-from official_models.common.layer import registration, seed_of
+from official_models.common.layer import functional, registration, seed_of
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.model import Bert, id_inputs
 from official_models.nlp.transformer.layers import TransformerPart
@@ -181,7 +181,8 @@ def classifier_model(
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout: got {dropout}, expected 0 <= rate < 1")
     inputs = id_inputs("input_ids", "input_mask", "segment_ids")
-    return keras.Model(inputs, head(encoder(**inputs)[1]), name=name)
+    outputs, policy = head(encoder(**inputs)[1]), encoder.dtype_policy
+    return functional(inputs, outputs, name=name, dtype_policy=policy)
 
 
 def bert_span(config: BertConfig, *, seed: int = 0, dtype=None) -> keras.Model:
@@ -206,4 +207,5 @@ def span_model(
 ) -> keras.Model:
     """An encoder with a finder of answers, as `bert_span` describes it."""
     inputs = id_inputs("input_ids", "input_mask", "segment_ids")
-    return keras.Model(inputs, head(encoder(**inputs)[0]), name=name)
+    outputs, policy = head(encoder(**inputs)[0]), encoder.dtype_policy
+    return functional(inputs, outputs, name=name, dtype_policy=policy)

@@ -15,7 +15,7 @@ References:
 import keras
 
 from official_models.common import ops
-from official_models.common.layer import registration
+from official_models.common.layer import functional, registration
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.transformer.layers import (
     Dense,
@@ -227,10 +227,11 @@ def encoder_model(encoder: TransformerPart, name: str) -> keras.Model:
     """An encoder alone, as `bert_encoder` describes it."""
     inputs = id_inputs("input_ids", "input_mask", "segment_ids")
     sequence, pooled, _ = encoder(**inputs)
-    return keras.Model(
+    return functional(
         inputs,
         {"sequence_output": sequence, "pooled_output": pooled},
         name=name,
+        dtype_policy=encoder.dtype_policy,
     )
 
 
@@ -240,10 +241,11 @@ def pretraining_model(
     """An encoder with pretraining heads, as `bert_pretrainer` describes it."""
     inputs = id_inputs("input_ids", "input_mask", "segment_ids")
     positions = id_inputs("masked_lm_positions")
-    return keras.Model(
+    return functional(
         {**inputs, **positions},
         heads(*encoder(**inputs), positions["masked_lm_positions"]),
         name=name,
+        dtype_policy=encoder.dtype_policy,
     )
 
 

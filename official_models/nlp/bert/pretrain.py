@@ -108,7 +108,7 @@ def make_model(
         strategies.shard_state(optimizer)
         optimizers.build(optimizer, model.trainable_variables)
     model.compile(
-        optimizer=optimizer,
+        optimizer=optimizers.scaled(optimizer),
         loss=losses.pretraining_losses(),
         weighted_metrics=losses.pretraining_metrics(),
         **strategies.compile_arguments(),

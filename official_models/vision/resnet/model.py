@@ -20,7 +20,7 @@ import keras
 from keras import initializers, layers
 
 from official_models.common import ops
-from official_models.common.layer import seed_of
+from official_models.common.layer import functional, seed_of
 from official_models.vision.resnet.blocks import ConvNorm, PooledStage, Stage
 from official_models.vision.resnet.layers import (
     Patches,
@@ -154,7 +154,7 @@ def build(
     else:
         x = _residual(part, network, width, version, shortcut, x)
     logits = _head(network, x, num_classes, seed, l2)
-    return keras.Model(images, logits, name=name)
+    return functional(images, logits, name=name, dtype_policy=dtype)
 
 
 def _head(network, x, num_classes, seed, l2):

@@ -66,7 +66,7 @@ def make_model(
         strategies.shard_state(optimizer)
         optimizers.build(optimizer, model.trainable_variables)
     model.compile(
-        optimizer=optimizer,
+        optimizer=optimizers.scaled(optimizer),
         loss=loss,
         weighted_metrics=resnet.metrics(),
         **strategies.compile_arguments(),

@@ -12,6 +12,7 @@ from absl import flags
 from official_models.common.errors import InputError, run
 
 flags.DEFINE_integer("steps", 1, "Steps.")
+flags.DEFINE_float("rate", 1.0, "Rate.")
 flags.DEFINE_string("input", None, "Input.")
 flags.mark_flag_as_required("input")
 
@@ -62,6 +63,10 @@ def test_a_command():
         (["--input=bad"], ["bad: this is no input"]),
         ([], ["--input", "--help"]),
         (["--input=good", "--steps=many"], ["--steps=many", "--help"]),
+        (["--input=good", f"--steps={10**12}"], ["--steps: ", "got 1000000"]),
+        (["--input=good", "--steps=" + "9" * 5000], ["--steps", "--help"]),
+        (["--input=good", "--rate=nan"], ["--rate: ", "finite", "got nan"]),
+        (["--input=good", "--rate=1e999"], ["--rate: ", "finite", "got inf"]),
         (["--input=good", "--stepz=1"], ["'stepz'", "steps"]),
         (["--input=a.txt", "b.txt"], ["'b.txt'", "quote"]),
     ],

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+import tf_lamb
 from official_models.common import layer
 from official_models.nlp.albert.config import AlbertConfig
 from official_models.nlp.albert.model import albert_pretrainer
@@ -173,3 +174,22 @@ def test_a_configuration_is_saved_as_what_it_is():
     saved["config"]["embedding_size"] = 0
     with pytest.raises(ValueError, match="embedding_size: .* got 0"):
         keras.saving.deserialize_keras_object(saved)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda dtype: bert_pretrainer(TINY, dtype=dtype),
+        lambda dtype: albert_pretrainer(ALBERT, dtype=dtype),
+        lambda dtype: heads.bert_classifier(TINY, 2, dtype=dtype),
+        lambda dtype: heads.bert_span(TINY, dtype=dtype),
+        lambda dtype: resnet.build("resnet8_cifar", dtype=dtype, **IMAGES),
+    ],
+    ids=["pretrainer", "albert", "classifier", "span", "resnet"],
+)
+def test_the_loss_is_scaled_where_layers_are_float16(make, dtype):
+    model = make(dtype)
+    model.compile(tf_lamb.LAMB())
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (dtype == "mixed_float16")

@@ -177,6 +177,19 @@ def test_a_pattern_that_matches_nothing_is_named(make, name):
             ["--optimizer=sgd", "--exclude_from_weight_decay=("],
             ["--exclude_from_weight_decay", "'('", "not a regular expression"],
         ),
+        *(
+            ([f"--optimizer={name}", flag], [flag.partition("=")[0], "got"])
+            for name, flag in (
+                ("adamw", "--beta_1=5"),
+                ("adamw", "--beta_2=1e400"),
+                ("adamw", "--epsilon=-1"),
+                ("adamw", "--weight_decay=nan"),
+                ("adamw", "--global_clipnorm=nan"),
+                ("sgd", "--momentum=1"),
+                ("sgd", "--weight_decay=-1"),
+                ("sgd", "--global_clipnorm=-1"),
+            )
+        ),
     ],
 )
 def test_wrong_values_are_named(make, arguments, parts):
@@ -189,10 +202,18 @@ def test_a_warmup_that_is_too_long_or_no_number(make):
             lambda: make("--warmup_epochs=11"),
             "--warmup_epochs 11: 110 steps, expected at most the 100",
         )
-        refusal(lambda: make("--warmup_epochs=nan"), "warmup of nan steps")
+        for value in ("nan", "-0.001"):
+            refusal(
+                lambda v=value: make(f"--warmup_epochs={v}"),
+                "--warmup_epochs: expected a number >= 0",
+            )
     else:
         refusal(lambda: make("--warmup_ratio=2"), "--warmup_steps")
-        refusal(lambda: make("--warmup_ratio=inf"), "warmup of inf steps")
+        for value in ("inf", "-0.001"):
+            refusal(
+                lambda v=value: make(f"--warmup_ratio={v}"),
+                "--warmup_ratio: expected a number >= 0",
+            )
 
 
 def test_groups_are_those_of_lamb_and_lars(make):

@@ -37,7 +37,10 @@ def define_flags() -> None:
     """Defines the flags that say which text, and how it is cut and masked."""
     _define_file_flags()
     flags.DEFINE_integer(
-        "vocab_size", 8192, "Tokens of a vocabulary that is trained here."
+        "vocab_size",
+        8192,
+        "Tokens of a vocabulary that is trained here.",
+        upper_bound=2**24,
     )
     flags.DEFINE_boolean("lowercase", True, "Whether --vocab_file is uncased.")
     flags.DEFINE_integer("max_seq_length", 32, "Tokens a sequence.", 8)

@@ -185,7 +185,7 @@ def _make(training: Training, number: int, begin: int, end: int) -> Phase:
         value("gradient_accumulation_steps"),
         training.strategy.num_replicas_in_sync,
         value("learning_rate"),
-        optimizers.whole_steps(value("warmup_ratio") * (end - begin)),
+        optimizers.whole_steps(f"{prefix}warmup_ratio", end - begin),
     )
 
 

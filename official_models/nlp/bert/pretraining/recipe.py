@@ -113,7 +113,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("max_seq_length", 128, "Tokens of a sequence.")
     flags.DEFINE_integer("max_predictions_per_seq", 20, "Masked tokens.")
-    flags.DEFINE_integer("random_seed", 12345, "Seed of all randomness.")
+    flags.DEFINE_integer(
+        "random_seed", 12345, "Seed of all randomness.", 0, 2**32 - 1
+    )
     flags.DEFINE_integer("dupe_factor", 10, "Times the text is packed.")
     flags.DEFINE_float("masked_lm_prob", 0.15, "Share of tokens masked.")
     flags.DEFINE_float("short_seq_prob", 0.1, "Share of short sequences.")

@@ -77,7 +77,9 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_corrupt", 0, "Number of images that may be left out as corrupt.", 0
     )
-    flags.DEFINE_integer("seed", 1, "Seed of the order of the images.", 0)
+    flags.DEFINE_integer(
+        "seed", 1, "Seed of the order of the images.", 0, 2**32 - 1
+    )
 
 
 def find_images(

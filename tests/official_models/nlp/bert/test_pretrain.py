@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -236,6 +237,19 @@ def test_records_in_place_of_text(corpus, tmp_path):
     )
 
 
+def test_float16_scales_the_loss_and_is_resumed(corpus, tmp_path):
+    half = ("--dtype=mixed_float16", "--nojit_compile")
+    run(corpus, tmp_path, *half)
+    with warnings.catch_warnings(action="error"):
+        model = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
+    assert int(model.optimizer.inner_optimizer.iterations) == 8
+    for path in (tmp_path / "checkpoints").glob("ckpt-8.*"):
+        path.unlink()
+    run(corpus, tmp_path, *half)
+    assert rows(tmp_path / "trust_ratio.csv")[-1]["step"] == "8"
+
+
 def test_bad_text(corpus, tmp_path):
     out = tmp_path / "out"
     refuses("nothing.txt", tmp_path / "nothing.txt", out)
@@ -265,10 +279,10 @@ def test_bad_text(corpus, tmp_path):
         ("--exclude_from_weight_decay=layernorm", "nearest paths.*LayerNorm"),
         ("--warmup_ratio=2", "--warmup_steps: expected at most"),
         ("--num_heads=3", "--hidden_size: got 16, expected a multiple of"),
-        ("--dropout=1", "--hidden_dropout: got 1.0"),
+        ("--dropout=1", r"--hidden_dropout: .*got 1.0"),
         ("--fill=no mask here", r"--fill 'no mask here': expected"),
         ("--masked_lm_prob=0", "masked_lm_prob"),
-        ("--dtype=foo", "--dtype foo: expected a Keras dtype policy"),
+        ("--dtype=foo", "--dtype foo: expected one of float32, mixed"),
     ],
 )
 def test_bad_hyperparameters(corpus, tmp_path, argument, message):

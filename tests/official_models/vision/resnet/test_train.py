@@ -311,7 +311,7 @@ def test_imagenet_shards_and_a_corrupt_image(tmp_path):
         ("--learning_rate=-1", "--learning_rate: expected a number >= 0"),
         ("--epochs=0", "--epochs 0.0: expected more than 0"),
         ("--warmup_epochs=3", "--warmup_epochs 3: 12 steps, expected at most"),
-        ("--warmup_epochs=nan", "warmup of nan steps"),
+        ("--warmup_epochs=nan", "--warmup_epochs: expected a number >= 0"),
         ("--label_smoothing=1", "--label_smoothing: got 1.0"),
         ("--l2=0.1", "--l2 0.1: the optimizer decays weights already"),
         ("--norm_momentum=1", "--norm_momentum: got 1.0"),
