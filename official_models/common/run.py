@@ -20,11 +20,15 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from official_models.common import run_folder
+from official_models.common.checkpoint_list import saved_steps
 from official_models.common.checkpoints import Checkpoints, sync_state
 from official_models.common.errors import InputError
 from tf_lamb import find_optimizers
 from tf_lamb.any_callback import AnyCallback
 from tf_lamb.callbacks import StepTable, TrustRatioLogger, read_table
+
+# Rows of metrics.csv in turn whose loss is not finite, before a run is ended.
+_MOST_LOST_ROWS = 3
 
 
 class _RunLog(AnyCallback):
@@ -32,6 +36,7 @@ class _RunLog(AnyCallback):
 
     def __init__(self, run: Run, first_step: int, steps_per_row: int):
         self.run, self.step, self.steps_per_row = run, first_step, steps_per_row
+        self.lost_rows = 0
         columns = ["loss", "learning_rate", f"{run.unit}_per_second"]
         names = [*run.metric_names, *(f"val_{n}" for n in run.metric_names)]
         self.table = StepTable(
@@ -97,10 +102,32 @@ class _RunLog(AnyCallback):
             for name, value in row.items():
                 tf.summary.scalar(name, value)
         self.writer.flush()
+        self.lost_rows = (
+            0 if math.isfinite(logs["loss"]) else self.lost_rows + 1
+        )
+        if self.lost_rows == _MOST_LOST_ROWS:
+            self._refuse_loss(logs["loss"])
+        if self.lost_rows and step < run.end_step:
+            return  # The checkpoints before are of more use.
         if step // run.save_every > self.before // run.save_every or (
             step == run.end_step
         ):
             run.save(step)
+
+    def _refuse_loss(self, loss):
+        self.on_train_end()
+        last = [*saved_steps(self.run.place("checkpoints"))][-1:]
+        kept = (
+            f"the last checkpoint is of step {last[0]}"
+            if last
+            else "no checkpoint"
+        )
+        raise InputError(
+            f"{self.run.output_dir}: the loss has been {loss} for "
+            f"{_MOST_LOST_ROWS} rows, to step {self.step}: the training has "
+            f"diverged ({kept}); lower --learning_rate, clip the gradients, or "
+            "lengthen the warmup"
+        )
 
     def on_train_end(self, logs=None):
         self.bar.close()
@@ -112,7 +139,8 @@ class Run:
 
     At SIGTERM, which a cloud sends before it takes a preemptible machine back,
     it saves after the current step (with `steps_per_execution`, the current
-    steps) and ends the process with status 0.
+    steps) and ends the process with status 0. A run whose loss is not finite
+    for three rows of metrics.csv ends with an `InputError`.
 
     It writes `checkpoints/`, `tensorboard/`, `metrics.csv` and, if the
     optimizer has trust ratios, `trust_ratio.csv` under `folder`.

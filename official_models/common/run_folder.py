@@ -11,12 +11,20 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from official_models.common import files
 from official_models.common.errors import InputError, first_line
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 RECORD = "run.json"
+_LOCK = ".lock"
+# {folder: the file that this process has locked}
+_locked: dict[Path, IO[str]] = {}
 
 
 @functools.cache
@@ -64,7 +72,9 @@ def push(folder: Path, output_dir: str) -> None:
                 tf.io.gfile.copy(str(path), temporary, overwrite=True)
 
 
-def open_run(output_dir: str, identity: Mapping[str, Any]) -> Path:
+def open_run(
+    output_dir: str, identity: Mapping[str, Any], writes: bool = True
+) -> Path:
     """Makes the folder of a run, or finds that it holds this run already.
 
     `record_run` makes it this run's, once its inputs have proved good.
@@ -72,12 +82,15 @@ def open_run(output_dir: str, identity: Mapping[str, Any]) -> Path:
     Args:
         output_dir: the folder; a URL such as gs:// as well.
         identity: everything that decides the run's weights, as JSON values.
+        writes: whether this process will write the run's files, alone. Until
+            `release` no other process can; a URL is not locked.
 
     Returns:
         The folder; for a URL, its `local_folder`, with the files of the run.
 
     Raises:
-        InputError: it cannot be written, or holds another run.
+        InputError: it cannot be written, holds another run, or another
+            process writes it.
     """
     folder = local_folder(output_dir)
     if files.is_remote(output_dir):
@@ -93,7 +106,41 @@ def open_run(output_dir: str, identity: Mapping[str, Any]) -> Path:
         ) from error
     if (folder / RECORD).exists():
         _check_same_run(folder / RECORD, identity)
+    if writes and fcntl and not files.is_remote(output_dir):
+        _lock(folder)
     return folder
+
+
+def _lock(folder: Path) -> None:
+    """Keeps other processes of this machine from writing a run's files."""
+    folder = folder.resolve()
+    if folder in _locked:
+        return
+    file = open(folder / _LOCK, "a+")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read(20).strip()
+        file.close()
+        raise InputError(
+            f"--output_dir {folder}: process {owner} writes this run; wait for "
+            "it, end it, or name another folder"
+        ) from error
+    except OSError:  # a file system without locks
+        file.close()
+        return
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    _locked[folder] = file  # The lock ends when the file is closed.
+
+
+def release() -> None:
+    """Lets other processes write what this one has opened."""
+    for file in _locked.values():
+        file.close()
+    _locked.clear()
 
 
 def record_run(folder: Path, identity: Mapping[str, Any]) -> None:

@@ -140,7 +140,9 @@ class Training:
         """
         devices = strategies.facts(self.strategy)
         self._identity = {**flags.identity(), **devices, **facts}
-        self.folder = run_folder.open_run(FLAGS.output_dir, self._identity)
+        self.folder = run_folder.open_run(
+            FLAGS.output_dir, self._identity, writes=self.is_chief
+        )
         return self.folder
 
     def build(self, make_model: Callable[[], keras.Model]) -> keras.Model:

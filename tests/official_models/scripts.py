@@ -11,6 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 from tensorflow.python.framework import config  # only enabling is public
 
+from official_models.common import run_folder
 from official_models.common.errors import InputError
 
 
@@ -43,6 +44,7 @@ def run(script, *arguments):
             flags.FLAGS([script.__name__, *arguments])
             script.main([])
     finally:
+        run_folder.release()
         if not before:
             config.disable_op_determinism()
 

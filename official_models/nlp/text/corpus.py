@@ -21,9 +21,9 @@ _GUTENBERG = r"\*\*\* ?%s OF TH(?:E|IS) PROJECT GUTENBERG[^*]*"
 _GUTENBERG_START = re.compile(_GUTENBERG % "START" + r"\*\*\*")
 _GUTENBERG_END = re.compile(_GUTENBERG % "END")
 _BLANK_LINES = re.compile(r"\n\s*\n")
-# Beyond ASCII: Unicode's Sentence_Terminal (PropList.txt of Unicode 17), without
-# the one dot leader and what lies above U+FFFF. No word ends in one of them, and
-# in Chinese and Japanese no space follows.
+# Beyond ASCII: Unicode's property Sentence_Terminal, without the one dot leader
+# and what lies above U+FFFF. No word ends in one of them, and in Chinese and
+# Japanese no space follows.
 _TERMINALS = (
     r"\u0589\u061d-\u061f\u06d4\u0700-\u0702\u07f9\u0837\u0839"
     r"\u083d-\u083e\u0964-\u0965\u104a-\u104b\u1362\u1367-\u1368"
@@ -83,8 +83,9 @@ def read_documents(paths: Iterable[str | Path]) -> list[list[str]]:
     that a line of verse is no sentence, and then cut after `. ! ? ;` and after
     the marks that end a sentence in other scripts (`。`, `！`, `।`, `؟`, ...).
     Pieces of one or two words and pieces in capitals (speaker tags, "Mr.")
-    stay with what follows them, unless they end in such a mark. The licence around a Project Gutenberg text
-    and pieces without a letter or digit (rules, ornaments) are dropped.
+    stay with what follows them, unless they end in such a mark. The licence
+    around a Project Gutenberg text and pieces without a letter or digit (rules,
+    ornaments) are dropped.
 
     Args:
         paths: UTF-8 files, with or without a byte order mark.

@@ -116,6 +116,24 @@ def test_a_finished_run_is_left_alone(tmp_path):
     assert (tmp_path / "run/metrics.csv").read_bytes() == before
 
 
+@both
+def test_a_run_that_has_diverged_is_ended(library, tmp_path):
+    model = small(library)
+    model.compile(library.optimizers.SGD(1e30), "mse")  # no skipped steps
+    run = start(tmp_path / "run", model, total_steps=16, save_every=2)
+    with pytest.raises(InputError) as refused:
+        run.fit(batches)
+    message = str(refused.value)
+    assert "diverged" in message and "for 3 rows" in message
+    rows = table(run.folder)
+    lost = [not np.isfinite(float(row["loss"])) for row in rows]
+    assert lost[-3:] == [True] * 3 and len(rows) < 8
+    # What was saved is older than the rows that were lost.
+    assert max(saved_steps(run.folder / "checkpoints"), default=0) <= int(
+        rows[-4]["step"] if len(rows) > 3 else 0
+    )
+
+
 def test_a_row_that_was_cut_is_ended_first(tmp_path):
     """Saved at step 3, in the middle of a row of two."""
     run = start(tmp_path / "run")

@@ -1,6 +1,9 @@
 """The folder of a run: whose it is, what is refused, URLs."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -21,7 +24,7 @@ def _refused(folder, identity=IDENTITY):
 
 def test_a_new_folder_belongs_to_nobody_until_it_is_recorded(tmp_path):
     folder = run_folder.open_run(str(tmp_path / "a/b"), IDENTITY)
-    assert folder.is_dir() and not list(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == [".lock"]
     run_folder.open_run(str(folder), {**IDENTITY, "learning_rate": 0.2})
     run_folder.record_run(folder, IDENTITY)
     assert json.loads((folder / "run.json").read_text()) == IDENTITY
@@ -86,3 +89,28 @@ def test_a_local_folder_is_not_copied_anywhere(tmp_path):
     (tmp_path / "a").write_text("")
     run_folder.push(tmp_path, str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_that_another_process_writes(tmp_path):
+    code = f"""
+from official_models.common import run_folder
+run_folder.open_run({str(tmp_path)!r}, {{}})
+print("open", flush=True)
+input()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "open\n"
+        assert f"process {process.pid} writes this run" in _refused(tmp_path)
+        # One that only takes part does not write.
+        run_folder.open_run(str(tmp_path), IDENTITY, writes=False)
+    finally:
+        process.communicate("\n")
+    run_folder.open_run(str(tmp_path), IDENTITY)
+    run_folder.release()
