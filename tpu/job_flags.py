@@ -1,5 +1,7 @@
 """The flags that all TPUEstimator jobs share, and what they mean together."""
 
+import importlib.util
+
 from absl import flags
 
 from official_models.common.errors import InputError
@@ -203,8 +205,14 @@ def check_flags(*batch_sizes: str) -> None:
             multiple of the cores.
 
     Raises:
-        InputError: names the flag.
+        InputError: names the flag; or there is no TPUEstimator.
     """
+    if importlib.util.find_spec("tensorflow_estimator") is None:
+        raise InputError(
+            "TPUEstimator: tensorflow_estimator is not installed; these jobs "
+            "need TensorFlow up to 2.15 (make .venv-tf215), later ones have "
+            "no Estimator: use official_models' scripts with --strategy tpu"
+        )
     if not FLAGS.use_tpu:
         for name in ("tpu_name", "tpu_zone", "gcp_project"):
             if FLAGS[name].value:

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable, Collection
+from typing import NoReturn
 
 from absl import app, flags
 
@@ -44,8 +45,14 @@ def require(package: str, what: str) -> None:
         )
 
 
-def _refuse(message: str) -> None:
-    """Prints `message` as one line and leaves with status 2."""
+def refuse(message: str) -> NoReturn:
+    """Prints `message` as one line and leaves with status 2.
+
+    For what is found before `run`, in which an `InputError` does that.
+
+    Args:
+        message: What was given, what was expected, what to do.
+    """
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 
@@ -55,11 +62,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
     except (flags.Error, ValueError) as error:  # a number of 5,000 digits
         message = first_line(error)
-        _refuse(f"{message}. Correct the flag; --help lists them all.")
+        refuse(f"{message}. Correct the flag; --help lists them all.")
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
         if flag.present and not _is_in_range(flag.value):
-            _refuse(
+            refuse(
                 f"--{name}: expected a finite number that 32 bits hold, got "
                 f"{str(flag.value)[:80]}"
             )
@@ -108,6 +115,6 @@ def run(
                 )
             return main(argv)
         except InputError as error:
-            return _refuse(str(error))
+            return refuse(str(error))
 
     app.run(wrapped, flags_parser=_parse_flags)

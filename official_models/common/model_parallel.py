@@ -1,5 +1,7 @@
 """Keras on JAX, with weights split over a mesh of devices."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,10 @@ from official_models.common.errors import InputError
 
 BATCH, MODEL = "batch", "model"
 Layouts = Mapping[str, tuple[str | None, ...]]
+# So that a script can be imported, and say which Keras it needs.
+_BASE: Any = getattr(
+    getattr(keras, "distribution", None), "ModelParallel", object
+)
 
 
 def parse(mesh: str | None, devices: int) -> tuple[int, int]:
@@ -84,7 +90,7 @@ def check_divides(
             )
 
 
-class _ModelParallel(keras.distribution.ModelParallel):
+class _ModelParallel(_BASE):
     """Keras' own, which says of a variable that has too few columns which."""
 
     def get_variable_layout(self, variable):

@@ -7,6 +7,8 @@ Kernels are transposed; nothing else changes, so that a round trip is exact to
 the bit.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -10,7 +10,8 @@ from official_models.common import optimizers, run_folder
 from official_models.common.errors import InputError
 from official_models.nlp.bert import finetune_classifier, finetune_hub, pretrain
 from official_models.vision.resnet import train
-from tests.official_models.scripts import flags_of
+from tests.official_models.scripts import flags_of, refusal
+from tpu import job_flags
 
 FLAGS = flags.FLAGS
 # No value of these changes the weights. A flag that is added here has to keep
@@ -144,7 +145,6 @@ def test_a_wrong_argument_is_named_as_its_flag():
 
 def test_both_worlds_call_a_hyperparameter_alike():
     """The flags of TPUEstimator jobs that the scripts here have too."""
-    from tpu import job_flags
 
     shared = {*("beta_1", "beta_2", "epsilon", "momentum", "nesterov", "norm")}
     shared |= {"form", "trust_coefficient", "moment_dtype", "power"}
@@ -170,3 +170,7 @@ def test_both_worlds_call_a_hyperparameter_alike():
         for name in {*FLAGS} - before:
             delattr(FLAGS, name)
     assert defaults[0] == defaults[1]
+
+
+def test_a_job_of_tpu_estimator_says_which_tensorflow_it_needs():
+    refusal(job_flags.check_flags, "TPUEstimator", "2.15", "make .venv-tf215")
