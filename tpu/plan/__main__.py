@@ -15,11 +15,15 @@ takes minutes.
 README.md beside this file says what the figures mean.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -88,6 +92,15 @@ def define_flags() -> None:
         "a plot; needs --examples.",
     )
     flags.DEFINE_string("output", None, "JSON file to write.")
+    flags.DEFINE_float(
+        "time_limit",
+        120.0,
+        "Minutes of one compilation, after which the program ends.",
+        lower_bound=0.001,
+    )
+    flags.DEFINE_boolean(
+        "debug", False, "Show the traceback of what a model raised."
+    )
 
 
 def _job() -> planner.Job:
@@ -115,11 +128,44 @@ def _job() -> planner.Job:
 def _make(job: planner.Job) -> planner.Plan:
     """Makes a plan and says on stderr that it is being made."""
     planner.check(job)
-    with tqdm(
-        bar_format="compiling {desc}: {elapsed}", dynamic_ncols=True
-    ) as bar:
-        bar.set_description_str(f"{job.model} for {job.topology}")
+    name = f"{job.model} for {job.topology}"
+    if not sys.stderr.isatty():
+        print(f"compiling {name}", file=sys.stderr, flush=True)
+    with (
+        _time_limit(name),
+        tqdm(
+            desc=name,
+            bar_format="compiling {desc}: {elapsed}",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        ),
+    ):
         return planner.make(job)
+
+
+@contextlib.contextmanager
+def _time_limit(name: str) -> Iterator[None]:
+    """Ends the process where a compilation takes too long.
+
+    Nothing else stops a compiler that does not come back to Python.
+    """
+
+    def end() -> None:
+        print(
+            f"error: --time_limit {FLAGS.time_limit:g}: {name} was not "
+            "compiled in so many minutes; give it more, or a smaller job",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    timer = threading.Timer(60 * FLAGS.time_limit, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _one(job: planner.Job) -> dict:
@@ -209,6 +255,19 @@ def _sweep(job: planner.Job) -> dict:
     }
 
 
+def _check_output(path: Path) -> None:
+    """Before minutes of compiling: whether the file can be written."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise errors.InputError(
+            f"--output {path}: no folder {path.parent}; make it first"
+        )
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise errors.InputError(
+            f"--output {path}: expected a file in a folder that can be written"
+        )
+
+
 def _write(path: Path, found: dict) -> None:
     packages = ("jax", "jaxlib", "libtpu", "keras")
     command = "python -m tpu.plan " + " ".join(sys.argv[1:])
@@ -226,10 +285,24 @@ def _write(path: Path, found: dict) -> None:
 
 def main(_) -> None:
     """Plans, and writes what was found."""
+    if FLAGS.debug:
+        try:
+            _main()
+        except errors.InputError as error:
+            traceback.print_exception(error)
+            raise
+    else:
+        _main()
+
+
+def _main() -> None:
     output = Path(FLAGS.output) if FLAGS.output else None
-    if output and not output.absolute().parent.is_dir():
+    if output:
+        _check_output(output)
+    if FLAGS.steps and FLAGS.examples:
         raise errors.InputError(
-            f"--output {output}: no folder {output.parent}; make it first"
+            f"--steps {FLAGS.steps}, --examples {FLAGS.examples}: expected one "
+            "of them; either says how long the run is"
         )
     if FLAGS.recipe:
         found = _recipe(FLAGS.recipe)

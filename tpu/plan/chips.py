@@ -99,17 +99,69 @@ class Slice:
         return chip.link_bandwidth / chip.dimensions * share
 
 
+# Accelerator types, as clouds name slices: generation, and whether the number
+# is of cores (two a chip) and not of chips.
+_TYPES = {
+    "v2": ("v2", True),
+    "v3": ("v3", True),
+    "v4": ("v4", True),
+    "v5p": ("v5p", True),
+    "v5e": ("v5e", False),
+    "v5litepod": ("v5e", False),
+    "v6e": ("v6e", False),
+}
+# More than any Pod has.
+_MOST_CHIPS = 2**14
+
+
 def parse(name: str) -> Slice:
-    """The slice of a name such as "v3:32x32".
+    """The slice of a name such as "v3:32x32" or "v3-2048".
+
+    An accelerator type stands for the slice whose axes are as equal as its
+    number of chips allows, which has to be a power of two.
 
     Raises:
-        InputError: not a name of this form, or of an unknown generation.
+        InputError: not a name of these forms, of an unknown generation, or of
+            another number of axes than its chips are linked along.
     """
-    match = re.fullmatch(r"(v\d+[ep]?):(\d+(?:x\d+){1,2})", name)
-    if not match or match[1] not in CHIPS:
+    match = re.fullmatch(r"(v\d+[ep]?):(\d{1,5}(?:x\d{1,5}){1,2})", name)
+    kind = re.fullmatch(r"(v\w+)-(\d{1,6})", name)
+    if kind and kind[1] in _TYPES:
+        generation, shape = _of_type(name, kind[1], int(kind[2]))
+    elif match and match[1] in CHIPS:
+        generation, shape = match[1], tuple(map(int, match[2].split("x")))
+    else:
         raise InputError(
-            f"--topology {name!r}: expected a generation of "
-            f"{', '.join(CHIPS)} and its chips, such as {EXAMPLES}"
+            f"--topology {name[:80]!r}: expected a generation of "
+            f"{', '.join(CHIPS)} and its chips, such as {EXAMPLES}, or an "
+            "accelerator type, such as v3-8 or v5litepod-16"
         )
-    shape = tuple(map(int, match[2].split("x")))
-    return Slice(name, CHIPS[match[1]], shape)
+    chip = CHIPS[generation]
+    if len(shape) != chip.dimensions:
+        raise InputError(
+            f"--topology {name}: {generation} has {chip.dimensions} axes, got "
+            f"{len(shape)}; such as {EXAMPLES}"
+        )
+    if not 1 <= math.prod(shape) <= _MOST_CHIPS:
+        raise InputError(
+            f"--topology {name}: expected 1 to {_MOST_CHIPS:,} chips, such as "
+            f"{EXAMPLES}"
+        )
+    return Slice(f"{generation}:{'x'.join(map(str, shape))}", chip, shape)
+
+
+def _of_type(name: str, kind: str, number: int) -> tuple[str, tuple[int, ...]]:
+    """Generation and shape of an accelerator type."""
+    generation, of_cores = _TYPES[kind]
+    chips, odd = divmod(number, 2) if of_cores else (number, 0)
+    if odd or chips < 1 or chips & (chips - 1) or chips > _MOST_CHIPS:
+        unit = "cores, two a chip" if of_cores else "chips"
+        raise InputError(
+            f"--topology {name}: {number} {unit}; expected a power of two; "
+            f"name the axes of another slice, such as {EXAMPLES}"
+        )
+    power, dimensions = chips.bit_length() - 1, CHIPS[generation].dimensions
+    if (dimensions, chips) == (3, 4):
+        return generation, (2, 2, 1)
+    axes = ((power + i) // dimensions for i in range(dimensions))
+    return generation, tuple(2**n for n in axes)

@@ -103,9 +103,19 @@ def make(job: Job) -> Plan:
             f"--mesh {job.mesh}: --model {job.model} has no layouts; give its "
             "module LAYOUTS, {regex of paths: what splits each axis}"
         )
-    program = compiler.compile_step(
-        workload, job.batch_size, where, job.shape, job.shard_state
-    )
+    try:
+        program = compiler.compile_step(
+            workload, job.batch_size, where, job.shape, job.shard_state
+        )
+    except InputError:
+        raise
+    except Exception as error:
+        if ":" not in job.model:
+            raise  # a fault of ours
+        raise InputError(
+            f"--model {job.model}: its train step cannot be traced: "
+            f"{workloads.place(error)}; --debug shows the whole traceback"
+        ) from error
     step = None
     if program.fits:
         step = estimate.step(

@@ -7,13 +7,14 @@ import contextlib
 import dataclasses
 import importlib
 import math
+import traceback
 from collections.abc import Callable, Mapping
 
 import jax
 import keras
 
 import tf_lamb
-from official_models.common.errors import InputError
+from official_models.common.errors import InputError, first_line
 from official_models.nlp.albert import config as albert_config
 from official_models.nlp.albert import layouts as albert_layouts
 from official_models.nlp.albert.model import albert_pretrainer
@@ -221,14 +222,22 @@ def _own(name):
     return Workload(model, lambda size: _call(name, build, size)[1], layouts)
 
 
+def place(error: BaseException) -> str:
+    """What an exception says, and the file and line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    said = f"{type(error).__name__}: {first_line(error)}"
+    return f"{said} ({last.filename}, line {last.lineno})"
+
+
 def _call(name, build, size):
     try:
         model, batch = build(size)
         batch = jax.tree.map(lambda x: _array(*x.shape, dtype=x.dtype), batch)
-    except (TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # of somebody else's function
         raise InputError(
-            f"--model {name}: {error}; expected a function of the global batch "
-            "size that returns (compiled model, (x, y))"
+            f"--model {name}: {place(error)}; expected a function of the "
+            "global batch size that returns (compiled model, (x, y)); --debug "
+            "shows the whole traceback"
         ) from error
     for leaf in jax.tree.leaves(batch):
         if not leaf.shape or leaf.shape[0] != size:

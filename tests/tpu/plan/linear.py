@@ -35,6 +35,17 @@ def build_without_optimizer(batch_size):
     return keras.Model(model.inputs, model.outputs), batch
 
 
+def build_that_fails(batch_size):
+    """Raises what no caller expects."""
+    return {}[f"batch of {batch_size}"]
+
+
+def build_unequal_shapes(batch_size):
+    """Its labels are one column short."""
+    model, (x, _) = build(batch_size)
+    return model, (x, keras.KerasTensor((batch_size, OUTPUTS - 1)))
+
+
 def build_wrong_batch(batch_size):
     """Its batch is one example short."""
     return build(batch_size - 1)

@@ -270,6 +270,14 @@ def test_a_sweep_of_nonsense(text):
         ),
         (dict(model="tests.tpu.plan.linear:build_wrong_batch"), "asked for"),
         (
+            dict(model="tests.tpu.plan.linear:build_that_fails"),
+            "KeyError: 'batch of 8' .*linear.py, line",
+        ),
+        (
+            dict(model="tests.tpu.plan.linear:build_unequal_shapes"),
+            "cannot be traced: .*511",
+        ),
+        (
             dict(
                 model="resnet50",
                 options=dataclasses.replace(OPTIONS, dtype="int31"),
@@ -332,6 +340,21 @@ def test_a_job_without_room_ends_with_status_2_and_what_fits(tmp_path):
     steps = written["largest_batch"]["steps"]
     batch = written["largest_batch"]["job"]["batch_size"]
     assert steps * batch == pytest.approx(2**30, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["--time_limit=0.001"], "--time_limit 0.001: tests.tpu.plan.linear"),
+        (["--steps=5", "--examples=5"], "--steps 5, --examples 5: expected"),
+        (["--output=/"], "--output /: expected a file"),
+    ],
+)
+def test_what_the_program_refuses(arguments, part):
+    command = ["--model", "tests.tpu.plan.linear:build", "--topology", "v3-8"]
+    done = _program(*command, "--batch_size=1024", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {part}")
 
 
 def test_a_sweep_of_the_program(tmp_path):

@@ -27,10 +27,54 @@ def test_sizes(name, chips_, devices):
     assert (where.chips, where.devices) == (chips_, devices)
 
 
-@pytest.mark.parametrize("name", ["v9:1x1", "v3", "v3:4", "v3:4x", "tpu:2x2"])
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("v2-8", "v2:2x2"),
+        ("v3-8", "v3:2x2"),
+        ("v3-32", "v3:4x4"),
+        ("v3-2048", "v3:32x32"),
+        ("v4-8", "v4:2x2x1"),
+        ("v4-32", "v4:2x2x4"),
+        ("v5p-128", "v5p:4x4x4"),
+        ("v5litepod-8", "v5e:2x4"),
+        ("v5e-256", "v5e:16x16"),
+        ("v6e-1", "v6e:1x1"),
+    ],
+)
+def test_accelerator_types(kind, name):
+    assert chips.parse(kind).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("v9:1x1", "v3", "v3:4", "v3:4x", "tpu:2x2", "v9-8", "v3-", ""),
+        "v3:" + "9" * 4300 + "x2",
+    ],
+)
 def test_unknown_names(name):
-    with pytest.raises(InputError, match="expected a generation"):
+    with pytest.raises(InputError, match="expected a generation") as refused:
         chips.parse(name)
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "name, part",
+    [
+        ("v3:0x0", "1 to 16,384 chips"),
+        ("v3:999x999", "1 to 16,384 chips"),
+        ("v5e:4x4x4", "v5e has 2 axes, got 3"),
+        ("v4:4x4", "v4 has 3 axes, got 2"),
+        ("v3-12", "12 cores, two a chip; expected a power of two"),
+        ("v3-7", "7 cores"),
+        ("v6e-0", "0 chips"),
+    ],
+)
+def test_slices_that_there_are_not(name, part):
+    with pytest.raises(InputError) as refused:
+        chips.parse(name)
+    assert part in str(refused.value)
 
 
 def test_rings_have_all_their_links():
