@@ -31,7 +31,7 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 	bench-first-step bench-memory bench-sharded-memory bench-scaling \
 	bench-tpu bench-batch-scaling bench-image-pipeline \
 	bench-pretraining-data \
-	run-resnet plan-pod notebooks lint format check package fixture clean
+	run-resnet evidence-robustness plan-pod notebooks lint format check package fixture clean
 .DEFAULT_GOAL := help
 
 help:
@@ -47,6 +47,7 @@ help:
 	@echo "make test-docs    runs the code blocks of README and the site's pages"
 	@echo "make docs         builds the site: build/docs/index.html"
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
+	@echo "make evidence-robustness  10,000 damaged inputs, what comes of each"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -groups -first-step -memory -scaling -tpu"
 	@echo "                  -sharded-memory"
@@ -213,6 +214,10 @@ bench-tpu: .venv-plan/ready
 evidence: .venv/ready
 	TF_CPP_MIN_LOG_LEVEL=3 $(PY) -m tests.multi_worker.faults --kills 10 \
 		--tf_keras_kills 2 --seed 0 --output tests/multi_worker/results/faults.json
+
+evidence-robustness: .venv/ready
+	TF_CPP_MIN_LOG_LEVEL=3 $(PY) -m tests.robustness.run --inputs 10000 \
+		--output tests/robustness/results.json
 
 # make bench-memory QUICK=1: small variables, and results/ stays as it is.
 BENCH = $(PY) -m benchmarks.$(1) $(if $(QUICK),--quick,\

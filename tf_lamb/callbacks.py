@@ -21,8 +21,9 @@ class StepTable:
     """A CSV table, one row a step, that a resumed run continues.
 
     When the table is opened, rows after `first_step` are dropped, and so is a
-    last row that was cut off. If the file has rows of other columns, it is
-    kept under another name (`table.1.csv`), and a warning says so.
+    last row that was cut off. If the file has rows of other columns, or is
+    damaged, it is kept under another name (`table.1.csv`), and a warning says
+    so.
 
     Args:
       path: the file; it is made with its head line if it does not exist, and
@@ -52,32 +53,42 @@ class StepTable:
                     "to have different ones; give each a name of its own."
                 )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = []
-        if self.path.exists():
-            head, *body = _read_rows(self.path)
-            rows = [row for row in body if _step(row, head) <= first_step]
-            order = _order(head, self.columns, renumbered)
-            if rows and order is None:
-                self._keep_old_table(head)
-                rows = []
-            rows = [[row[i] for i in order or ()] for row in rows]
+        rows = self._old_rows(first_step, renumbered)
         temporary = self.path.with_name(self.path.name + ".tmp")
         with open(temporary, "w", newline="") as file:
             csv.writer(file).writerows([self.columns, *rows])
         os.replace(temporary, self.path)
 
-    def _keep_old_table(self, head: Sequence[str]) -> None:
+    def _old_rows(self, first_step: int, renumbered: bool) -> list[list[str]]:
+        """The rows to `first_step` that the file has, in the columns' order."""
+        if not self.path.exists():
+            return []
+        try:
+            head, *body = _read_rows(self.path)
+        except ValueError:
+            self._keep_old_table("the table is damaged")
+            return []
+        rows = [row for row in body if _step(row, head) <= first_step]
+        order = _order(head, self.columns, renumbered)
+        if rows and order is None:
+            theirs = [name for name in head if name not in self.columns]
+            self._keep_old_table(
+                "the table has other columns than this run, such as "
+                f"{(theirs or head)[-1]!r}"
+            )
+            return []
+        return [[row[i] for i in order or ()] for row in rows]
+
+    def _keep_old_table(self, reason: str) -> None:
         names = (
             self.path.with_suffix(f".{i}{self.path.suffix}")
             for i in range(1, 10**6)
         )
         kept = next(name for name in names if not name.exists())
         os.replace(self.path, kept)
-        theirs = [name for name in head if name not in self.columns]
         warnings.warn(
-            f"{self.path}: the table has other columns than this run, such as "
-            f"{(theirs or head)[-1]!r}; its rows are kept in {kept}.",
-            stacklevel=3,
+            f"{self.path}: {reason}; its rows are kept in {kept}.",
+            stacklevel=4,
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -93,8 +104,13 @@ class StepTable:
 
 
 def _read_rows(path: Path) -> list[list[str]]:
-    with open(path, newline="") as file:
-        return list(csv.reader(file)) or [[]]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.reader(file)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{path}: expected a CSV table, got {error}; move the file away."
+        ) from error
 
 
 def _order(
@@ -124,17 +140,23 @@ def read_table(path: PathLike) -> dict[str, list[tuple[int, float]]]:
 
     Args:
       path: the file; a last row that was cut off is left out.
+
+    Raises:
+      ValueError: it is no CSV table.
     """
     head, *body = _read_rows(Path(path))
-    return {
-        name: [
-            (int(row[0]), float(row[i]))
-            for row in body
-            if len(row) == len(head) and row[i]
-        ]
-        for i, name in enumerate(head)
-        if i
-    }
+    rows = [row for row in body if len(row) == len(head)]
+    try:
+        return {
+            name: [(int(row[0]), float(row[i])) for row in rows if row[i]]
+            for i, name in enumerate(head)
+            if i
+        }
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected numbers below the head line, got "
+            f"{str(error)[:100]}; move the file away."
+        ) from None
 
 
 class TrustRatioLogger(AnyCallback, keras.callbacks.Callback):

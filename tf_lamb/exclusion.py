@@ -117,14 +117,14 @@ def check_patterns(
     if isinstance(patterns, str):
         raise ValueError(
             f"{argument}: expected a list of regexes or {BIASES_AND_NORMS!r}, "
-            f"got the string {patterns!r}; write [{patterns!r}]."
+            f"got the string {check.shown(patterns)}; put it into a list."
         )
     try:
         checked = tuple(patterns)
     except TypeError:
         raise ValueError(
             f"{argument}: expected a list of regexes, {BIASES_AND_NORMS!r} or "
-            f"None, got {patterns!r}."
+            f"None, got {check.shown(patterns)}."
         ) from None
     for pattern in checked:
         try:

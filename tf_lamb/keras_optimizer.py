@@ -10,7 +10,7 @@ import contextlib
 import warnings
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
-from tf_lamb import arguments, arithmetic, configs
+from tf_lamb import arguments, arithmetic, check, configs
 from tf_lamb.arithmetic import Array
 from tf_lamb.averages import Averages, Variable
 from tf_lamb.bundles import Row
@@ -342,9 +342,12 @@ class KerasOptimizer(SavedState, LayerAdaptive):
             config, custom_objects, cls._schedules, cls._registered
         )
         config = cls._with_schedules(config, ("weight_decay",))
+        groups = config.get("groups")
+        if not all(isinstance(x, (Group, dict)) for x in groups or ()):
+            raise check.refuse("groups", groups, "a list of configs of groups")
         config["groups"] = [
             Group(**cls._group_config(options, custom_objects))
-            for options in config.get("groups") or ()
+            for options in groups or ()
         ]
         base: Any = super()
         optimizer = base.from_config(config, custom_objects)

@@ -92,7 +92,8 @@ def _read_list(folder: str) -> tuple[dict[int, str], str]:
         match = _INDEX.fullmatch(f"{path}.index")
         if match and tf.io.gfile.exists(f"{path}.index"):
             steps[int(match[2])] = path
-    return dict(sorted(steps.items())), ""
+    fault = "" if last in steps.values() else f"{last} is not there"
+    return dict(sorted(steps.items())), fault
 
 
 def _by_files(folder: str) -> dict[int, str]:

@@ -173,7 +173,8 @@ def read_text(path: str | os.PathLike, remedy: str = "") -> str:
         remedy: What the user can do; the end of every error message.
 
     Raises:
-        InputError: It cannot be read, or is not UTF-8.
+        InputError: It cannot be read, is not UTF-8, or has a NUL, as a file
+            that was damaged by a crash does.
     """
     try:
         content = _read_bytes(path)
@@ -181,15 +182,18 @@ def read_text(path: str | os.PathLike, remedy: str = "") -> str:
         reason = error.strerror or first_line(error)
         raise _refusal(path, f"cannot be read: {reason}", remedy) from error
     try:
-        return content.decode("utf-8").removeprefix("\ufeff")
+        text = content.decode("utf-8")
+        at, kind = content.find(b"\0"), "a NUL byte"
     except UnicodeDecodeError as error:
         at = error.start
+        kind = f"byte 0x{content[at]:02x} ({error.reason})"
+    if at >= 0:
         line = content.count(b"\n", 0, at) + 1
         reason = (
-            f"not UTF-8 text: byte 0x{content[at]:02x} ({error.reason}) at "
-            f"byte offset {at} (from 0), line {line}"
+            f"not UTF-8 text: {kind} at byte offset {at} (from 0), line {line}"
         )
-        raise _refusal(path, reason, remedy) from None
+        raise _refusal(path, reason, remedy)
+    return text.removeprefix("\ufeff")
 
 
 def read_json(path: str | os.PathLike, remedy: str = "") -> Any:

@@ -96,7 +96,9 @@ def read_documents(paths: Iterable[str | Path]) -> list[list[str]]:
     """
     documents = []
     for path in map(Path, paths):
-        sentences = cut_sentences(_read_text(path))
+        sentences = cut_sentences(
+            files.read_text(path, "convert the file to UTF-8")
+        )
         if not sentences:
             raise InputError(
                 f"{path}: no text in this file ({path.stat().st_size} bytes); "
@@ -106,20 +108,6 @@ def read_documents(paths: Iterable[str | Path]) -> list[list[str]]:
     if not documents:
         raise InputError("no input files; name some with --input")
     return documents
-
-
-def _read_text(path: Path) -> str:
-    remedy = "convert the file to UTF-8"
-    text = files.read_text(path, remedy)
-    at = text.find("\0")
-    if at >= 0:
-        before = text[:at]
-        raise InputError(
-            f"{path}: not UTF-8 text: a NUL byte at byte offset "
-            f"{len(before.encode())} (from 0), line "
-            f"{before.count(chr(10)) + 1}; {remedy}"
-        )
-    return text
 
 
 def cut_sentences(text: str) -> list[str]:

@@ -180,9 +180,18 @@ def _read_index(folder: str, sizes: dict[str, int]) -> dict | None:
     try:
         index = files.read_json(path)
         shards, classes = index["shards"], index["class_names"]
-        known = {name: int(x["bytes"]) for name, x in shards.items()}
-        good = all(int(x["records"]) > 0 for x in shards.values())
-        good &= classes is None or all(isinstance(x, str) for x in classes)
+        known = {name: x["bytes"] for name, x in shards.items()}
+        counts = [x["records"] for x in shards.values()]
+        good = all(type(n) is int for n in (*counts, *known.values()))
+        # A record has sixteen bytes beside its content.
+        good = good and all(
+            0 < n <= size // 16 for n, size in zip(counts, known.values())
+        )
+        good &= classes is None or (
+            isinstance(classes, list)
+            and bool(classes)
+            and all(isinstance(x, str) for x in classes)
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         good = False
     if not good:
