@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import math
+import os
 import sys
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
 from absl import app, flags
+
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class InputError(ValueError):
@@ -88,9 +92,10 @@ def run(
 ) -> None:
     """Runs a script's `main` under absl.
 
-    An `InputError`, a flag that cannot be parsed and an argument that is no
-    flag end the program with status 2 and one line on stderr. Any other
-    exception is a defect of the program and keeps its traceback.
+    An `InputError`, a flag that cannot be parsed, an argument that is no flag
+    and a full disk end the program with status 2 and one line on stderr, Ctrl-C
+    with status 130. Any other exception is a defect of the program and keeps
+    its traceback.
 
     Args:
         main: Called with `[program name]` after the flags are parsed, and the
@@ -116,5 +121,15 @@ def run(
             return main(argv)
         except InputError as error:
             return refuse(str(error))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)  # as a shell has it of SIGINT
+        except Exception as error:  # OSError, or one of TensorFlow's
+            if _NO_SPACE not in str(error):
+                raise
+            return refuse(
+                f"{first_line(error)}; free some space and give the same "
+                "command again: what was written before is whole"
+            )
 
     app.run(wrapped, flags_parser=_parse_flags)

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
+import errno, os, signal
 from absl import flags
 from official_models.common.errors import InputError, run
 
@@ -20,6 +21,10 @@ def main(argv):
     print(argv[1:], flags.FLAGS.steps)
     if flags.FLAGS.input == "bad":
         raise InputError("bad: this is\\nno input")
+    if flags.FLAGS.input == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/ckpt-3")
+    if flags.FLAGS.input == "interrupted":
+        signal.raise_signal(signal.SIGINT)
     if flags.FLAGS.input == "defect":
         raise ValueError("a defect")
 
@@ -88,6 +93,15 @@ def test_what_follows_two_dashes():
         result = _run(*arguments, script=script)
         assert result.returncode == 2
         assert "error: unexpected argument" in result.stderr
+
+
+def test_a_full_disk_and_an_interrupt():
+    result = _run("--input=full")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "No space left on device: 'a/ckpt-3'" in line and "again" in line
+    result = _run("--input=interrupted")
+    assert (result.returncode, result.stderr) == (130, "interrupted\n")
 
 
 def test_a_defect_keeps_its_traceback():
