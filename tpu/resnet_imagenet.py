@@ -98,6 +98,12 @@ def _define_model_flags() -> None:
         "resize", "bilinear", ["bilinear", "bicubic"], "How images are resized."
     )
     flags.DEFINE_integer("shuffle_buffer", 10_000, "Records to draw from.", 1)
+    flags.DEFINE_integer(
+        "label_offset",
+        0,
+        "Added to the records' labels, which then are 1 to the number of "
+        "classes; 1 for shards whose labels begin at 0.",
+    )
 
 
 def choose_optimizer() -> None:
@@ -192,6 +198,7 @@ def open_images(reader: tuple[int, int] = (0, 1)) -> batches.ImageNetRecords:
         evaluation_batch_size=FLAGS.eval_batch_size,
         reader=reader,
         shuffle_buffer=FLAGS.shuffle_buffer,
+        label_offset=FLAGS.label_offset,
     )
 
 

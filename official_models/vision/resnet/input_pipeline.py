@@ -41,6 +41,12 @@ def define_flags() -> None:
         0,
     )
     flags.DEFINE_integer("image_size", 224, "Side of imagenet's images.", 1)
+    flags.DEFINE_integer(
+        "label_offset",
+        0,
+        "Added to the labels of imagenet's records, which then are 1 to the "
+        "number of classes; 1 for shards whose labels begin at 0.",
+    )
     flags.DEFINE_enum(
         "resize",
         "bilinear",
@@ -115,6 +121,7 @@ class Images:
             resize=FLAGS.resize,
             shuffle_buffer=FLAGS.shuffle_buffer,
             cache=FLAGS.cache,
+            label_offset=FLAGS.label_offset,
             max_corrupt=FLAGS.max_corrupt,
             corrupt_file=self.folder / f"corrupt_{reader.index}.txt",
             **arguments,

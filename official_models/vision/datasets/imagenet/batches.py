@@ -56,6 +56,8 @@ class ImageNetRecords:
         shuffle_buffer: Records in memory to draw the next one from.
         cache: Whether to keep this reader's training records, encoded, in
             memory.
+        label_offset: Is added to the records' labels, which then are 1 to the
+            number of classes; 1 for shards whose labels begin at 0.
         max_corrupt: Corrupt records there may be.
         corrupt_file: Where their names are kept; None for nowhere.
 
@@ -76,6 +78,7 @@ class ImageNetRecords:
         reader: Reader = readers.ALONE,
         shuffle_buffer: int = 10_000,
         cache: bool = False,
+        label_offset: int = 0,
         max_corrupt: int = 0,
         corrupt_file: str | Path | None = None,
     ):
@@ -91,12 +94,16 @@ class ImageNetRecords:
         self.num_evaluation = self._shards.splits["validation"].total
         self.num_classes = self._shards.num_classes
         self.class_names = self._shards.class_names
+        self.label_offset = label_offset
+        labels = shards.sample_labels(
+            self._shards, label_offset, strict=not max_corrupt
+        )
         self.image_shape = (image_size, image_size, 3)
         self.steps_per_epoch(global_batch_size)
         self.description = (
             f"ImageNet: {self.num_train:,} training and "
             f"{self.num_evaluation:,} evaluation images, "
-            f"{image_size}x{image_size}x3, {self.num_classes} classes"
+            f"{image_size}x{image_size}x3, {self.num_classes} classes; {labels}"
         )
         self._orders = {
             name: RecordOrder(split, self.reader)
@@ -291,19 +298,19 @@ class ImageNetRecords:
         """
         if guarded is None:
             guarded = self.corrupt.max_corrupt > 0
-        classes = self.num_classes
+        classes, offset = self.num_classes, self.label_offset
         blank = (np.zeros(self.image_shape, np.float32), np.int32(0), False)
 
         def report(number, record):
             self.corrupt.add(
                 self._shards.splits[split].name(int(number)),
-                corrupt.diagnose(record, classes),
+                corrupt.diagnose(record, classes, offset),
             )
             return np.False_
 
         def use(position, record):
             with tf.name_scope(_SCOPE):
-                encoded, label = corrupt.parse(record, classes)
+                encoded, label = corrupt.parse(record, classes, offset)
                 return image(encoded, position), label - 1, True
 
         def decode(position, record):

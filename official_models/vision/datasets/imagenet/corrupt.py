@@ -84,8 +84,15 @@ class CorruptRecords:
             raise InputError(f"{self.path}: {error.strerror}") from error
 
 
-def parse(record: tf.Tensor, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+def parse(
+    record: tf.Tensor, num_classes: int, label_offset: int = 0
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The JPEG (string scalar) and the label (int32 scalar) of a record.
+
+    Args:
+        record: Serialized.
+        num_classes: Labels are 1 to this.
+        label_offset: Is added to the record's label.
 
     Raises:
         tf.errors.InvalidArgumentError: It has not one of each, or the label
@@ -96,7 +103,7 @@ def parse(record: tf.Tensor, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
         LABEL: tf.io.FixedLenFeature((), tf.int64),
     }
     features = tf.io.parse_single_example(record, spec)
-    label = features[LABEL]
+    label = features[LABEL] + label_offset
     in_range = tf.debugging.Assert(
         (label >= 1) & (label <= num_classes), [label]
     )
@@ -104,12 +111,23 @@ def parse(record: tf.Tensor, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
         return features[IMAGE], tf.cast(label, tf.int32)
 
 
-def diagnose(record: bytes, num_classes: int) -> str:
+def label_of(record: bytes) -> int | None:
+    """The label in a serialized record; None if it has not one."""
+    try:
+        features = tf.train.Example.FromString(record).features.feature
+    except DecodeError:
+        return None
+    values = features[LABEL].int64_list.value
+    return values[0] if len(values) == 1 else None
+
+
+def diagnose(record: bytes, num_classes: int, label_offset: int = 0) -> str:
     """What is wrong with a record that could not be used.
 
     Args:
         record: Serialized; empty where the file ended before it.
         num_classes: Labels are 1 to this.
+        label_offset: Is added to the record's label.
     """
     if not record:
         return "missing, the file ends before it"
@@ -126,8 +144,11 @@ def diagnose(record: bytes, num_classes: int) -> str:
             return f"{name!r} has {len(values)} {kind} values, expected 1"
     names = features[FILENAME].bytes_list.value
     file = f"{names[0].decode(errors='replace')!r}: " if names else ""
-    if not 1 <= labels.value[0] <= num_classes:
-        return f"{file}label {labels.value[0]}, expected 1 to {num_classes}"
+    if not 1 <= labels.value[0] + label_offset <= num_classes:
+        return (
+            f"{file}label {labels.value[0]}, expected {1 - label_offset} to "
+            f"{num_classes - label_offset}"
+        )
     return file + describe_image(images.value[0])
 
 

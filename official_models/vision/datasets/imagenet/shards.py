@@ -21,10 +21,13 @@ import tensorflow as tf
 
 from official_models.common import files
 from official_models.common.errors import InputError, first_line
+from official_models.vision.datasets.imagenet import corrupt
 
 INDEX = "counts.json"
 SPLITS = ("train", "validation")
 NUM_CLASSES = 1000
+# Of `sample_labels`.
+_SAMPLED_SHARDS, _SAMPLED_RECORDS = 8, 16
 
 _NAME = re.compile(r"(train|validation)-(\d{5})-of-(\d{5})")
 _HEADER, _FOOTER = 12, 4
@@ -117,6 +120,48 @@ def open_shards(data_dir: str | Path) -> Shards:
     known = sorted((n, x["records"], x["bytes"]) for n, x in shards.items())
     crc32 = zlib.crc32(json.dumps(known).encode())
     return Shards(splits, index["class_names"], crc32)
+
+
+def sample_labels(found: Shards, label_offset: int, strict: bool = True) -> str:
+    """Which labels some training records have, in words.
+
+    Two conventions are in use: labels from 1, as published pipelines write
+    them, and from 0.
+
+    Args:
+        found: Of `open_shards`.
+        label_offset: Is added to the records' labels, which then have to be 1
+            to the number of classes.
+        strict: Whether labels of the other convention are refused.
+
+    Raises:
+        InputError: The labels are out of this range, and in that of another
+            offset.
+    """
+    paths = found.splits["train"].paths
+    step = max(len(paths) // _SAMPLED_SHARDS, 1)
+    labels = []
+    for path in paths[::step][:_SAMPLED_SHARDS]:
+        records = tf.data.TFRecordDataset(path).take(_SAMPLED_RECORDS)
+        with contextlib.suppress(tf.errors.OpError):  # found when it is read
+            labels += [corrupt.label_of(record.numpy()) for record in records]
+    labels = [label for label in labels if label is not None]
+    if not labels:
+        return "no label in a sample of its records"
+    low, high = min(labels), max(labels)
+    first, last = 1 - label_offset, found.num_classes - label_offset
+    given = f"labels {low} to {high} in a sample of {len(labels)} records"
+    flag = f"--label_offset {label_offset}"
+    # Other labels are of corrupt records, which are named where they are read.
+    for other in (0, 1):
+        fits = 1 - other <= low and high <= found.num_classes - other
+        if strict and fits and not first <= low <= high <= last:
+            raise InputError(
+                f"{os.path.dirname(paths[0])}: {given}, expected {first} to "
+                f"{last} ({flag}); they begin at {1 - other}: give "
+                f"--label_offset {other}"
+            )
+    return f"{given}, read as {first} to {last} ({flag})"
 
 
 def shard_name(split: str, number: int, count: int) -> str:

@@ -130,7 +130,7 @@ FAULTS = {
     "text": (b"<html>", 3, ["no JPEG", "3c68746d"]),
     "nothing": (b"", 3, ["no JPEG", "nothing"]),
     "header": (b"\xff\xd8\xff\xe0", 3, ["damaged"]),
-    "label 0": (small.jpeg(0), 0, ["'bad.JPEG'", "label 0", "1 to 1000"]),
+    "label -1": (small.jpeg(0), -1, ["'bad.JPEG'", "label -1", "1 to 1000"]),
     "label 1001": (small.jpeg(0), 1001, ["label 1001", "1 to 1000"]),
     "no label": (small.jpeg(0), None, ["'image/class/label'", "0 int64"]),
     "no image": (None, 3, ["'image/encoded'", "0 bytes"]),
@@ -151,6 +151,26 @@ def test_corrupt_record_is_named(fresh, fault):
     name = damage(fresh, small.example(image, label, "bad.JPEG"))
     made = source(fresh)
     refusal(lambda: read_all(made), name, "max_corrupt is 0", *parts)
+
+
+def test_labels_from_0_are_refused_at_the_start(fresh):
+    for path in fresh.glob("*-of-*"):
+        found = [tf.train.Example.FromString(r) for r in small.records(path)]
+        for example in found:
+            example.features.feature["image/class/label"].int64_list.value[
+                0
+            ] -= 1
+        small.rewrite(path, [x.SerializeToString() for x in found])
+    refusal(
+        lambda: source(fresh),
+        *(fresh, "labels 0 to 23 in a sample of 24", "expected 1 to 1000"),
+        "they begin at 0: give --label_offset 1",
+    )
+    made = source(fresh, label_offset=1)
+    assert "labels 0 to 23" in made.description
+    assert {*np.concatenate([y for _, y in read_all(made)])} == {*range(24)}
+    # A corrupt record is one, where some are allowed.
+    assert "read as 1 to 1000" in source(fresh, max_corrupt=1).description
 
 
 def test_no_example(fresh):
