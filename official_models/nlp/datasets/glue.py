@@ -184,12 +184,12 @@ def read_split(
         were passed over because they are cut off (QQP only).
 
     Raises:
-        InputError: no such file, another head line, a line with too few
-            columns, an unknown label, or no example at all.
+        InputError: no such file, another head line, a line with too few or
+            too many columns, an unknown label, or no example at all.
     """
     path = _find(os.fspath(data_dir), task, split)
     lines = _read_lines(path)
-    columns, first = _columns(path, task, lines[0], labelled)
+    columns, first, width = _columns(path, task, lines[0], labelled)
     examples, broken = [], []
     for number, line in enumerate(lines[first:], first + 1):
         if not line.strip():
@@ -202,6 +202,12 @@ def read_split(
             raise InputError(
                 f"{path}, line {number}: got {line[:60]!r}, expected at least "
                 f"{max(columns.values()) + 1} columns"
+            )
+        if len(fields) > width and not task.may_break:
+            raise InputError(
+                f"{path}, line {number}: {len(fields)} columns, expected "
+                f"{width}, in {line[:60]!r}: is a tab inside of a text? put a "
+                "space there"
             )
         texts = tuple(fields[columns[name]].strip() for name in task.texts)
         label = None
@@ -234,8 +240,8 @@ def _read_lines(path: str) -> list[str]:
 
 def _columns(
     path: str, task: Task, head: str, labelled: bool
-) -> tuple[dict[str, int], int]:
-    """{column: its number}, and the number of the first example's line."""
+) -> tuple[dict[str, int], int, int]:
+    """{column: its number}, the first example's line, how many columns."""
     names, first = head.split("\t"), 1
     wanted = {*task.texts, task.label}
     if task.columns and not set(task.texts) <= set(names):
@@ -249,7 +255,14 @@ def _columns(
             f"{head[:80]!r}; expected GLUE's {task.folder}"
             + (" with labels" if missing == [task.label] else "")
         )
-    return {n: names.index(n) for n in wanted if n in names}, first
+    for name in wanted:
+        if names.count(name) > 1:
+            raise InputError(
+                f"{path}, line 1: column {name!r} is there {names.count(name)} "
+                "times; give each column a name of its own"
+            )
+    columns = {n: names.index(n) for n in wanted if n in names}
+    return columns, first, len(names)
 
 
 def _label(path: str, number: int, task: Task, text: str) -> float:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
@@ -88,12 +89,31 @@ def _kind(data: bytes) -> str:
     return f"{name} {image.mode}"
 
 
+class _Depth(ValueError):
+    """A picture whose numbers do not say what white is."""
+
+
+def _with_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8; Pillow would cut off what is above 255."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    pixels = np.asarray(image)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        raise _Depth(
+            f"a picture of numbers from {pixels.min():g} to {pixels.max():g}, "
+            "expected 8 or 16 bits; save it as such"
+        )
+    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+
+
 def _as_jpeg(data: bytes) -> bytes:
     out = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data)).convert("RGB")
+            image = _with_8_bits(Image.open(io.BytesIO(data))).convert("RGB")
+    except _Depth:
+        raise
     except Exception as error:
         raise ValueError(f"damaged: {error}") from None
     image.save(out, "JPEG", quality=_QUALITY, subsampling=0)

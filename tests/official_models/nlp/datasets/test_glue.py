@@ -157,3 +157,17 @@ def test_a_score_is_on_the_scale(label, tmp_path):
         lambda: glue.read_split(tmp_path, task, "train"),
         f"line 2: label '{label}', expected a number from 0 to 5",
     )
+
+
+def test_a_tab_in_a_text_and_a_column_that_is_there_twice(tmp_path):
+    path = tmp_path / "dev.tsv"
+    path.write_text("sentence\tlabel\na film\t1\na long\tfilm\t0\n")
+    refusal(
+        lambda: glue.read_split(tmp_path, glue.TASKS["sst-2"], "dev"),
+        *(path, "line 3: 3 columns, expected 2", "a tab inside of a text"),
+    )
+    path.write_text("sentence\tlabel\tlabel\na film\t1\t0\n")
+    refusal(
+        lambda: glue.read_split(tmp_path, glue.TASKS["sst-2"], "dev"),
+        *(path, "line 1: column 'label' is there 2 times"),
+    )

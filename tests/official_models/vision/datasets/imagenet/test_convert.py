@@ -1,5 +1,6 @@
 """The converter: labels, order, what it re-encodes, skips and refuses."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from official_models.vision.datasets.imagenet import (
     batches,
@@ -269,3 +271,21 @@ def test_script_refuses_in_one_line(raw, tmp_path):
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"error: {bad}: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_of_16_bits_is_the_same_picture(kind):
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    out = io.BytesIO()
+    Image.fromarray(ramp).save(out, kind)
+    found = encode.encode(out.getvalue())
+    assert found.reencoded.startswith(kind)
+    pixels = tf.io.decode_jpeg(found.jpeg, channels=1).numpy()[..., 0]
+    assert np.abs(pixels - ramp / 257).max() < 4
+
+
+def test_a_picture_of_floats_is_refused():
+    out = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 3e5, np.float32)).save(out, "TIFF")
+    with pytest.raises(ValueError, match="numbers from 300000 .* 8 or 16 bits"):
+        encode.encode(out.getvalue())
