@@ -47,7 +47,7 @@ help:
 	@echo "make test-docs    runs the code blocks of README and the site's pages"
 	@echo "make docs         builds the site: build/docs/index.html"
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
-	@echo "make evidence-robustness  10,000 damaged inputs, what comes of each"
+	@echo "make evidence-robustness  10,000 damaged inputs, 100 kills of scripts"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
 	@echo "                  bench-update-step -groups -first-step -memory -scaling -tpu"
 	@echo "                  -sharded-memory"
@@ -217,7 +217,9 @@ evidence: .venv/ready
 
 evidence-robustness: .venv/ready
 	TF_CPP_MIN_LOG_LEVEL=3 $(PY) -m tests.robustness.run --inputs 10000 \
-		--output tests/robustness/results.json
+		--output tests/robustness/results/inputs.json
+	TF_CPP_MIN_LOG_LEVEL=3 $(PY) -m tests.robustness.kills --kills 100 \
+		--output tests/robustness/results/kills.json
 
 # make bench-memory QUICK=1: small variables, and results/ stays as it is.
 BENCH = $(PY) -m benchmarks.$(1) $(if $(QUICK),--quick,\

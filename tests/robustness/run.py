@@ -1,7 +1,7 @@
 r"""Damaged inputs by the thousand: what comes of each.
 
     python -m tests.robustness.run --inputs 10000 \
-        --output tests/robustness/results.json
+        --output tests/robustness/results/inputs.json
 
 Each input is a function of the seed and its number. The table counts, for each
 kind, inputs that were refused in one line, taken, taken in silence though the
@@ -97,6 +97,7 @@ def main() -> None:
                 print(f"--only {number}: {kind}: {found.name}: {found.detail}")
     print(table(counts))
     if args.output:
+        args.output.parent.mkdir(exist_ok=True)
         args.output.write_text(
             json.dumps(
                 {

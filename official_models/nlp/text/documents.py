@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -23,9 +24,12 @@ from official_models.nlp.text.corpus import cut_sentences
 # sentences: a line is a sentence, a blank line ends a document; the input of
 #     google-research/bert's `create_pretraining_data.py`.
 # jsonl: a line is a JSON object, a document is the string in one of its fields.
-FORMATS = ("text", "sentences", "jsonl")
+# wikiextractor: a document stands between <doc ...> and </doc>, a paragraph a
+#     line, the first one its title; the output of WikiExtractor.
+FORMATS = ("text", "sentences", "jsonl", "wikiextractor")
 BAD_KINDS = ("not UTF-8", "NUL", "too long", "not JSON", "no text field")
 
+WIKI_DOCUMENT = re.compile(rb"<doc\s[^>]*>\s*$")
 _PIECES_OF_A_BUCKET = 8
 _MOST_PLACES = 1000
 _BLOCK = 1 << 20
@@ -171,6 +175,7 @@ def _read_piece(piece, form, bad, open_file):
         "text": _read_text,
         "sentences": _read_sentences,
         "jsonl": _read_json_lines,
+        "wikiextractor": _read_wikiextractor,
     }[form.name]
     lines = _Lines(piece, form.max_line_bytes)
     try:
@@ -267,11 +272,34 @@ def _read_json_lines(lines, piece, form, bad):
         decoded = _decode(line, offset, piece.path, bad)
         if decoded is None:
             continue
-        text, kind = _field(decoded, form.text_field)
+        text, kind = field(decoded, form.text_field)
         if kind:
             bad.note(kind, piece.path, offset)
         else:
             yield cut_sentences(text), len(line)
+
+
+def _read_wikiextractor(lines, piece, form, bad):
+    """Documents whose first line begins in the piece."""
+    end = float("inf") if piece.end is None else piece.end
+    paragraphs: list[str] | None = None
+    size = 0
+    for offset, line in lines:
+        if line is not None and WIKI_DOCUMENT.match(line):
+            if offset >= end:
+                return
+            paragraphs, size = [], 0
+        elif paragraphs is not None:
+            closed = line is not None and line.strip() == b"</doc>"
+            if closed or size >= form.max_document_bytes:
+                yield cut_sentences("\n\n".join(paragraphs)), size
+                paragraphs, size = None if closed else [], 0
+            if not closed:
+                decoded = _decode(line, offset, piece.path, bad)
+                paragraphs += [] if decoded is None else [decoded]
+                size += len(line or b"")
+    if paragraphs:
+        yield cut_sentences("\n\n".join(paragraphs)), size
 
 
 def _decode(line, offset, path, bad) -> str | None:
@@ -289,7 +317,7 @@ def _decode(line, offset, path, bad) -> str | None:
     return text.removeprefix("\ufeff") if not offset else text
 
 
-def _field(line: str, name: str) -> tuple[str, str]:
+def field(line: str, name: str) -> tuple[str, str]:
     """(text, kind): the text of a JSON line, or how it is bad."""
     try:
         value = json.loads(line)

@@ -11,7 +11,12 @@ from official_models.common.errors import InputError
 from official_models.nlp.text import corpus, documents
 from official_models.nlp.text.documents import BadLines, Format
 
-SUFFIXES = {"text": "txt", "sentences": "txt", "jsonl": "jsonl"}
+SUFFIXES = {
+    "text": "txt",
+    "sentences": "txt",
+    "jsonl": "jsonl",
+    "wikiextractor": "wiki",
+}
 
 
 def _texts(count=40, seed=0):
@@ -31,6 +36,11 @@ def _write(folder, name, texts, form, gzipped=False):
     """A file of documents in a format."""
     if form == "jsonl":
         lines = [json.dumps({"id": 1, "text": "\n".join(t)}) for t in texts]
+    elif form == "wikiextractor":
+        lines = [
+            f'<doc id="{i}" url="u" title="t">\n' + "\n".join(t) + "\n</doc>"
+            for i, t in enumerate(texts)
+        ]
     else:
         lines = ["\n".join(text) + "\n" for text in texts]
     content = ("\n".join(lines) + "\n").encode()
@@ -62,7 +72,7 @@ def _flat(buckets):
     return sorted(document for bucket in buckets for document in bucket)
 
 
-@pytest.mark.parametrize("form", ["sentences", "jsonl"])
+@pytest.mark.parametrize("form", ["sentences", "jsonl", "wikiextractor"])
 @pytest.mark.parametrize("gzipped", [False, True])
 def test_each_document_once_however_files_are_cut(tmp_path, form, gzipped):
     texts = _texts()
@@ -226,3 +236,17 @@ def test_a_file_that_is_gone(tmp_path):
         list(
             documents.read_groups(bucket, Format(), 1 << 20, BadLines(), _open)
         )
+
+
+def test_bad_lines_and_long_documents_of_wikiextractor(tmp_path):
+    path = tmp_path / "wiki_00"
+    lines = [f"Line {i} of the document is here." for i in range(8)]
+    content = "\n".join(['<doc id="1">', *lines, "</doc>", ""]).encode()
+    path.write_bytes(content.replace(b"Line 3", b"Line\0 3"))
+    bad = BadLines()
+    form = Format("wikiextractor", max_document_bytes=100)
+    ((*parts,),) = _read([path], form, bad=bad)
+    assert [len(part) for part in parts] == [3, 4]
+    assert [*parts[0], *parts[1]] == lines[:3] + lines[4:]
+    assert bad.counts == {"NUL": 1}
+    assert bad.places == [("NUL", str(path), content.index(b"Line 3"))]

@@ -1,0 +1,183 @@
+r"""Kills training scripts again and again, and holds them to what they resume.
+
+    python -m tests.robustness.kills --kills 100 \
+        --output tests/robustness/results/kills.json
+
+A run is killed by SIGKILL, SIGTERM or SIGINT at a random moment, or as soon as
+files of a checkpoint appear, and started again by the same command; after five
+kills it may end. Its last checkpoint must then have the arrays of a run that
+nothing disturbed, to the bit. Scripts take turns. With the wish to be repeated,
+the moments depend on --seed, but not how far a run has come by then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import datetime
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from tests.official_models import scripts
+from tests.official_models.nlp.bert import pretrain_script
+
+SIGNALS = {"KILL": 9, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
+KILLS_OF_A_RUN = 5
+# {name: (arguments, last step)}
+_PRETRAIN = ["-m", "official_models.nlp.bert.pretrain", *pretrain_script.SMALL]
+_RESNET = ["-m", "official_models.vision.resnet.train", "--width=2"]
+JOBS = {
+    "pretrain": ([*_PRETRAIN, "--steps=40"], 40),
+    "pretrain, two phases": (
+        [*_PRETRAIN, "--steps=24", "--phase2_steps=8"],
+        24,
+    ),
+    "resnet": (
+        [*_RESNET, "--global_batch_size=256", "--epochs=3", "--save_every=4"],
+        48,
+    ),
+}
+
+
+def start(name: str, corpus: Path, folder: Path) -> subprocess.Popen:
+    """A script as a process that writes to a folder."""
+    arguments, _ = JOBS[name]
+    text = [f"--input={corpus}"] if "pretrain" in name else []
+    return subprocess.Popen(
+        [sys.executable, *arguments, *text, f"--output_dir={folder}"],
+        cwd=pretrain_script.ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill(
+    process: subprocess.Popen, folder: Path, rng: random.Random, seconds: float
+) -> tuple[str, str]:
+    """Kills a process; gives the signal and moment, and what it said.
+
+    Args:
+        process: of `start`.
+        folder: where it writes.
+        rng: draws signal and moment.
+        seconds: that the script takes undisturbed.
+    """
+    name = rng.choice(sorted(SIGNALS))
+    aimed = rng.random() < 0.5
+    end = time.monotonic() + rng.uniform(0.1, seconds)
+    before = {*folder.glob("checkpoints/*")}
+    while process.poll() is None and time.monotonic() < end + aimed * seconds:
+        if aimed and {*folder.glob("checkpoints/*")} - before:
+            break
+        time.sleep(0.002 if aimed else 0.02)
+    ended = process.poll() is not None
+    process.send_signal(SIGNALS[name])
+    said = process.communicate(timeout=300)[1]
+    moment = "after its end" if ended else "at a save" if aimed else "at random"
+    return f"SIG{name} {moment}", said
+
+
+def _arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
+    found = scripts.variables(folder, JOBS[name][1])
+    found.pop("save_counter/.ATTRIBUTES/VARIABLE_VALUE", None)
+    return found
+
+
+def one_run(name, corpus, whole, folder, rng, kills, seconds):
+    """A run that is killed `kills` times; gives counts and what went wrong."""
+    counts, wrong = collections.Counter(), []
+    for _ in range(kills):
+        what, said = kill(start(name, corpus, folder), folder, rng, seconds)
+        counts[what] += 1
+        if "Traceback" in said and "KeyboardInterrupt" not in said:
+            wrong.append(f"{name}: {what}: {said[-1000:]}")
+    process = start(name, corpus, folder)
+    said = process.communicate(timeout=600)[1]
+    if process.returncode:
+        wrong.append(f"{name}: not resumed: {said[-1000:]}")
+        return counts, wrong
+    expected, found = _arrays(whole, name), _arrays(folder, name)
+    if expected.keys() != found.keys() or not all(
+        np.array_equal(found[key], value) for key, value in expected.items()
+    ):
+        wrong.append(f"{name}: other weights after {dict(counts)}")
+    return counts, wrong
+
+
+def main() -> None:
+    """Kills; status 1 if a run was lost or ended with other weights."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--kills", type=int, default=100, help="how many")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments")
+    parser.add_argument("--output", type=Path, help="JSON file of the counts")
+    args = parser.parse_args()
+    rng, wrong, runs = random.Random(args.seed), [], 0
+    counts: dict[str, collections.Counter] = {}
+    with tempfile.TemporaryDirectory() as root, tqdm(total=args.kills) as bar:
+        corpus = Path(root, "corpus")
+        corpus.mkdir()
+        pretrain_script.write_corpus(corpus)
+        wholes, seconds = {}, {}
+        for name in JOBS:
+            bar.set_description(f"{name}, undisturbed")
+            wholes[name] = Path(root, f"whole {name}")
+            began = time.monotonic()
+            if start(name, corpus, wholes[name]).wait():
+                raise SystemExit(f"{name}: does not run")
+            seconds[name] = time.monotonic() - began
+            counts[name] = collections.Counter()
+        while bar.n < args.kills:
+            name = [*JOBS][runs % len(JOBS)]
+            bar.set_description(name)
+            kills = min(KILLS_OF_A_RUN, args.kills - bar.n)
+            found, problems = one_run(
+                *(name, corpus, wholes[name], Path(root, f"run {runs}")),
+                *(rng, kills, seconds[name]),
+            )
+            counts[name] += found
+            wrong += problems
+            runs += 1
+            bar.update(kills)
+    for problem in wrong:
+        print(problem)
+    print(f"{args.kills} kills of {runs} runs, {len(wrong)} problems")
+    if args.output:
+        args.output.parent.mkdir(exist_ok=True)
+        args.output.write_text(
+            json.dumps(
+                {
+                    "date": datetime.date.today().isoformat(),
+                    "command": "python -m tests.robustness.kills "
+                    + " ".join(sys.argv[1:]),
+                    "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                    "seed": args.seed,
+                    "runs": runs,
+                    "seconds_undisturbed": seconds,
+                    "problems": wrong,
+                    "kills": counts,
+                },
+                indent=1,
+            )
+            + "\n"
+        )
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
