@@ -7,9 +7,16 @@ References:
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from official_models.common import files
 from official_models.common.errors import InputError
+
+EXPECTED = "expected SQuAD's JSON"
+
+
+class _Unexpected(Exception):
+    """What a question of a file has, and what was expected."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +57,47 @@ def read_squad(path: str) -> tuple[list[Question], dict[str, list[str]]]:
         "1864", which often means that its place is wrong.
 
     Raises:
-        InputError: the file cannot be read, or is no SQuAD.
+        InputError: the file cannot be read, is no SQuAD, or has two questions
+            of one id.
     """
-    found = files.read_json(path, "expected SQuAD's JSON")
-    questions, faults = [], {"moved": [], "absent": [], "inside": []}
+    return questions_of(files.read_json(path, EXPECTED), path)
+
+
+def questions_of(
+    found: Any, path: str
+) -> tuple[list[Question], dict[str, list[str]]]:
+    """The questions of a SQuAD file that is read already.
+
+    Args:
+        found: its JSON.
+        path: begins messages.
+
+    Returns:
+        As `read_squad`.
+
+    Raises:
+        InputError: as there.
+    """
+    questions: list[Question] = []
+    faults: dict[str, list[str]] = {"moved": [], "absent": [], "inside": []}
+    ids: set[str] = set()
     try:
         for article in found["data"]:
             for paragraph in article["paragraphs"]:
                 for entry in paragraph["qas"]:
                     question = _question(entry, paragraph["context"], faults)
+                    if question.id in ids:
+                        raise _Unexpected(
+                            f"its id {question.id!r} is that of an earlier "
+                            "one, and answers are kept by id; expected an id "
+                            "of its own for each"
+                        )
+                    ids.add(question.id)
                     questions.append(question)
+    except _Unexpected as error:
+        raise InputError(
+            f"{path}: question {len(questions)}: {error}"
+        ) from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{path}: question {len(questions)}: {type(error).__name__} "
@@ -67,13 +105,19 @@ def read_squad(path: str) -> tuple[list[Question], dict[str, list[str]]]:
             "question, answers, text, answer_start"
         ) from error
     if not questions:
-        raise InputError(f"{path}: no question; expected SQuAD's JSON")
+        raise InputError(f"{path}: no question; {EXPECTED}")
     return questions, faults
 
 
 def _question(entry: dict, context: str, faults: dict) -> Question:
     answers, starts, kinds = [], [], set()
-    impossible = bool(entry.get("is_impossible", False))
+    impossible = entry.get("is_impossible", False)
+    if not isinstance(impossible, bool):
+        raise _Unexpected(
+            f"is_impossible is {str(impossible)[:40]!r}, expected true or false"
+        )
+    if not isinstance(context, str):
+        raise _Unexpected(f"context is {str(context)[:40]!r}, expected a text")
     for answer in [] if impossible else entry.get("answers", []):
         text, begin = answer["text"], int(answer["answer_start"])
         at = nearest(context, text, begin)

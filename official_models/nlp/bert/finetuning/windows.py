@@ -61,7 +61,9 @@ def cut(
         questions: of `squad.read_squad`.
         tokenizer: of `tokenizers`, with [CLS], [SEP] and character offsets.
         max_seq_length: T.
-        doc_stride: tokens from the beginning of one window to the next.
+        doc_stride: tokens from the beginning of one window to the next; at
+            most `max_seq_length` - `max_query_length` - 3, what a window has
+            of the paragraph beside the longest question.
         max_query_length: tokens of a question; the rest is cut.
 
     Raises:
@@ -74,15 +76,26 @@ def cut(
         )
     if doc_stride < 1:
         raise InputError(f"--doc_stride {doc_stride}: expected 1 or more")
+    room = max_seq_length - max_query_length - 3
+    if doc_stride > room:
+        raise InputError(
+            f"--doc_stride {doc_stride}: a window of --max_seq_length "
+            f"{max_seq_length} has {room} tokens of the paragraph beside a "
+            f"question of --max_query_length {max_query_length}, so words "
+            f"would be in no window; expected at most {room}"
+        )
     cls, sep = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))
     unique_id, context, document = FIRST_UNIQUE_ID, None, None
+    offsets: list[tuple[int, int]] = []
     for index, question in enumerate(questions):
         if question.context is not context:
             context = question.context
             document = tokenizer.encode(context, add_special_tokens=False)
+            # Asked for once: each time, the library makes them anew.
+            offsets = document.offsets
         query = tokenizer.encode(question.text, add_special_tokens=False)
         first = (cls, *query.ids[:max_query_length], sep)
-        answer = answer_tokens(question, document.offsets)
+        answer = answer_tokens(question, offsets)
         room = max_seq_length - len(first) - 1
         parts = spans(len(document.ids), room, doc_stride)
         for begin, end in parts:
@@ -94,7 +107,7 @@ def cut(
                 index,
                 (*first, *document.ids[begin:end], sep),
                 len(first),
-                tuple(document.offsets[begin:end]),
+                tuple(offsets[begin:end]),
                 max_context(parts, begin, end),
                 start,
                 stop,

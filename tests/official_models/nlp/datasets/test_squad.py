@@ -45,3 +45,43 @@ def test_refuses_other_files(content, tmp_path):
     path.write_text(content)
     refusal(lambda: squad.read_squad(str(path)), path, "SQuAD")
     refusal(lambda: squad.read_squad(f"{path}.no"), f"{path}.no")
+
+
+def changed(tmp_path, change):
+    content = small_tasks.squad(3)
+    paragraphs = content["data"][0]["paragraphs"]
+    change(paragraphs)
+    path = tmp_path / "dev.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_a_repeated_id_is_refused(tmp_path):
+    """Answers are kept by id: one of two would be scored twice."""
+
+    def repeat(paragraphs):
+        paragraphs[2]["qas"][0]["id"] = "q0"
+
+    path = changed(tmp_path, repeat)
+    refusal(
+        lambda: squad.read_squad(path), path, "question 2: its id 'q0' is that"
+    )
+
+
+@pytest.mark.parametrize("value", ["false", 0, None, []])
+def test_is_impossible_has_to_be_a_boolean(value, tmp_path):
+    def say(paragraphs):
+        paragraphs[1]["qas"][0]["is_impossible"] = value
+
+    path = changed(tmp_path, say)
+    message = f"question 1: is_impossible is {str(value)!r}, expected true"
+    refusal(lambda: squad.read_squad(path), path, message)
+
+
+def test_a_paragraph_has_to_be_a_text(tmp_path):
+    def number(paragraphs):
+        paragraphs[0]["context"] = 1078
+        paragraphs[0]["qas"][0]["answers"] = []
+
+    path = changed(tmp_path, number)
+    refusal(lambda: squad.read_squad(path), "question 0: context is '1078'")

@@ -54,7 +54,11 @@ def test_answers_are_mapped_to_tokens(tokenizer):
     ):
         question = question_of(context, answer)
         (window,) = windows.cut(
-            [question], tokenizer, max_seq_length=32, max_query_length=8
+            [question],
+            tokenizer,
+            max_seq_length=32,
+            doc_stride=8,
+            max_query_length=8,
         )
         found = window.ids[window.start : window.end + 1]
         assert [tokenizer.id_to_token(i) for i in found] == tokens
@@ -110,3 +114,18 @@ def test_refuses_flags_that_leave_no_room(tokenizer):
         lambda: list(windows.cut([], tokenizer, doc_stride=0)),
         "doc_stride 0",
     )
+
+
+def test_refuses_a_stride_that_leaves_words_out(tokenizer):
+    """128 - 64 - 3 tokens of a paragraph are beside the longest question."""
+    for stride, message in (
+        (61, None),
+        (62, "in no window; expected at most 61"),
+    ):
+        found = windows.cut(
+            [], tokenizer, max_seq_length=128, doc_stride=stride
+        )
+        if message:
+            refusal(lambda found=found: list(found), "doc_stride 62", message)
+        else:
+            assert list(found) == []
