@@ -22,12 +22,12 @@ from absl import flags, logging
 
 from official_models.common.errors import InputError, run
 from official_models.nlp.bert.config import BertConfig, read_config
-from official_models.nlp.bert.finetuning import features as bert_features
+from official_models.nlp.bert.finetuning import feature_records
+from official_models.nlp.bert.finetuning.questions import Options
 from official_models.nlp.bert.finetuning.tasks.classification import (
     Classification,
 )
 from official_models.nlp.bert.finetuning.tasks.question_answering import (
-    Options,
     QuestionAnswering,
 )
 from official_models.nlp.datasets import glue
@@ -196,7 +196,7 @@ def make_input_fn(task, path: str, num_examples: int | None = None):
 
     Args:
         task: a `Classification` or `QuestionAnswering`.
-        path: of `features.write_features`.
+        path: of `feature_records.write_features`.
         num_examples: of it, for training, which begins at the batch after
             those of the last checkpoint; None for all records once, in order.
     """
@@ -210,7 +210,7 @@ def make_input_fn(task, path: str, num_examples: int | None = None):
                 "seed": FLAGS.seed,
                 "first_batch": job.first_step(FLAGS.output_dir),
             }
-        return bert_features.read_features(
+        return feature_records.read_features(
             path,
             lengths,
             batch_size=params["batch_size"],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from official_models.nlp.bert.finetuning import features as bert_features
+from official_models.nlp.bert.finetuning import feature_records
 from official_models.nlp.bert.finetuning.metrics import METRICS
 
 tf1 = tf.compat.v1
@@ -28,7 +28,7 @@ def eval_metrics(task, logits, features: dict, losses: tf.Tensor) -> tuple:
         What the argument `eval_metrics` of the spec has to be: a function and
         the tensors that it takes.
     """
-    tensors = {"losses": losses, "weights": features[bert_features.REAL]}
+    tensors = {"losses": losses, "weights": features[feature_records.REAL]}
     if task.metrics is not None:
         tensors["labels"] = task.labels(features)
         tensors["predictions"] = task.predictions(logits, features)["label"]
@@ -44,7 +44,8 @@ def eval_metrics(task, logits, features: dict, losses: tf.Tensor) -> tuple:
             counts = confusion(labels, predictions, weights)
             for name in task.metrics:
                 found[f"eval_{name}"] = tuple(
-                    METRICS[name](*row) for row in counts
+                    tf.math.divide_no_nan(*METRICS[name](*row))
+                    for row in counts
                 )
         return found
 

@@ -30,6 +30,19 @@ def is_remote(path: str | os.PathLike) -> bool:
     return not isinstance(path, PurePath) and "://" in os.fspath(path)
 
 
+def exists(path: str | os.PathLike) -> bool:
+    """Whether there is a file or a folder.
+
+    Args:
+        path: A local path, or a URL that `tf.io.gfile` can read.
+    """
+    if not is_remote(path):
+        return Path(path).exists()
+    import tensorflow as tf
+
+    return tf.io.gfile.exists(os.fspath(path))
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path | str]:
     """A temporary path that takes the place of `path` if the block succeeds.

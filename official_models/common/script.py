@@ -26,6 +26,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from official_models.common import (
+    backend,
     flags,
     model_parallel,
     run_folder,
@@ -35,14 +36,6 @@ from official_models.common.errors import InputError
 from official_models.common.run import Run
 
 FLAGS = absl_flags.FLAGS
-# Weights in float16 are not among them: small updates would be lost.
-DTYPES = (
-    "float32",
-    "mixed_bfloat16",
-    "mixed_float16",
-    "bfloat16",
-    "float64",
-)
 
 
 def begin(
@@ -56,11 +49,11 @@ def begin(
         layouts: as of `strategies.from_flags`.
 
     Raises:
-        InputError: as `strategies.from_flags`; an unknown --dtype.
+        InputError: as `strategies.from_flags` and `backend.check_dtype`.
     """
     logging.set_verbosity(logging.WARNING)
     strategy = strategies.from_flags(layouts)
-    check_dtype()
+    backend.check_dtype()
     keras.utils.set_random_seed(FLAGS.seed)
     if strategies.is_alone(strategy) and not strategies.compiles_step(
         FLAGS.jit_compile
@@ -69,20 +62,6 @@ def begin(
         # without it.
         tf.config.experimental.enable_op_determinism()
     return strategy
-
-
-def check_dtype() -> None:
-    """Refuses a --dtype that cannot be trained in, if there is the flag.
-
-    Raises:
-        InputError: it is none of `DTYPES`.
-    """
-    if "dtype" not in FLAGS:
-        return
-    if FLAGS.dtype not in DTYPES:
-        raise InputError(
-            f"--dtype {FLAGS.dtype}: expected one of {', '.join(DTYPES)}"
-        )
 
 
 class Training:

@@ -2,14 +2,13 @@
 
 import contextlib
 import csv
+import importlib.util
 import time
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
-from tensorflow.python.framework import config  # only enabling is public
 
 from official_models.common import run_folder
 from official_models.common.errors import InputError
@@ -38,11 +37,22 @@ def run(script, *arguments):
     here would not repeat, to the bit, that of a process of its own.
     """
     flags.FLAGS.unparse_flags()
+    with _as_deterministic_as_before(), flagsaver.flagsaver():
+        flags.FLAGS([script.__name__, *arguments])
+        script.main([])
+
+
+@contextlib.contextmanager
+def _as_deterministic_as_before():
+    if importlib.util.find_spec("tensorflow") is None:
+        yield
+        return
+    # Only enabling is public.
+    from tensorflow.python.framework import config
+
     before = config.is_op_determinism_enabled()
     try:
-        with flagsaver.flagsaver():
-            flags.FLAGS([script.__name__, *arguments])
-            script.main([])
+        yield
     finally:
         run_folder.release()
         if not before:
@@ -68,6 +78,8 @@ def rows(path):
 
 def variables(folder, step):
     """The arrays of a run's checkpoint, by name."""
+    import tensorflow as tf
+
     reader = tf.train.load_checkpoint(str(folder / f"checkpoints/ckpt-{step}"))
     return {
         name: reader.get_tensor(name)

@@ -13,8 +13,6 @@ import dataclasses
 import math
 import os
 
-import tensorflow as tf
-
 from official_models.common import files
 from official_models.common.errors import InputError
 
@@ -224,7 +222,7 @@ def _find(folder: str, task: Task, split: str) -> str:
     for parent in (folder, os.path.join(folder, task.folder)):
         for name in names:
             path = os.path.join(parent, name)
-            if tf.io.gfile.exists(path):
+            if files.exists(path):
                 return path
     raise InputError(
         f"--data_dir {folder}: no {' or '.join(names)}; expected GLUE's "

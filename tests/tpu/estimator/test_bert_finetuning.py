@@ -237,7 +237,7 @@ def test_metrics_of_two_batches():
         feeds = [tf1.placeholder(t) for t in (tf.int32, tf.int32, tf.float32)]
         counts = finetuning_metrics.confusion(*feeds)
         metrics = {
-            name: [formula(*row) for row in counts]
+            name: [tf.math.divide_no_nan(*formula(*row)) for row in counts]
             for name, formula in METRICS.items()
         }
         session.run(tf1.local_variables_initializer())

@@ -1,4 +1,4 @@
-"""Metrics of GLUE's tasks, by TensorFlow in a graph or from arrays.
+"""Metrics of GLUE's tasks: fractions of counts, and values from arrays.
 
 Axes: N examples, K labels.
 
@@ -9,39 +9,44 @@ References:
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 
 from official_models.nlp.datasets.glue import Task
 
 
-def f1(tp, fp, fn, tn) -> tf.Tensor:
-    """F1 of label 1 from the four counts: 2 tp / (2 tp + fp + fn), or 0.
+def f1(tp, fp, fn, tn) -> tuple:
+    """F1 of label 1 from the four counts: 2 tp / (2 tp + fp + fn).
 
     Args:
-        tp: True positives, floating point.
+        tp: True positives, a number or a tensor, floating point.
         fp: False positives.
         fn: False negatives.
         tn: True negatives, which do not count.
+
+    Returns:
+        Numerator and denominator; the metric is 0 where the latter is.
     """
     del tn
-    return tf.math.divide_no_nan(2 * tp, 2 * tp + fp + fn)
+    return 2 * tp, 2 * tp + fp + fn
 
 
-def matthews(tp, fp, fn, tn) -> tf.Tensor:
-    """Matthews' correlation from the four counts; 0 where it is undefined.
+def matthews(tp, fp, fn, tn) -> tuple:
+    """Matthews' correlation from the four counts.
 
     (tp tn - fp fn) / sqrt((tp + fp) (tp + fn) (tn + fp) (tn + fn)).
 
     Args:
-        tp: True positives, floating point.
+        tp: True positives, a number or a tensor, floating point.
         fp: False positives.
         fn: False negatives.
         tn: True negatives.
+
+    Returns:
+        Numerator and denominator; the metric is 0 where the latter is.
     """
     # The product of four counts would be too large for float32's 24 bits.
-    scale = tf.sqrt(tp + fp) * tf.sqrt(tp + fn)
-    scale *= tf.sqrt(tn + fp) * tf.sqrt(tn + fn)
-    return tf.math.divide_no_nan(tp * tn - fp * fn, scale)
+    scale = (tp + fp) ** 0.5 * (tp + fn) ** 0.5
+    scale *= (tn + fp) ** 0.5 * (tn + fn) ** 0.5
+    return tp * tn - fp * fn, scale
 
 
 METRICS = {"f1": f1, "matthews": matthews}
@@ -84,9 +89,13 @@ def measure(task: Task, logits: np.ndarray, labels) -> dict[str, float]:
         np.float64(np.sum((guesses == guess) & (labels == label)))
         for guess, label in ((1, 1), (1, 0), (0, 1), (0, 0))
     ]
-    found = {name: float(METRICS[name](*counts)) for name in task.metrics}
+    found = {name: _quotient(*METRICS[name](*counts)) for name in task.metrics}
     found["accuracy"] = float(np.mean(guesses == labels))
     return {name: found[name] for name in names_of(task)}
+
+
+def _quotient(numerator: float, denominator: float) -> float:
+    return float(numerator / denominator) if denominator else 0.0
 
 
 def correlation(x, y) -> float:

@@ -16,6 +16,7 @@ from absl import logging
 from official_models.common import files
 from official_models.common.errors import InputError
 from official_models.nlp.bert import heads
+from official_models.nlp.bert.finetuning import feature_records
 from official_models.nlp.bert.finetuning import features as bert_features
 from official_models.nlp.bert.finetuning.tasks.runner import Runner
 from official_models.nlp.datasets import glue
@@ -132,7 +133,7 @@ class Classification:
         rows = bert_features.encode(
             examples, self.tokenizer, self.max_seq_length
         )
-        return bert_features.write_features(path, rows, multiple)
+        return feature_records.write_features(path, rows, multiple)
 
     def evaluate(self, runner: Runner) -> dict[str, dict[str, float]]:
         """Evaluates the dev splits; writes `eval_results.json`.

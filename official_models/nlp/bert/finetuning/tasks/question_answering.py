@@ -5,49 +5,25 @@ Axes: B windows, T tokens.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 
 import tensorflow as tf
 from absl import logging
 
-from official_models.common import files
 from official_models.common.errors import InputError
 from official_models.nlp.bert import heads
-from official_models.nlp.bert.finetuning import answers, windows
-from official_models.nlp.bert.finetuning import features as bert_features
+from official_models.nlp.bert.finetuning import (
+    answers,
+    feature_records,
+    questions,
+    windows,
+)
+from official_models.nlp.bert.finetuning.questions import Options
 from official_models.nlp.bert.finetuning.tasks.runner import Runner
 from official_models.nlp.datasets import squad
 
 NAMES = "start_logits", "end_logits"
 POSITIONS = "start_positions", "end_positions"
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The published script's options.
-
-    Args:
-        train_file: SQuAD's JSON to train on; None where none is read.
-        predict_file: SQuAD's JSON to answer; None where none is read.
-        doc_stride: Tokens between two windows' beginnings.
-        max_query_length: Tokens of a question.
-        n_best_size: Best starts and ends that are paired, and answers listed.
-        max_answer_length: Tokens of an answer.
-        version_2_with_negative: A question may have no answer (SQuAD 2.0).
-        null_score_diff_threshold: It has none where null score - best score
-            is more than this.
-    """
-
-    train_file: str | None = None
-    predict_file: str | None = None
-    doc_stride: int = 128
-    max_query_length: int = 64
-    n_best_size: int = 20
-    max_answer_length: int = 30
-    version_2_with_negative: bool = False
-    null_score_diff_threshold: float = 0.0
 
 
 class QuestionAnswering:
@@ -56,7 +32,7 @@ class QuestionAnswering:
     Args:
         tokenizer: Of the model's vocabulary.
         max_seq_length: T.
-        options: The published script's.
+        options: The published script's; None for its defaults.
 
     Attributes:
         lengths: {feature beside the tokens: its length in a record}.
@@ -68,10 +44,10 @@ class QuestionAnswering:
     metrics = None
 
     def __init__(
-        self, tokenizer, max_seq_length: int, options: Options = Options()
+        self, tokenizer, max_seq_length: int, options: Options | None = None
     ):
         self.tokenizer, self.max_seq_length = tokenizer, max_seq_length
-        self.options = options
+        self.options = options or Options()
         self.lengths = dict.fromkeys(("unique_ids", *POSITIONS), 1)
         self._answered = None
 
@@ -108,15 +84,8 @@ class QuestionAnswering:
             InputError: The file is missing or damaged, or no question of it
                 has an answer.
         """
-        questions = _read(self.options.train_file)
-        kept = [q for q in questions if q.is_impossible or _has_answer(q)]
-        if not self.options.version_2_with_negative:
-            kept = [q for q in kept if not q.is_impossible]
-        if not kept:
-            raise InputError(
-                f"--train_file {self.options.train_file}: none of its "
-                f"{len(questions)} questions has an answer"
-            )
+        name = self.options.train_file
+        kept = self.options.trainable(_read(name), f"--train_file {name}")
         return self._write(path, self._windows(kept))[0]
 
     def evaluate(self, runner: Runner) -> dict[str, dict[str, float]]:
@@ -128,16 +97,16 @@ class QuestionAnswering:
         Raises:
             InputError: The file is missing or damaged, or has no answers.
         """
-        questions, found = self._answer(runner)
-        if not any(q.answers or q.is_impossible for q in questions):
+        asked, found = self._answer(runner)
+        if not any(q.answers or q.is_impossible for q in asked):
             raise InputError(
                 f"--predict_file {self.options.predict_file}: has no answers "
                 "to evaluate by; use --do_predict alone"
             )
-        scores = answers.score(questions, found.predictions)
+        scores = answers.score(asked, found.predictions)
         scores["global_step"] = runner.step()
         results = {"dev": scores}
-        _write_json(runner.folder, "eval_results.json", results)
+        questions.write_results(runner.folder, {"eval_results.json": results})
         return results
 
     def predict(self, runner: Runner) -> None:
@@ -156,8 +125,8 @@ class QuestionAnswering:
     def _answer(self, runner):
         """Questions and answers; writes the latter's three files."""
         options = self.options
-        questions = _read(options.predict_file)
-        cut = list(self._windows(questions))
+        asked = _read(options.predict_file)
+        cut = list(self._windows(asked))
         path = os.path.join(runner.folder, "eval.tf_record")
         self._write(path, cut, runner.predict_batch_size)
         logits = {
@@ -166,60 +135,25 @@ class QuestionAnswering:
             )
             for row in runner.predict(path)
         }
-        found = answers.answers(
-            questions,
-            cut,
-            logits,
-            n_best_size=options.n_best_size,
-            max_answer_length=options.max_answer_length,
-            version_2_with_negative=options.version_2_with_negative,
-            null_score_diff_threshold=options.null_score_diff_threshold,
+        found = options.answers(asked, cut, logits)
+        questions.write_results(
+            runner.folder,
+            questions.result_files(found, options.version_2_with_negative),
         )
-        _write_json(runner.folder, "predictions.json", found.predictions)
-        _write_json(runner.folder, "nbest_predictions.json", found.nbest)
-        if options.version_2_with_negative:
-            _write_json(runner.folder, "null_odds.json", found.null_odds)
-        self._answered = questions, found
+        self._answered = asked, found
         return self._answered
 
-    def _windows(self, questions):
-        return windows.cut(
-            questions,
-            self.tokenizer,
-            max_seq_length=self.max_seq_length,
-            doc_stride=self.options.doc_stride,
-            max_query_length=self.options.max_query_length,
-        )
+    def _windows(self, asked):
+        return self.options.windows(asked, self.tokenizer, self.max_seq_length)
 
     def _write(self, path, cut, multiple=1):
         rows = (windows.features(w, self.max_seq_length) for w in cut)
-        return bert_features.write_features(path, rows, multiple)
-
-
-def _has_answer(question: squad.Question) -> bool:
-    return bool(question.starts) and question.starts[0] is not None
+        return feature_records.write_features(path, rows, multiple)
 
 
 def _read(path: str) -> list[squad.Question]:
     """The questions of a file; a warning counts what is wrong with it."""
-    questions, faults = squad.read_squad(path)
-    for kind, ids in faults.items():
-        if ids:
-            logging.warning(
-                "%s: %d of %d questions have an answer %s, such as %s",
-                path,
-                len(ids),
-                len(questions),
-                {
-                    "moved": "that begins elsewhere (the nearest is taken)",
-                    "absent": "that is not in the paragraph",
-                    "inside": "that begins or ends within a word",
-                }[kind],
-                ", ".join(ids[:3]),
-            )
-    return questions
-
-
-def _write_json(folder: str, name: str, content: dict) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    files.write_text(os.path.join(folder, name), text)
+    found, faults = squad.read_squad(path)
+    for line in questions.describe_faults(path, len(found), faults):
+        logging.warning(line)
+    return found

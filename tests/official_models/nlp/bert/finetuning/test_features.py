@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from official_models.nlp.bert.finetuning import features
+from official_models.nlp.bert.finetuning import feature_records, features
 from official_models.nlp.datasets import glue
 from official_models.nlp.text import wordpiece
 from tests.official_models.nlp.bert.finetuning import small_tasks
@@ -15,13 +15,18 @@ N = 10
 @pytest.fixture
 def path(tmp_path):
     rows = ({"x": [i, 2 * i], "y": [i]} for i in range(N))
-    assert features.write_features(str(tmp_path / "r"), rows, 4) == (N, 12)
+    assert feature_records.write_features(str(tmp_path / "r"), rows, 4) == (
+        N,
+        12,
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
     return str(tmp_path / "r")
 
 
 def read(path, number=None, **options):
-    dataset = features.read_features(path, {"x": 2, "y": None}, **options)
+    dataset = feature_records.read_features(
+        path, {"x": 2, "y": None}, **options
+    )
     if number:
         dataset = dataset.take(number)
     return list(dataset.as_numpy_iterator())
@@ -40,7 +45,7 @@ def test_in_order_with_padding_that_does_not_count(path):
 @pytest.fixture
 def unpadded(tmp_path):
     rows = ({"x": [i, 2 * i], "y": [i]} for i in range(N))
-    features.write_features(str(tmp_path / "u"), rows)
+    feature_records.write_features(str(tmp_path / "u"), rows)
     return str(tmp_path / "u")
 
 
@@ -75,7 +80,8 @@ def test_goes_on_where_it_was_and_divides_among_readers(unpadded):
 
 def test_no_row_is_refused(tmp_path):
     refusal(
-        lambda: features.write_features(str(tmp_path / "r"), []), "no example"
+        lambda: feature_records.write_features(str(tmp_path / "r"), []),
+        "no example",
     )
 
 
@@ -87,7 +93,7 @@ def test_a_failed_writer_leaves_the_file_before(path, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        features.write_features(path, rows())
+        feature_records.write_features(path, rows())
     assert (tmp_path / "r").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 

@@ -1,0 +1,57 @@
+"""What a script asks of Keras' backend; TensorFlow is imported if it is that.
+
+A script that needs TensorFlow for nothing else runs without it on JAX and
+torch.
+"""
+
+from __future__ import annotations
+
+import keras
+from absl import flags
+
+from official_models.common.errors import InputError
+
+FLAGS = flags.FLAGS
+# Weights in float16 are not among them: small updates would be lost.
+DTYPES = (
+    "float32",
+    "mixed_bfloat16",
+    "mixed_float16",
+    "bfloat16",
+    "float64",
+)
+
+
+def check_dtype() -> None:
+    """Refuses a --dtype that cannot be trained in, if there is the flag.
+
+    Raises:
+        InputError: it is none of `DTYPES`.
+    """
+    if "dtype" not in FLAGS:
+        return
+    if FLAGS.dtype not in DTYPES:
+        raise InputError(
+            f"--dtype {FLAGS.dtype}: expected one of {', '.join(DTYPES)}"
+        )
+
+
+def compiles_step() -> bool:
+    """What `compile(jit_compile=...)` gets on one device, by --jit_compile.
+
+    Without XLA, JAX runs op by op; torch has no such compiler.
+    """
+    always = {"jax": True, "torch": False}
+    return always.get(keras.backend.backend(), FLAGS.jit_compile)
+
+
+def repeat_exactly() -> None:
+    """Makes TensorFlow's operations give the same bits each time.
+
+    Not under --jit_compile: Keras refuses to compile under that switch. JAX
+    and torch repeat themselves on a CPU without it.
+    """
+    if keras.backend.backend() == "tensorflow" and not FLAGS.jit_compile:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
