@@ -71,6 +71,7 @@ def main(_) -> None:
         FLAGS.format,
         opened.tokenizer,
         leave_out=loaded.new,
+        labels=opened.labels,
     )
     if not opened.tokenizer.files:
         print("No tokenizer: none lies beside the checkpoint; --vocab_file.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from official_models.common import files, weights
 from official_models.common.errors import InputError, first_line, require
 from official_models.nlp.bert.config import write_config
 from official_models.nlp.checkpoint import folder as hf_folder
-from official_models.nlp.checkpoint import models, tokenizer
+from official_models.nlp.checkpoint import models, opening, tokenizer
 from official_models.nlp.checkpoint.opening import CONFIGS, KERAS
 from official_models.nlp.checkpoint.tokenizer import TokenizerFiles
 
@@ -28,6 +29,7 @@ def export(
     tokenizer_files: TokenizerFiles,
     *,
     leave_out: Collection[str] = (),
+    labels: Sequence[str] = (),
 ) -> list[str]:
     """Writes a BERT or an ALBERT as a folder, whole or not at all.
 
@@ -41,14 +43,16 @@ def export(
         tokenizer_files: Of its tokenizer; none are written if there are none.
         leave_out: Paths of variables that are not written, such as those that
             no checkpoint had: "huggingface" and "tensorflow" only.
+        labels: Names of a classifier's labels, or none: `id2label` of
+            "huggingface", labels.json of the others.
 
     Returns:
         The names of the files and folders.
 
     Raises:
         InputError: The folder cannot be written, or holds something; the
-            vocabulary is not the model's; a package is missing, or Keras'
-            backend cannot write the format.
+            vocabulary or the labels are not the model's; a package is missing,
+            or Keras' backend cannot write the format.
         ValueError: `format` is none of these.
     """
     if format not in FORMATS:
@@ -65,6 +69,7 @@ def export(
         )
     config = models.config_of(model)
     tokenizer.check_size(tokenizer_files, config.vocab_size, model.name)
+    _check_labels(model, labels)
     write = {
         "huggingface": _write_hugging_face,
         "saved_model": _write_saved_model,
@@ -73,7 +78,9 @@ def export(
     }[format]
     try:
         with files.replacing_folder(output_dir) as fresh:
-            write(model, fresh, set(leave_out))
+            write(model, fresh, set(leave_out), labels)
+            if labels and format != "huggingface":
+                opening.write_labels(fresh, labels)
             tokenizer.write(
                 tokenizer_files, fresh, config.max_position_embeddings
             )
@@ -83,6 +90,19 @@ def export(
             f"--output_dir {output_dir}: {error.strerror or first_line(error)}"
             "; name a folder that can be written"
         ) from error
+
+
+def _check_labels(model: keras.Model, labels: Sequence[str]) -> None:
+    if not labels:
+        return
+    number = 0
+    if models.head_of_model(model) == "classifier":
+        number = model.get_layer("classifier").num_labels
+    if len(set(labels)) != number or len(labels) != number:
+        raise InputError(
+            f"labels {', '.join(labels)}: {model.name} has {number}; expected "
+            "a name of its own for each"
+        )
 
 
 def check_output(output_dir: str | os.PathLike) -> None:
@@ -111,16 +131,20 @@ def _arrays(
     }
 
 
-def _write_hugging_face(model, folder: Path, leave_out) -> None:
-    more = {}
+def _write_hugging_face(model, folder: Path, leave_out, labels) -> None:
+    more: dict[str, Any] = {}
     if models.head_of_model(model) == "classifier":
         head = model.get_layer("classifier")
-        more = {"num_labels": head.num_labels, "dropout": head.rate}
+        more = {
+            "num_labels": head.num_labels,
+            "dropout": head.rate,
+            "labels": labels,
+        }
     arrays = _arrays(model, leave_out)
     hf_folder.write(folder, models.config_of(model), arrays, **more)
 
 
-def _write_tensorflow(model, folder: Path, leave_out) -> None:
+def _write_tensorflow(model, folder: Path, leave_out, labels) -> None:
     from official_models.nlp.checkpoint import tensorflow
 
     tensorflow.write(_arrays(model, leave_out), folder / CHECKPOINT)
@@ -128,11 +152,11 @@ def _write_tensorflow(model, folder: Path, leave_out) -> None:
     write_config(folder / CONFIGS[models.is_albert(config)], config)
 
 
-def _write_keras(model, folder: Path, leave_out) -> None:
+def _write_keras(model, folder: Path, leave_out, labels) -> None:
     model.save(folder / KERAS)
     config = models.config_of(model)
     write_config(folder / CONFIGS[models.is_albert(config)], config)
 
 
-def _write_saved_model(model, folder: Path, leave_out) -> None:
+def _write_saved_model(model, folder: Path, leave_out, labels) -> None:
     model.export(folder, format="tf_saved_model", verbose=False)

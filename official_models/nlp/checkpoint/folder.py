@@ -6,7 +6,7 @@ Weights are read and written by the `safetensors` library only: a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,26 @@ def read_config(folder: Path) -> tuple[BertConfig, float]:
         path, found, **arguments, expected=EXPECTED
     )
     return config, _rate(found, "classifier_dropout", config.hidden_dropout)
+
+
+def read_labels(folder: Path) -> tuple[str, ...]:
+    """The names of a classifier's labels, in the order of its logits.
+
+    Returns:
+        None of them where the configuration has no names, or those that
+        transformers gives by itself, LABEL_0 and so on.
+    """
+    found = bert_config.read_json(folder / CONFIG, EXPECTED).get("id2label")
+    if not isinstance(found, dict):
+        return ()
+    names = [str(found.get(str(i))) for i in range(len(found))]
+    if set(found) != {str(i) for i in range(len(found))}:
+        return ()
+    return () if names == _default_labels(len(names)) else tuple(names)
+
+
+def _default_labels(number: int) -> list[str]:
+    return [f"LABEL_{i}" for i in range(number)]
 
 
 def _rate(found: Mapping, name: str, default: float) -> float:
@@ -202,6 +222,7 @@ def write(
     *,
     num_labels: int | None = None,
     dropout: float = 0.1,
+    labels: Sequence[str] = (),
 ) -> None:
     """Writes `config.json` and `model.safetensors`.
 
@@ -211,6 +232,7 @@ def write(
         arrays: {path of a variable: array}.
         num_labels: Of a classifier.
         dropout: Rate before it.
+        labels: Names of its labels; none for those of transformers.
     """
     require("safetensors", "--format huggingface")
     from safetensors.numpy import save_file
@@ -228,14 +250,15 @@ def write(
     elif head == "pretrainer" and models.PAIR not in arrays:
         head = "masked_lm"
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    values = _config_values(config, head, num_labels, dropout)
+    names = list(labels) or _default_labels(num_labels or 0)
+    values = _config_values(config, head, names, dropout)
     files.write_json(folder / CONFIG, values)
     # The library lets only the user read what it writes.
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
 
 
 def _config_values(
-    config: BertConfig, head: str, num_labels: int | None, dropout: float
+    config: BertConfig, head: str, labels: Sequence[str], dropout: float
 ) -> dict:
     """What `config.json` has."""
     is_albert = models.is_albert(config)
@@ -252,10 +275,9 @@ def _config_values(
         values |= {"bos_token_id": None, "eos_token_id": None}
     if head == "classifier":
         name = "classifier_dropout_prob" if is_albert else "classifier_dropout"
-        labels = {str(i): f"LABEL_{i}" for i in range(num_labels)}
         values |= {
             name: dropout,
-            "id2label": labels,
-            "label2id": {label: int(i) for i, label in labels.items()},
+            "id2label": {str(i): label for i, label in enumerate(labels)},
+            "label2id": {label: i for i, label in enumerate(labels)},
         }
     return values

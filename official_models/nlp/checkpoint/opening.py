@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -21,6 +21,8 @@ EXPECTED = (
     "checkpoint, or a folder with config.json and model.safetensors"
 )
 KERAS = "model.keras"
+# Names of a classifier's labels, beside any checkpoint but Hugging Face's.
+LABELS = "labels.json"
 # Beside a TensorFlow checkpoint, and in the folders of our runs.
 CONFIGS = ("bert_config.json", "albert_config.json")
 
@@ -101,6 +103,7 @@ def _open_hugging_face(folder: Path, where: str, found) -> Source:
         arrays.files,
         dropout,
         arrays.ignored,
+        hf_folder.read_labels(folder),
     )
 
 
@@ -127,6 +130,7 @@ def _open_keras(path: Path, where: str, found) -> Source:
         found,
         [str(path)],
         dropout,
+        labels=_labels_beside(path.parent),
     )
 
 
@@ -173,6 +177,24 @@ def _config_beside(folder: Path) -> BertConfig | None:
     return None
 
 
+def write_labels(folder: Path, labels: Sequence[str]) -> None:
+    """Writes the names of a classifier's labels beside a checkpoint."""
+    files.write_json(folder / LABELS, list(labels), ensure_ascii=False)
+
+
+def _labels_beside(folder: Path) -> tuple[str, ...]:
+    path = folder / LABELS
+    if not path.is_file():
+        return ()
+    remedy = "expected a list of a classifier's labels, or no such file"
+    found = files.read_json(path, remedy)
+    if not isinstance(found, list) or not all(
+        isinstance(label, str) for label in found
+    ):
+        raise InputError(f"{path}: {remedy}")
+    return tuple(found)
+
+
 def _may_be_checkpoint(path: Path) -> bool:
     """Whether TensorFlow is worth importing for it."""
     return path.is_dir() or any(path.parent.glob("*.index"))
@@ -205,4 +227,9 @@ def _open_tensorflow(path: str, where: str, config_file, found) -> Source:
         arrays.read,
         found,
         arrays.files,
+        labels=(
+            ()
+            if files.is_remote(prefix)
+            else _labels_beside(Path(prefix).parent)
+        ),
     )

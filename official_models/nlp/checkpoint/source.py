@@ -48,6 +48,7 @@ class Source(NamedTuple):
         dropout: Rate before its classifier.
         ignored: Names of arrays that need no place, such as a second name of
             a tied one.
+        labels: Names of its classifier's labels; none if they have none.
     """
 
     where: str
@@ -60,6 +61,7 @@ class Source(NamedTuple):
     files: Sequence[str]
     dropout: float = 0.1
     ignored: Collection[str] = ()
+    labels: Sequence[str] = ()
 
     def has(self, path: str) -> bool:
         """Whether it holds the variable of this path."""
