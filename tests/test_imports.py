@@ -192,6 +192,14 @@ ROOMS = {
             BERT + r"(config|heads|finetuning\..+)",
         ),
     ),
+    # By Keras' `fit`, on each backend.
+    r"official_models/nlp/bert/finetuning/fit/\w+\.py": (
+        ("keras",),
+        (
+            r"official_models\.(common|nlp)\..+",
+            r"tf_lamb",
+        ),
+    ),
     # Models: Keras through common.ops, of tf_lamb nothing but its checks.
     r"official_models/nlp/transformer/\w+\.py": (("keras",), MODEL_TOOLS),
     r"official_models/(nlp|vision)/\w+/(pretraining/)?"
@@ -336,6 +344,45 @@ def test_rooms(path):
 def test_every_room_has_a_file():
     used = {_room(path)[0] for path in ROOM_FILES}
     assert used == set(ROOMS)
+
+
+# Scripts that run on JAX and torch where there is no TensorFlow.
+WITHOUT_TENSORFLOW = ("finetune_classifier", "finetune_squad")
+
+
+def _imported_at_once(path):
+    """As `_imports`, of what is run on import, but for what `if` decides."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                names.add(name if _is_module(name) else node.module)
+    return names
+
+
+@pytest.mark.parametrize("script", WITHOUT_TENSORFLOW)
+def test_fine_tuning_imports_no_backend_but_keras_own(script):
+    waiting, seen = [f"official_models.nlp.bert.{script}"], set()
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        path = ROOT.joinpath(*module.split("."))
+        path = (
+            path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        )
+        names = _imported_at_once(path)
+        tops = {name.split(".")[0] for name in names}
+        assert not tops & (FRAMEWORKS - {"keras"}), module
+        ours = {
+            n
+            for n in names
+            if n.split(".")[0] in ("official_models", "tf_lamb")
+        }
+        waiting += ours - seen
+    assert "official_models.nlp.datasets.glue" in seen
 
 
 def _is_script(path):

@@ -48,8 +48,8 @@ def compiles_step() -> bool:
 def repeat_exactly() -> None:
     """Makes TensorFlow's operations give the same bits each time.
 
-    Not under --jit_compile: Keras refuses to compile under that switch. JAX
-    and torch repeat themselves on a CPU without it.
+    Not under --jit_compile: Keras refuses to compile under that switch. Other
+    backends are left as they are.
     """
     if keras.backend.backend() == "tensorflow" and not FLAGS.jit_compile:
         import tensorflow as tf

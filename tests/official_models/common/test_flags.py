@@ -8,7 +8,12 @@ from absl import flags
 from official_models.common import flags as run_flags
 from official_models.common import optimizers, run_folder
 from official_models.common.errors import InputError
-from official_models.nlp.bert import finetune_classifier, finetune_hub, pretrain
+from official_models.nlp.bert import (
+    finetune_classifier,
+    finetune_hub,
+    finetune_squad,
+    pretrain,
+)
 from official_models.vision.resnet import train
 from tests.official_models.scripts import flags_of, refusal
 from tpu import job_flags
@@ -32,6 +37,8 @@ WITHOUT_EFFECT = {
     finetune_hub: RUN | {"data_dir", "test"},
     finetune_classifier: {"output_dir", "data_dir", "vocab_file"}
     | {"init_checkpoint", "eval_batch_size", "seeds", "predict"},
+    finetune_squad: {"output_dir", "data_dir", "train_file", "dev_file"}
+    | {"vocab_file", "init_checkpoint", "eval_batch_size", "seeds", "predict"},
 }
 by_script = pytest.mark.parametrize(
     "script", WITHOUT_EFFECT, ids=lambda s: s.__name__.rpartition(".")[2]

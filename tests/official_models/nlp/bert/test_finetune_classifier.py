@@ -11,55 +11,35 @@ import numpy as np
 import pytest
 
 from official_models.common import weights
-from official_models.nlp.albert.config import AlbertConfig
-from official_models.nlp.bert import classifier_report, finetune_classifier
-from official_models.nlp.checkpoint import models
-from official_models.nlp.checkpoint.export import export
+from official_models.nlp.bert import finetune_classifier
+from official_models.nlp.bert.finetuning.fit import report as fit_report
 from official_models.nlp.checkpoint.opening import open_source
 from official_models.nlp.checkpoint.source import make
-from official_models.nlp.checkpoint.tokenizer import TokenizerFiles, find
-from official_models.nlp.datasets import glue
+from official_models.nlp.checkpoint.tokenizer import find
 from tests.official_models import scripts
 from tests.official_models.nlp.bert.finetuning import small_tasks
-from tests.official_models.nlp.bert.small_bert import config_of
+from tests.official_models.nlp.bert.finetuning.small_checkpoints import (
+    albert_checkpoint,
+    bert_checkpoint,
+)
 
 ROOT = Path(__file__).parents[4]
-V = len(small_tasks.WORDS)
 SMALL = (
     "--max_seq_length=16 --global_batch_size=8 --eval_batch_size=8 --epochs=2 "
     "--optimizer=lamb --learning_rate=0.03 --dropout=0"
 ).split()
 
 
-def write_checkpoint(folder, config, head="encoder"):
-    """A model with random weights in Hugging Face's layout."""
-    model = models.make(config, head, num_labels=3, seed=3)
-    vocab = small_tasks.write_vocab(folder.parent)
-    files = TokenizerFiles({"vocab.txt": vocab})
-    export(model, folder, "huggingface", files)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     """Ends in a classifier of another number of labels."""
     folder = tmp_path_factory.mktemp("bert") / "hf"
-    return write_checkpoint(folder, config_of(vocab_size=V), "classifier")
+    return bert_checkpoint(folder, "classifier")
 
 
 @pytest.fixture(scope="module")
 def albert(tmp_path_factory):
-    sizes = {
-        "vocab_size": V,
-        "embedding_size": 8,
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 24,
-    }
-    folder = tmp_path_factory.mktemp("albert") / "hf"
-    return write_checkpoint(folder, AlbertConfig(**sizes))
+    return albert_checkpoint(tmp_path_factory.mktemp("albert") / "hf")
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +163,9 @@ def test_of_equal_seeds_the_first_is_the_best():
         {"seed": seed, "best_epoch": 1, "scores": {"dev": {"accuracy": score}}}
         for seed, score in ((4, 0.5), (5, 0.75), (6, 0.75))
     ]
-    found = classifier_report.summary(glue.TASKS["rte"], results)
+    found = fit_report.summary(("dev", "accuracy"), results)
     assert found["best_seed"] == 5
-    lines = classifier_report.table(results, found).splitlines()
+    lines = fit_report.table(results, found).splitlines()
     assert [line.split() for line in lines[-3:]] == [
         ["mean", "0.6667"],
         ["deviation", "0.1443"],

@@ -6,19 +6,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from official_models.nlp.bert import classifier_training
-from official_models.nlp.bert.finetuning import metrics
-from official_models.nlp.datasets import glue
-
 
 def summary(
-    task: glue.Task, results: Sequence[Mapping[str, Any]]
+    compared_by: tuple[str, str], results: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Mean, deviation and the best of all seeds, on each validation split.
 
     Args:
-        task: of the runs.
-        results: of `Fitting.fit`, one a seed.
+        compared_by: Split and metric that decide which seed is best.
+        results: Of `Fitting.fit`, one a seed.
 
     Returns:
         `compared_by`, `best_seed`, and under `scores` {split: {metric:
@@ -26,25 +22,22 @@ def summary(
         1), None for one seed; the best is the best seed's, which is the first
         one with the greatest score.
     """
-    best = max(
-        results,
-        key=lambda x: classifier_training.main_score(task, x["scores"]),
-    )
+    split, metric = compared_by
+    best = max(results, key=lambda result: result["scores"][split][metric])
     scores: dict[str, dict] = {}
-    for split in task.dev_splits:
-        scores[split] = {}
-        for name in metrics.names_of(task):
-            values = [result["scores"][split][name] for result in results]
-            scores[split][name] = {
+    for name, metrics in best["scores"].items():
+        scores[name] = {}
+        for measure, value in metrics.items():
+            values = [result["scores"][name][measure] for result in results]
+            scores[name][measure] = {
                 "mean": statistics.fmean(values),
                 "deviation": (
                     statistics.stdev(values) if len(values) > 1 else None
                 ),
-                "best": best["scores"][split][name],
+                "best": value,
             }
-    compared_by = f"{task.dev_splits[0]} {metrics.names_of(task)[-1]}"
     return {
-        "compared_by": compared_by,
+        "compared_by": f"{split} {metric}",
         "best_seed": best["seed"],
         "scores": scores,
     }
@@ -54,8 +47,8 @@ def table(results: Sequence[Mapping[str, Any]], found: Mapping) -> str:
     """The results as lines: a seed each, then mean, deviation, best.
 
     Args:
-        results: as for `summary`.
-        found: of `summary`.
+        results: As for `summary`.
+        found: Of `summary`.
     """
     columns = [(s, n) for s, row in found["scores"].items() for n in row]
     lines = [["seed", "epoch", *(f"{s} {n}" for s, n in columns)]]

@@ -1,0 +1,1 @@
+"""Fine-tuning by Keras' `fit`: checkpoint, data, seeds, report, prediction."""

@@ -1,0 +1,256 @@
+"""A fine-tuning script around its task: flags, seeds, resuming, report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import flags
+
+import tf_lamb
+from official_models.common import (
+    backend,
+    files,
+    optimizers,
+    report,
+    run_folder,
+)
+from official_models.common import flags as run_flags
+from official_models.common.errors import InputError
+from official_models.nlp.bert.finetuning.fit import checkpoint
+from official_models.nlp.bert.finetuning.fit import report as figures
+from official_models.nlp.bert.finetuning.fit.training import (
+    Fitting,
+    Scores,
+    Task,
+)
+from official_models.nlp.checkpoint import initial, opening
+from official_models.nlp.checkpoint.source import Loaded, Source, load
+
+FLAGS = flags.FLAGS
+RESULT = "result.json"
+
+
+def define_flags(
+    *, output_dir: str, epochs: int, max_seq_length: int, predict: str
+) -> None:
+    """Defines what fine-tuning scripts share, with a script's own defaults.
+
+    Args:
+        output_dir: Folder of the run.
+        epochs: Passes over the data.
+        max_seq_length: T.
+        predict: Help of --predict.
+    """
+    run_flags.define_flags(output_dir=output_dir, jit_compile=False)
+    optimizers.define_flags(
+        learning_rate=1e-3,
+        warmup_ratio=0.1,
+        weight_decay=0.01,
+        exclusions=("LayerNorm", "bias"),
+        global_clipnorm=1.0,
+    )
+    checkpoint.define_flags(max_seq_length)
+    for module in (run_flags, optimizers, checkpoint):
+        flags.adopt_module_key_flags(module)  # for --help
+    integer = flags.DEFINE_integer
+    integer("global_batch_size", 32, "Rows an update.", 1)
+    integer("eval_batch_size", 64, "Rows at once where none is trained.", 1)
+    integer("epochs", epochs, "Passes over the training data, at most.", 1)
+    integer(
+        "patience",
+        0,
+        "Epochs without a better score on the validation split before a seed's "
+        "training ends; 0: all epochs are trained.",
+        0,
+    )
+    integer("seeds", 1, "Runs, with the seeds from --seed on.", 1)
+    flags.DEFINE_float(
+        "layer_decay",
+        1.0,
+        "Factor of the learning rate from each layer to the one below (LAMB, "
+        "LARS); 1: the same rate for all.",
+    )
+    flags.DEFINE_string("predict", None, predict)
+    run_flags.without_effect("eval_batch_size", "seeds", "predict")
+
+
+def check_flags(*needed: str) -> None:
+    """Refuses flags that are missing or contradict each other.
+
+    Args:
+        needed: Names of flags without which nothing is trained.
+
+    Raises:
+        InputError: It names the flag.
+    """
+    if files.is_remote(FLAGS.output_dir):
+        raise InputError(
+            f"--output_dir {FLAGS.output_dir}: this script writes its models "
+            "here; name a local folder"
+        )
+    if FLAGS.predict:
+        return
+    for name in (*needed, "init_checkpoint"):
+        if not FLAGS[name].value:
+            raise InputError(f"--{name} is missing: training needs it")
+    backend.check_dtype()
+    if FLAGS.layer_decay != 1 and FLAGS.optimizer not in ("lamb", "lars"):
+        raise InputError(
+            f"--layer_decay: for --optimizer lamb or lars, not "
+            f"{FLAGS.optimizer}"
+        )
+
+
+def fitting_of(task: Task) -> Fitting:
+    """How the flags say that a task's rows are trained.
+
+    Raises:
+        InputError: They are no whole batch, or the batch has not as many equal
+            parts as there are micro-batches.
+    """
+    batch, parts = FLAGS.global_batch_size, FLAGS.gradient_accumulation_steps
+    if batch % parts:
+        raise InputError(
+            f"--gradient_accumulation_steps {parts}: expected a divisor of "
+            f"--global_batch_size {batch}"
+        )
+    number = task.train.number
+    if number < batch:
+        raise InputError(
+            f"--global_batch_size {batch}: {number} training {task.unit}; "
+            "expected no more than these"
+        )
+    return Fitting(
+        epochs=FLAGS.epochs,
+        patience=FLAGS.patience,
+        steps_per_epoch=number // batch,
+        batch_size=batch // parts,
+        batches_per_step=parts,
+        eval_batch_size=FLAGS.eval_batch_size,
+    )
+
+
+def make_model(
+    task: Task, source: Source, total_steps: int, seed: int
+) -> tuple[keras.Model, Loaded]:
+    """The compiled model of the flags; what it has of the checkpoint.
+
+    Raises:
+        InputError: A flag's value is out of range, or the checkpoint is
+            damaged.
+    """
+    keras.utils.set_random_seed(seed)
+    with run_flags.naming_the_flag():
+        model = task.make_model(source.config, seed, FLAGS.dtype)
+        optimizer = optimizers.from_flags(total_steps, groups=_groups(model))
+        optimizers.build(optimizer, model.trainable_variables)
+    loaded = load(source, model)
+    model.compile(
+        optimizers.scaled(optimizer),
+        **task.compile_arguments(),
+        jit_compile=backend.compiles_step(),
+    )
+    return model, loaded
+
+
+def _groups(model: keras.Model) -> list[tf_lamb.Group]:
+    if FLAGS.layer_decay == 1:
+        return []
+    try:
+        return tf_lamb.layer_decay(model, FLAGS.layer_decay)
+    except ValueError as error:
+        raise InputError(f"--layer_decay: {error}") from error
+
+
+def train(task: Task, source: Source) -> None:
+    """Trains the seeds that are not trained yet, and reports all.
+
+    Args:
+        task: Of the flags.
+        source: The checkpoint of the flags.
+
+    Raises:
+        InputError: A flag is out of range, or the folder holds another run.
+    """
+    fitting = fitting_of(task)
+    facts = {**initial.facts(source), "data_sha256": task.digest()}
+    identity = {**run_flags.identity(), **facts}
+    folder = run_folder.open_run(FLAGS.output_dir, identity)
+    if not (folder / run_folder.RECORD).exists():
+        # Before anything is written: it refuses what does not fit.
+        print(make_model(task, source, 1, FLAGS.seed)[1])
+    run_folder.record_run(folder, identity)
+    checkpoint.describe(folder, source, task.record, task.labels)
+    print(task, flush=True)
+    results = [
+        _train_seed(task, source, fitting, seed, folder / f"seed_{seed}")
+        for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)
+    ]
+    _finish(folder, task, results)
+
+
+def _train_seed(
+    task: Task, source: Source, fitting: Fitting, seed: int, folder: Path
+) -> dict[str, Any]:
+    """Trains one seed, or finds that it was; gives its result."""
+    if (folder / RESULT).is_file():
+        return files.read_json(folder / RESULT, "remove it to train again")
+    total_steps = fitting.steps_per_epoch * fitting.epochs
+    model, _ = make_model(task, source, total_steps, seed)
+
+    def show(row: Mapping[str, Any]) -> None:
+        print(
+            f"seed {seed}, epoch {row['epoch']}: loss {row['loss']:.4f}, "
+            f"{_in_words(row['scores'])}, "
+            f"{row[f'{task.unit}_per_second']:.1f} {task.unit}/s",
+            flush=True,
+        )
+
+    result, predicted = fitting.fit(model, task, seed, show)
+    folder.mkdir(exist_ok=True)
+    with files.replacing(folder / opening.KERAS) as temporary:
+        model.save(temporary)
+    for name, content in predicted.items():
+        files.write_json(folder / name, content, ensure_ascii=False)
+    files.write_json(folder / RESULT, result)
+    return result
+
+
+def _in_words(scores: Scores) -> str:
+    return ", ".join(
+        f"{split} {name} {value:.4f}"
+        for split, row in scores.items()
+        for name, value in row.items()
+    )
+
+
+def _finish(folder: Path, task: Task, results: list[dict]) -> None:
+    """Writes report.json, gives the folder the best seed's, prints a table."""
+    found = figures.summary(task.compared_by, results)
+    best = folder / f"seed_{found['best_seed']}"
+    hidden = (RESULT, files.TEMPORARY)
+    names = [p.name for p in best.iterdir() if not p.name.startswith(hidden)]
+    for name in names:
+        with files.replacing(folder / name) as temporary:
+            shutil.copyfile(best / name, temporary)
+    files.write_json(
+        folder / "report.json",
+        {
+            **report.environment(),
+            "backend": keras.backend.backend(),
+            "flags": run_flags.values(),
+            "data": task.figures,
+            **found,
+            "seeds": results,
+        },
+    )
+    print(figures.table(results, found))
+    print(
+        f"\n{folder}: {', '.join(sorted(names))} of seed "
+        f"{found['best_seed']}, the best by {found['compared_by']}; "
+        "report.json."
+    )
