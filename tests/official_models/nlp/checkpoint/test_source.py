@@ -358,3 +358,40 @@ def test_a_folder_has_the_names_of_from_hf_state_dict(folder):
     same_values(model, other)
     with pytest.raises(ValueError, match="num_labels: got 0"):
         models.make(BertConfig(60, 32, 1, 2, 64), "classifier", num_labels=0)
+
+
+@pytest.mark.parametrize("format", ["huggingface", "keras", "tensorflow"])
+def test_labels_keep_their_names(format, folder, tmp_path):
+    model = models.make(config_of(), "classifier", num_labels=3)
+    source = open_source(folder)
+    assert source.labels == ()
+    labels = ("no", "sì", "perhaps")
+    out = tmp_path / "out"
+    export(model, out, format, source.tokenizer, labels=labels)
+    assert open_source(out).labels == labels
+    if format == "huggingface":
+        written = json.loads((out / "config.json").read_text())
+        assert written["id2label"] == dict(zip("012", labels, strict=True))
+        assert written["label2id"] == {n: i for i, n in enumerate(labels)}
+    for wrong in (labels[:2], ("no", "no", "yes")):
+        refusal(
+            lambda wrong=wrong: export(
+                *(model, tmp_path / "other", format, source.tokenizer),
+                labels=wrong,
+            ),
+            "bert_classifier has 3",
+        )
+    assert not (tmp_path / "other").exists()
+
+
+def test_labels_without_names_of_their_own(folder, tmp_path):
+    model = models.make(config_of(), "classifier", num_labels=3)
+    out = tmp_path / "out"
+    export(model, out, "huggingface", open_source(folder).tokenizer)
+    written = json.loads((out / "config.json").read_text())
+    assert written["id2label"]["2"] == "LABEL_2"
+    assert open_source(out).labels == ()
+    out = tmp_path / "keras"
+    export(model, out, "keras", open_source(folder).tokenizer)
+    (out / "labels.json").write_text("{}")
+    refusal(lambda: open_source(out), out / "labels.json", "expected a list")
