@@ -98,7 +98,9 @@ def find_file(split: str) -> str:
     if path and files.exists(path):
         return path
     if path:
-        raise InputError(f"--{flag} {path}: no such file; expected SQuAD's")
+        raise InputError(
+            f"--{flag} {path}: no such file; expected SQuAD's JSON"
+        )
     path = os.path.join(FLAGS.data_dir, f"{split}-v{version}.json")
     if not files.exists(path):
         raise InputError(

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from tests.official_models.nlp.bert.finetuning.small_checkpoints import (
     bert_checkpoint,
 )
 
+ROOT = Path(__file__).parents[4]
 SMALL = (
     "--max_seq_length=24 --doc_stride=6 --max_query_length=6 --epochs=1 "
     "--global_batch_size=8 --eval_batch_size=16 --learning_rate=0.03 "
@@ -249,3 +252,30 @@ def test_a_file_without_answers(bert, data, tmp_path):
             ),
             *(f"--{flag} {path}: ", end),
         )
+
+
+def test_on_jax_and_a_file_that_is_missing(bert, data, tmp_path):
+    out = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "official_models.nlp.bert.finetune_squad"),
+        *(f"--init_checkpoint={bert}", f"--data_dir={data}", *SMALL),
+        *(f"--output_dir={out}", "--epochs=2"),
+    ]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    options = {"cwd": ROOT, "capture_output": True, "text": True}
+    done = subprocess.run(
+        command, env={**environment, "KERAS_BACKEND": "jax"}, **options
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert report["backend"] == "jax"
+    losses = [epoch["loss"] for epoch in report["seeds"][0]["epochs"]]
+    assert losses[1] < losses[0]
+    done = subprocess.run(
+        [*command, "--train_file=none"], env=environment, **options
+    )
+    assert done.returncode == 2
+    lines = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+    assert lines == [
+        "error: --train_file none: no such file; expected SQuAD's JSON"
+    ]
