@@ -14,6 +14,11 @@ from official_models.common.errors import InputError
 from official_models.nlp.bert.finetuning import answers, windows
 from official_models.nlp.datasets import squad
 
+# Output of the model -> the feature that it has to find.
+POSITIONS = {
+    "start_logits": "start_positions",
+    "end_logits": "end_positions",
+}
 # What `squad.read_squad` finds -> in words.
 FAULTS = {
     "moved": "that begins elsewhere (the nearest is taken)",

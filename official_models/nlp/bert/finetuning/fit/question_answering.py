@@ -18,17 +18,12 @@ from official_models.common.errors import InputError
 from official_models.nlp.bert.finetuning import answers, questions, windows
 from official_models.nlp.bert.finetuning.fit import prediction, training
 from official_models.nlp.bert.finetuning.fit.training import TOKENS, Encoded
-from official_models.nlp.bert.finetuning.questions import Options
+from official_models.nlp.bert.finetuning.questions import POSITIONS, Options
 from official_models.nlp.bert.finetuning.windows import Window
 from official_models.nlp.checkpoint import models
 from official_models.nlp.datasets import squad
 
 TASK = "squad"
-# Output of the model -> feature that it has to find.
-LABELS = {
-    "start_logits": "start_positions",
-    "end_logits": "end_positions",
-}
 # What task.json has of `Options`; their types.
 _KEPT = {
     "doc_stride": int,
@@ -125,9 +120,9 @@ class QuestionAnswering:
                 name: keras.losses.SparseCategoricalCrossentropy(
                     from_logits=True
                 )
-                for name in LABELS
+                for name in POSITIONS
             },
-            "loss_weights": dict.fromkeys(LABELS, 1 / len(LABELS)),
+            "loss_weights": dict.fromkeys(POSITIONS, 1 / len(POSITIONS)),
         }
 
     def measure(self, model: keras.Model, batch_size: int) -> training.Measured:
@@ -171,15 +166,15 @@ def encode(cut, max_seq_length: int) -> Encoded:
         max_seq_length: T.
 
     Returns:
-        With labels {name in `LABELS`: int32 [N]}.
+        With labels {name in `POSITIONS`: int32 [N]}.
     """
     rows = (windows.features(window, max_seq_length) for window in cut)
     arrays = training.stacked(
-        rows, dict.fromkeys((*TOKENS, *LABELS.values()), "int32")
+        rows, dict.fromkeys((*TOKENS, *POSITIONS.values()), "int32")
     )
     return Encoded(
         {name: arrays[name] for name in TOKENS},
-        {name: arrays[feature][:, 0] for name, feature in LABELS.items()},
+        {name: arrays[feature][:, 0] for name, feature in POSITIONS.items()},
     )
 
 
@@ -195,7 +190,7 @@ def logits_of(
         InputError: The outputs are not finite.
     """
     found = training.outputs_of(model, inputs, batch_size)
-    pairs = zip(*(found[name] for name in LABELS), strict=True)
+    pairs = zip(*(found[name] for name in POSITIONS), strict=True)
     return {
         window.unique_id: answers.Logits(*pair)
         for window, pair in zip(cut, pairs, strict=True)

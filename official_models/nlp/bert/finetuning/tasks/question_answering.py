@@ -22,8 +22,7 @@ from official_models.nlp.bert.finetuning.questions import Options
 from official_models.nlp.bert.finetuning.tasks.runner import Runner
 from official_models.nlp.datasets import squad
 
-NAMES = "start_logits", "end_logits"
-POSITIONS = "start_positions", "end_positions"
+NAMES, POSITIONS = zip(*questions.POSITIONS.items(), strict=True)
 
 
 class QuestionAnswering:
