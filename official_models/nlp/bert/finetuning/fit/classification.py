@@ -97,8 +97,7 @@ class Classification:
         """SHA-256 of the arrays of all splits."""
         found = training.new_digest()
         for name, split in self._splits.items():
-            found.update(name.encode())
-            split.add_to(found)
+            split.add_to(found, name)
         return found.hexdigest()
 
     def __str__(self) -> str:

@@ -141,8 +141,8 @@ class QuestionAnswering:
     def digest(self) -> str:
         """SHA-256 of both files' arrays and of the dev file's answers."""
         found = training.new_digest()
-        self.train.add_to(found)
-        self._dev.add_to(found)
+        self.train.add_to(found, "train")
+        self._dev.add_to(found, "dev")
         rows = [(q.id, q.answers, q.is_impossible) for q in self._questions]
         found.update(hashlib.sha256(json.dumps(rows).encode()).digest())
         return found.hexdigest()

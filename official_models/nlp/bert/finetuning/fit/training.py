@@ -43,10 +43,10 @@ class Encoded(NamedTuple):
         """These rows of it."""
         return keras.tree.map_structure(lambda array: array[rows], self)
 
-    def add_to(self, digest) -> None:
-        """Updates a digest of hashlib by names, shapes and values."""
-        for path, array in keras.tree.flatten_with_path(self):
-            digest.update(f"{path} {array.shape}".encode())
+    def add_to(self, digest, name: str) -> None:
+        """Updates a digest of hashlib by a split's name, N and all values."""
+        digest.update(f"{name} ({self.number},)".encode())
+        for array in keras.tree.flatten(self):
             digest.update(np.ascontiguousarray(array))
 
 

@@ -30,7 +30,7 @@ def test_rows_of_several_blocks_are_stacked_in_order(number, monkeypatch):
 def test_a_digest_is_of_every_array():
     def digest(split):
         found = training.new_digest()
-        split.add_to(found)
+        split.add_to(found, "train")
         return found.hexdigest()
 
     split = encoded(5)
