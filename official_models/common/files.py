@@ -189,11 +189,7 @@ def read_text(path: str | os.PathLike, remedy: str = "") -> str:
         InputError: It cannot be read, is not UTF-8, or has a NUL, as a file
             that was damaged by a crash does.
     """
-    try:
-        content = _read_bytes(path)
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise _refusal(path, f"cannot be read: {reason}", remedy) from error
+    content = read_bytes(path, remedy)
     try:
         text = content.decode("utf-8")
         at, kind = content.find(b"\0"), "a NUL byte"
@@ -207,6 +203,23 @@ def read_text(path: str | os.PathLike, remedy: str = "") -> str:
         )
         raise _refusal(path, reason, remedy)
     return text.removeprefix("\ufeff")
+
+
+def read_bytes(path: str | os.PathLike, remedy: str = "") -> bytes:
+    """The bytes of a file, as `read_text` reads it.
+
+    Args:
+        path: A local path, or a URL that `tf.io.gfile` can read.
+        remedy: What the user can do; the end of every error message.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return _read_bytes(path)
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise _refusal(path, f"cannot be read: {reason}", remedy) from error
 
 
 def read_json(path: str | os.PathLike, remedy: str = "") -> Any:

@@ -5,20 +5,53 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 from official_models.common.errors import InputError
 from official_models.common.layer import registration
 from official_models.nlp.bert import config as bert_config
 from official_models.nlp.bert.config import BertConfig
+from tf_lamb import check
 
-# Layers, hidden, heads, intermediate; E is 128 in all.
+# Layers, hidden, heads, intermediate; E is 128 in all. Up to "medium" they are
+# BERT's: no such ALBERT was published.
 SIZES = {
+    **{n: bert_config.SIZES[n] for n in ("tiny", "mini", "small", "medium")},
     "base": (12, 768, 12, 3072),
     "large": (24, 1024, 16, 4096),
     "xlarge": (24, 2048, 16, 8192),
     "xxlarge": (12, 4096, 64, 16384),
 }
+
+SHARING = ("all", "attention", "ffn", "none")
+
+
+def sharing(mode: str, num_layers: int) -> dict[str, Any]:
+    """The arguments of an `AlbertConfig` whose layers share what `mode` says.
+
+    Args:
+        mode: "all" weights, those of the "attention" or of the feed-forward
+            block ("ffn") alone, or "none". The LayerNorm after a block is
+            shared with it.
+        num_layers: Of the model.
+
+    Raises:
+        ValueError: `mode` is none of these.
+
+    References:
+        Lan et al. 2019, section 4.5, table 4. The paper does not say which
+        LayerNorm goes with which block.
+    """
+    if mode not in SHARING:
+        raise ValueError(
+            f"share_parameters: got {mode!r}, expected one of "
+            f"{', '.join(SHARING)}"
+        )
+    return {
+        "num_hidden_groups": 1 if mode == "all" else num_layers,
+        "shared_part": mode if mode in ("attention", "ffn") else "none",
+    }
 
 
 @registration("tf_lamb_models.albert")
@@ -29,12 +62,16 @@ class AlbertConfig(BertConfig):
     Application i of `num_layers` uses group floor(i / (`num_layers` /
     `num_hidden_groups`)), all of whose `inner_group_num` layers are applied in
     turn. One group shares all weights, as in the published models;
-    `num_layers` groups share none.
+    `num_layers` groups share none, but for their `shared_part`; `sharing` has
+    the arguments for each of the paper's ways.
 
     Args:
         embedding_size: E.
         num_hidden_groups: Groups of layers, at most `num_layers`.
         inner_group_num: Layers of a group.
+        shared_part: What all groups have in common: "none", or the
+            "attention" or the "ffn" of their layers, each with the LayerNorm
+            that follows it. Others' ALBERTs know no such thing.
 
     Raises:
         ValueError: A value is out of range.
@@ -51,11 +88,15 @@ class AlbertConfig(BertConfig):
         "embedding_size": bert_config.size,
         "num_hidden_groups": bert_config.size,
         "inner_group_num": bert_config.size,
+        "shared_part": partial(
+            check.one_of, choices=("none", "attention", "ffn")
+        ),
     }
 
     embedding_size: int = 128
     num_hidden_groups: int = 1
     inner_group_num: int = 1
+    shared_part: str = "none"
 
     def __post_init__(self):
         super().__post_init__()

@@ -4,8 +4,9 @@ Axes: B batch, T tokens, E embedding, H hidden, V vocabulary, P predictions per
 sequence.
 
 Word, position and segment embeddings have E columns and are projected to H;
-all Transformer layers share their weights, or those of a group do. Variables
-carry the names of Google's published checkpoints, such as
+all Transformer layers share their weights, or those of a group do, or all
+share one part of theirs. What is shared is one variable, named after the first
+group. Variables carry the names of Google's published checkpoints, such as
 `bert/encoder/transformer/group_0/inner_group_0/attention_1/self/query/kernel`,
 and their shapes.
 
@@ -36,32 +37,49 @@ from official_models.nlp.transformer.layers import (
 )
 
 register = registration("tf_lamb_models.albert")
+# Part of a layer -> the sublayers that it is made of.
+PARTS = {
+    "attention": ("attention", "attention_output", "attention_norm"),
+    "ffn": ("intermediate", "ffn_output", "ffn_norm"),
+}
 
 
 @register
 class AlbertTransformerLayer(TransformerPart):
     """BERT's `TransformerLayer`, its variables named as in ALBERT's code."""
 
+    def share(self, part: str, other: "AlbertTransformerLayer") -> None:
+        """Takes a part of a layer that is built, before this one is."""
+        for name in PARTS[part]:
+            setattr(self, name, getattr(other, name))
+
     def build(self, input_shape=None):
-        config = self.config
-        hidden = (None, None, config.hidden_size)
-        inner = (None, None, config.intermediate_size)
-        self.attention = self.child(SelfAttention, name="self")
-        self.attention_output, self.ffn_output = (
-            self.child(Dense, hidden[-1], name="dense") for _ in range(2)
-        )
-        self.intermediate = self.child(Dense, inner[-1], name="dense")
-        self.attention_norm = self.child(LayerNorm, name="LayerNorm")
-        self.ffn_norm = self.child(LayerNorm, name="LayerNorm_1")
+        if not hasattr(self, "attention"):
+            self._build_attention()
+        if not hasattr(self, "intermediate"):
+            self._build_ffn()
         self.attention_dropout, self.ffn_dropout = (
-            self.add_dropout(config.hidden_dropout, name)
+            self.add_dropout(self.config.hidden_dropout, name)
             for name in ("attention_dropout", "ffn_dropout")
         )
+
+    def _build_attention(self):
+        hidden = (None, None, self.config.hidden_size)
+        self.attention = self.child(SelfAttention, name="self")
+        self.attention_output = self.child(Dense, hidden[-1], name="dense")
+        self.attention_norm = self.child(LayerNorm, name="LayerNorm")
         with ops.name_scope("attention_1"):
             ops.build_child(self.attention, None)
             with ops.name_scope("output"):
                 ops.build_child(self.attention_output, hidden)
         ops.build_child(self.attention_norm, None)
+
+    def _build_ffn(self):
+        hidden = (None, None, self.config.hidden_size)
+        inner = (None, None, self.config.intermediate_size)
+        self.intermediate = self.child(Dense, inner[-1], name="dense")
+        self.ffn_output = self.child(Dense, hidden[-1], name="dense")
+        self.ffn_norm = self.child(LayerNorm, name="LayerNorm_1")
         with ops.name_scope("ffn_1"), ops.name_scope("intermediate"):
             ops.build_child(self.intermediate, hidden)
             with ops.name_scope("output"):
@@ -104,7 +122,9 @@ class Albert(TransformerPart):
             )
             with ops.name_scope("transformer"):
                 for i, layer in enumerate(self.groups):
-                    group = i // config.inner_group_num
+                    group, inner = divmod(i, config.inner_group_num)
+                    if group and config.shared_part in PARTS:
+                        layer.share(config.shared_part, self.groups[inner])
                     with ops.name_scope(f"group_{group}"):
                         ops.build_child(layer, None)
         with ops.name_scope("pooler"):

@@ -133,7 +133,9 @@ NAMES = {
 }
 REQUIRED = tuple(NAMES)[:5]
 # Of an ALBERT only; the same in the file.
-ALBERT_NAMES = ("embedding_size", "num_hidden_groups", "inner_group_num")
+ALBERT_NAMES = (
+    *("embedding_size", "num_hidden_groups", "inner_group_num", "shared_part"),
+)
 EXPECTED = "a bert_config.json"
 # "hidden_act" -> `BertConfig.gelu`. What Google calls "gelu" is the
 # approximation by tanh, what Hugging Face calls "gelu" is not.

@@ -24,7 +24,7 @@ from absl import flags, logging
 from official_models.common import errors
 from official_models.common.errors import InputError
 from official_models.nlp.bert.pretraining import recipe
-from official_models.nlp.text import documents, wordpiece
+from official_models.nlp.text import documents, vocabulary
 
 FLAGS = flags.FLAGS
 _MEGABYTE = 1 << 20
@@ -148,7 +148,7 @@ def main(argv: list[str]) -> None:
             "`data`), or `make .venv-data`"
         ) from error
     logging.set_verbosity(logging.WARNING)
-    tokenizer = wordpiece.load_tokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
+    tokenizer = vocabulary.load_tokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     manifest = pipeline.run(job(), tokenizer, beam_options(argv[1:]))
     examples = sum(manifest["shards"].values())
     print(

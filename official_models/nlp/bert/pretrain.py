@@ -1,4 +1,4 @@
-r"""Pretrains BERT with LAMB on plain text: masked tokens, next sentences.
+r"""Pretrains BERT or ALBERT with LAMB on plain text: masked tokens, pairs.
 
     python -m official_models.nlp.bert.pretrain
 
@@ -11,6 +11,8 @@ text:
     python -m official_models.nlp.bert.pretrain --input 'books/*.txt' \
         --output_dir runs/books --size small --max_seq_length 128 --steps 10000
 
+`--model albert` trains an ALBERT: shared layers, sentence order, masked
+n-grams, a SentencePiece vocabulary (official_models/nlp/albert/README.md).
 `--phase2_steps` adds a second phase of longer sequences and a smaller batch,
 `--preset` has published recipes. `--init_checkpoint` continues from published
 weights; the folder of a run is exported for transformers and others by
@@ -28,10 +30,10 @@ from absl import flags
 from official_models.common import errors, optimizers, script, strategies
 from official_models.common import flags as run_flags
 from official_models.common.run import Run
-from official_models.nlp.bert import layouts
-from official_models.nlp.bert import model as bert
-from official_models.nlp.bert.config import SIZES, BertConfig
+from official_models.nlp.albert.config import SIZES
+from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.pretraining import (
+    families,
     inputs,
     losses,
     phases,
@@ -61,13 +63,14 @@ def define_flags() -> None:
         exclusions=("LayerNorm", "bias"),
         global_clipnorm=1.0,
     )
+    families.define_flags()
     inputs.define_flags()
     initial.define_flags()
     strategies.define_flags()
     phases.define_flags()
     presets.define_flags()
-    modules = run_flags, optimizers, inputs, initial, strategies, phases
-    for module in (*modules, presets):
+    modules = run_flags, optimizers, families, inputs, initial, strategies
+    for module in (*modules, phases, presets):
         flags.adopt_module_key_flags(module)  # for --help
     flags.DEFINE_integer("steps", 1600, "Updates in all.", 1)
     flags.DEFINE_integer("global_batch_size", 256, "Sequences an update.", 1)
@@ -85,8 +88,7 @@ def make_config(
     """The configuration of the flags, or of the checkpoint to begin with."""
     sizes = {name: FLAGS[name].value for name in initial.SIZES}
     with run_flags.naming_the_flag():
-        config = BertConfig.of_size(
-            FLAGS.size,
+        config = families.make_config(
             vocab_size,
             max_position_embeddings=max(max_seq_length, 64),
             hidden_dropout=FLAGS.dropout,
@@ -103,14 +105,17 @@ def make_model(
 ) -> keras.Model:
     """The compiled model of the flags, for one of the phases."""
     with run_flags.naming_the_flag():
-        model = bert.bert_pretrainer(config, seed=FLAGS.seed, dtype=FLAGS.dtype)
+        model = families.chosen().make_model(
+            config, seed=FLAGS.seed, dtype=FLAGS.dtype
+        )
         optimizer = phases.optimizer(plan, index)
         strategies.shard_state(optimizer)
         optimizers.build(optimizer, model.trainable_variables)
+    pair = families.chosen().pair
     model.compile(
         optimizer=optimizers.scaled(optimizer),
-        loss=losses.pretraining_losses(),
-        weighted_metrics=losses.pretraining_metrics(),
+        loss=losses.pretraining_losses(pair),
+        weighted_metrics=losses.pretraining_metrics(pair),
         **strategies.compile_arguments(),
     )
     return model
@@ -133,7 +138,7 @@ def train(
         end_step=phase.end,
         unit="tokens",
         units_per_step=phase.global_batch_size * text.max_seq_length,
-        metric_names=report.METRICS,
+        metric_names=report.metrics(text.pair),
         description=text.description,
         batches_per_step=phase.micro_batches,
         initialize=initialize,
@@ -165,7 +170,9 @@ def load_texts(
 def main(_) -> None:
     """Trains, or resumes training, then shows what was reached."""
     presets.apply()
-    training = script.Training(script.begin(layouts.LAYOUTS))
+    families.apply()
+    family = families.chosen()
+    training = script.Training(script.begin(family.layouts))
     plan = phases.from_flags(training)
     checkpoint = initial.open_flagged()
     shapes = [phase.shape for phase in plan]
@@ -196,7 +203,7 @@ def main(_) -> None:
     size = (
         FLAGS.size if checkpoint is None else f"of {config.num_layers} layers"
     )
-    training.finish(report, figures, f"BERT {size}")
+    training.finish(report, figures, f"{family.title} {size}")
 
 
 def load_initial(checkpoint: Source | None, model: keras.Model) -> None:

@@ -132,6 +132,13 @@ def _arrays(
 
 
 def _write_hugging_face(model, folder: Path, leave_out, labels) -> None:
+    part = getattr(models.config_of(model), "shared_part", "none")
+    if part != "none":
+        raise InputError(
+            f"--format huggingface: the layers of {model.name} share their "
+            f"{part} alone, which transformers' ALBERT cannot; expected "
+            "--format keras or tensorflow, or a model that shares all or none"
+        )
     more: dict[str, Any] = {}
     if models.head_of_model(model) == "classifier":
         head = model.get_layer("classifier")

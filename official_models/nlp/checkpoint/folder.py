@@ -271,6 +271,7 @@ def _config_values(
         "tie_word_embeddings": True,
     }
     if is_albert:
+        del values["shared_part"]  # a name of ours; "none"
         # The defaults are ids of the published vocabularies.
         values |= {"bos_token_id": None, "eos_token_id": None}
     if head == "classifier":

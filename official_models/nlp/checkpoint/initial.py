@@ -13,17 +13,23 @@ from official_models.common import files
 from official_models.common.errors import InputError
 from official_models.common.flags import without_effect
 from official_models.nlp.bert.config import BertConfig, write_config
-from official_models.nlp.checkpoint import opening
+from official_models.nlp.checkpoint import models, opening
 from official_models.nlp.checkpoint.source import (
     RATES,
     Source,
     check_architecture,
 )
-from official_models.nlp.checkpoint.tokenizer import VOCABULARY
+from official_models.nlp.checkpoint.tokenizer import SENTENCE_PIECE, VOCABULARY
+from official_models.nlp.text.vocabulary import is_sentence_piece
 
 FLAGS = flags.FLAGS
 # Flags of a training script, and names in a configuration.
 SIZES = ("hidden_size", "num_layers", "num_heads", "intermediate_size")
+# Flags of an ALBERT, and what they decide.
+_ALBERT = {
+    "embedding_size": ("embedding_size",),
+    "share_parameters": ("num_hidden_groups", "shared_part"),
+}
 _BLOCK = 1 << 20
 
 
@@ -54,13 +60,13 @@ def open_flagged() -> Source | None:
     source = opening.open_source(
         FLAGS.init_checkpoint, flag="--init_checkpoint"
     )
-    own = source.tokenizer.vocab_file
+    own = source.tokenizer.vocabulary
     if not own and not given:
         raise InputError(
-            f"{source.where}: no {VOCABULARY} beside it; give the vocabulary "
-            "that it was trained with by --vocab_file"
+            f"{source.where}: no {VOCABULARY} and no {SENTENCE_PIECE} beside "
+            "it; give the vocabulary that it was trained with by --vocab_file"
         )
-    if own and given and _tokens(own) != _tokens(given):
+    if own and given and not _are_same(own, given):
         raise InputError(
             f"--vocab_file {given}: is another vocabulary than the "
             f"checkpoint's {own}; leave the flag out"
@@ -72,9 +78,15 @@ def open_flagged() -> Source | None:
     return source
 
 
-def _tokens(path) -> list[str]:
-    text = files.read_text(path, f"expected a {VOCABULARY}")
-    return text.replace("\r\n", "\n").rstrip("\n").split("\n")
+def _are_same(*paths) -> bool:
+    """Whether vocabularies have the same tokens."""
+    found = []
+    for path in paths:
+        content = files.read_bytes(path, "expected a vocabulary")
+        if not is_sentence_piece(path):
+            content = content.replace(b"\r\n", b"\n").rstrip(b"\n")
+        found.append(content)
+    return found[0] == found[1]
 
 
 def facts(source: Source | None) -> dict[str, Any]:
@@ -142,6 +154,8 @@ def adapt(
 def _asked() -> set[str]:
     """Of a configuration, what was given by flags."""
     given = {name for name in (*SIZES, "gelu") if FLAGS[name].present}
+    for flag, names in _ALBERT.items():
+        given |= set(names if FLAGS[flag].present else ())
     return given | set(SIZES if FLAGS["size"].present else ())
 
 
@@ -153,7 +167,8 @@ def describe(folder: Path, config: BertConfig, vocab_file: str | None) -> None:
         config: Of its model.
         vocab_file: Its vocabulary; None if that is in the folder already.
     """
-    write_config(folder / opening.CONFIGS[0], config)
+    write_config(folder / opening.CONFIGS[models.is_albert(config)], config)
     if vocab_file:
-        text = files.read_text(vocab_file, f"expected a {VOCABULARY}")
-        files.write_text(folder / VOCABULARY, text)
+        name = SENTENCE_PIECE if is_sentence_piece(vocab_file) else VOCABULARY
+        content = files.read_bytes(vocab_file, "expected a vocabulary")
+        files.write_bytes(folder / name, content)

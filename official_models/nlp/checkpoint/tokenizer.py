@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, processors
 
 from official_models.common import files
 from official_models.common.errors import InputError, first_line
-from official_models.nlp.text import wordpiece
+from official_models.nlp.text import vocabulary
 
 VOCABULARY = "vocab.txt"
 PIPELINE = "tokenizer.json"
@@ -25,14 +25,6 @@ NAMES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-# Name of a special token in transformers -> the token.
-SPECIAL = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
 
 
 class TokenizerFiles(NamedTuple):
@@ -49,21 +41,21 @@ class TokenizerFiles(NamedTuple):
     is_own: bool = True
 
     @property
-    def vocab_file(self) -> Path | None:
-        """The WordPiece vocabulary, one token a line."""
-        return self.files.get(VOCABULARY)
+    def vocabulary(self) -> Path | None:
+        """WordPiece's, one token a line, or else SentencePiece's."""
+        return self.files.get(VOCABULARY) or self.files.get(SENTENCE_PIECE)
 
     def size(self) -> int | None:
-        """Number of tokens; None if only `sentencepiece` could say.
+        """Number of tokens; None if there is no file of them.
 
         Raises:
             InputError: The file cannot be read.
         """
-        if self.vocab_file:
-            return wordpiece.load_tokenizer(self.vocab_file).get_vocab_size()
-        if PIPELINE not in self.files:
+        if PIPELINE in self.files and VOCABULARY not in self.files:
+            return _read_pipeline(self.files[PIPELINE]).get_vocab_size()
+        if self.vocabulary is None:
             return None
-        return _read_pipeline(self.files[PIPELINE]).get_vocab_size()
+        return vocabulary.load_tokenizer(self.vocabulary).get_vocab_size()
 
     def load(self, where: str) -> Tokenizer:
         """The tokenizer itself, which adds no special token to a text.
@@ -75,13 +67,15 @@ class TokenizerFiles(NamedTuple):
             InputError: There is none that the tokenizers library reads, or it
                 has no [CLS] or no [SEP].
         """
-        if self.vocab_file:
-            return wordpiece.load_tokenizer(self.vocab_file, self.lowercase)
+        if VOCABULARY in self.files or (
+            PIPELINE not in self.files and self.vocabulary
+        ):
+            return vocabulary.load_tokenizer(self.vocabulary, self.lowercase)
         if PIPELINE not in self.files:
             raise InputError(
-                f"{where}: no {VOCABULARY} and no {PIPELINE} beside it; give a "
-                f"{VOCABULARY} by --vocab_file, or save the tokenizer there as "
-                f"{PIPELINE} with transformers"
+                f"{where}: no {VOCABULARY}, {SENTENCE_PIECE} or {PIPELINE} "
+                "beside it; give the vocabulary by --vocab_file, or save the "
+                f"tokenizer there as {PIPELINE} with transformers"
             )
         path = self.files[PIPELINE]
         pipeline = _read_pipeline(path)
@@ -134,7 +128,9 @@ def find(
         lowercase = _lowercase(there.get(SETTINGS))
     if vocab_file:
         path = Path(vocab_file)
-        name = SENTENCE_PIECE if path.suffix == ".model" else VOCABULARY
+        name = (
+            SENTENCE_PIECE if vocabulary.is_sentence_piece(path) else VOCABULARY
+        )
         return TokenizerFiles({name: path}, lowercase, False)
     return TokenizerFiles(there, lowercase, bool(there))
 
@@ -165,7 +161,7 @@ def check_size(tokenizer: TokenizerFiles, vocab_size: int, where: str) -> None:
         return
     if tokenizer.is_own and size < vocab_size:
         return
-    path = tokenizer.vocab_file or tokenizer.files[PIPELINE]
+    path = tokenizer.vocabulary or tokenizer.files[PIPELINE]
     raise InputError(
         f"{path}: {size} tokens, {where} has {vocab_size}; expected the "
         "vocabulary that the model was trained with"
@@ -178,7 +174,7 @@ def write(
     """Writes the files into a folder that `transformers` opens.
 
     Files of Hugging Face are copied as they are. A vocabulary alone becomes
-    the pipeline of `wordpiece.load_tokenizer`, with [CLS] and [SEP] around
+    the pipeline of `vocabulary.load_tokenizer`, with [CLS] and [SEP] around
     texts and the special tokens found in them, as transformers expects it.
 
     Args:
@@ -192,11 +188,12 @@ def write(
     for name, path in tokenizer.files.items():
         shutil.copyfile(path, folder / name)
     names = list(tokenizer.files)
-    if VOCABULARY not in names or SETTINGS in names or PIPELINE in names:
+    if not tokenizer.vocabulary or SETTINGS in names or PIPELINE in names:
         return names
-    pipeline = wordpiece.load_tokenizer(
-        tokenizer.vocab_file, tokenizer.lowercase
+    pipeline = vocabulary.load_tokenizer(
+        tokenizer.vocabulary, tokenizer.lowercase
     )
+    special = vocabulary.special_tokens(pipeline)
     ids = {n: pipeline.token_to_id(n) for n in ("[CLS]", "[SEP]")}
     pipeline.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
@@ -206,7 +203,7 @@ def write(
     pipeline.add_special_tokens(
         [
             AddedToken(t, special=True, normalized=False)
-            for t in SPECIAL.values()
+            for t in special.values()
         ]
     )
     pipeline.save(str(folder / PIPELINE))
@@ -215,7 +212,7 @@ def write(
         "do_lower_case": tokenizer.lowercase,
         "model_max_length": max_tokens,
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        **SPECIAL,
+        **special,
     }
     (folder / SETTINGS).write_text(
         json.dumps(settings, indent=2) + "\n", encoding="utf-8"

@@ -33,6 +33,8 @@ def pretraining_dataset(
     max_predictions: int,
     masked_lm_prob: float = 0.15,
     whole_word: bool = False,
+    max_ngram: int = 1,
+    pair: str = "next_sentence",
     reader: Reader = readers.ALONE,
 ) -> tf.data.Dataset:
     """Batches number `first_step` to `last_step` - 1 of an endless run.
@@ -48,7 +50,8 @@ def pretraining_dataset(
         first_step: Number of the first batch, from 0.
         last_step: Number after the last batch's.
         seed: In [0, 2**32).
-        vocab_size: As for `mask_tokens`, like all that follow.
+        vocab_size: As for `mask_tokens`, like the next six.
+        pair: Name of the label of the pair: the model's output for it.
         reader: (index, count); it gives its B / count rows of each batch.
             Masks are drawn for each reader by itself: they are those of one
             reader only with a count of 1.
@@ -70,6 +73,7 @@ def pretraining_dataset(
         "max_predictions": max_predictions,
         "masked_lm_prob": masked_lm_prob,
         "whole_word": whole_word,
+        "max_ngram": max_ngram,
     }
     check_masking(packed, **masking)
     readers.check_steps(first_step, last_step)
@@ -94,7 +98,8 @@ def pretraining_dataset(
         )
         examples_of = PackedPairs(*(tf.gather(t, row) for t in tensors))
         mask_seed = tf.stack([int64_seed, step * count + index])
-        return model_inputs(mask_tokens(examples_of, seed=mask_seed, **masking))
+        features = mask_tokens(examples_of, seed=mask_seed, **masking)
+        return model_inputs(features, pair)
 
     dataset = tf.data.Dataset.range(first_step, last_step)
     dataset = dataset.map(
@@ -103,16 +108,23 @@ def pretraining_dataset(
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def model_inputs(features: dict[str, tf.Tensor]) -> tuple[dict, dict, dict]:
-    """BERT's features as `(x, y, sample_weight)` for `keras.Model.fit`."""
+def model_inputs(
+    features: dict[str, tf.Tensor], pair: str = "next_sentence"
+) -> tuple[dict, dict, dict]:
+    """BERT's features as `(x, y, sample_weight)` for `keras.Model.fit`.
+
+    Args:
+        features: As `masking.mask_tokens` gives them.
+        pair: Name of the label of the pair, the model's output for it.
+    """
     names = "input_ids", "input_mask", "segment_ids", "masked_lm_positions"
     labels = features["next_sentence_labels"]
     return (
         {name: features[name] for name in names},
-        {"masked_lm": features["masked_lm_ids"], "next_sentence": labels},
+        {"masked_lm": features["masked_lm_ids"], pair: labels},
         {
             "masked_lm": features["masked_lm_weights"],
-            "next_sentence": tf.ones_like(labels, tf.float32),
+            pair: tf.ones_like(labels, tf.float32),
         },
     )
 

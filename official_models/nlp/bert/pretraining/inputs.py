@@ -43,6 +43,7 @@ def define_flags() -> None:
         upper_bound=2**24,
     )
     flags.DEFINE_boolean("lowercase", True, "Whether --vocab_file is uncased.")
+    _define_task_flags()
     flags.DEFINE_integer("max_seq_length", 32, "Tokens a sequence.", 8)
     flags.DEFINE_integer(
         "max_predictions_per_seq", 5, "Masked tokens a sequence at most.", 1
@@ -66,6 +67,22 @@ def define_flags() -> None:
     without_effect("input", "eval_input", "records", "eval_records")
     without_effect("phase2_records", "phase2_eval_records")
     without_effect("vocab_file", "cache_dir", "fill")
+
+
+def _define_task_flags() -> None:
+    flags.DEFINE_boolean(
+        "sentence_order",
+        None,
+        "Label whether the two segments are swapped (SOP), not whether the "
+        "second one is random (NSP). Default: as --model was published.",
+    )
+    flags.DEFINE_integer(
+        "max_ngram",
+        None,
+        "Mask runs of 1 to this many whole words. Default: 1 for BERT, which "
+        "masks single tokens, 3 for ALBERT.",
+        1,
+    )
 
 
 def _define_file_flags() -> None:
@@ -96,7 +113,8 @@ def _define_file_flags() -> None:
     flags.DEFINE_string(
         "vocab_file",
         None,
-        "A vocab.txt, one token a line. Default: one trained on the text.",
+        "A vocab.txt, one token a line, or a SentencePiece .model. Default: "
+        "one trained on the text, of SentencePiece for --model albert.",
     )
 
 

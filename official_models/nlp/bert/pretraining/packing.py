@@ -35,7 +35,9 @@ class PackedPairs(NamedTuple):
     input_ids: np.ndarray  # int32 [N, T]
     segment_ids: np.ndarray  # int32 [N, T]: 1 on b and the [SEP] after it
     lengths: np.ndarray  # int32 [N]: tokens that are not padding
-    word_starts: np.ndarray  # bool [N, T]: False on ##pieces, specials, pads
+    word_starts: (
+        np.ndarray
+    )  # bool [N, T]: False within words, on specials, pads
     # int32 [N]: 1 where b is random, or the two segments are swapped.
     next_sentence_labels: np.ndarray
 
@@ -81,7 +83,7 @@ def pack_pairs(
 
     Args:
         documents: Sentences of token ids as `corpus.tokenize` gives them.
-        tokenizer: Knows the special tokens and which tokens are "##" pieces.
+        tokenizer: Knows the special tokens and with which tokens words begin.
         max_seq_length: T, at least 5.
         short_seq_prob: In [0, 1].
         dupe_factor: How often the documents are packed, each time anew.
@@ -226,6 +228,9 @@ def _cut(segment, keep, rng):
 
 
 def _assemble(pairs, tokenizer, max_seq_length) -> PackedPairs:
+    # Only here, so that reading records needs no tokenizers package.
+    from official_models.nlp.text import vocabulary
+
     cls_id, sep_id = map(tokenizer.token_to_id, ("[CLS]", "[SEP]"))
     shape = len(pairs), max_seq_length
     input_ids = np.zeros(shape, np.int32)
@@ -242,9 +247,6 @@ def _assemble(pairs, tokenizer, max_seq_length) -> PackedPairs:
         segment_ids[row, middle + 1 : end + 1] = 1
         special[row, 1:middle] = special[row, middle + 1 : end] = False
         lengths[row] = end + 1
-    begins_word = np.ones(tokenizer.get_vocab_size(), bool)
-    for token, token_id in tokenizer.get_vocab().items():
-        begins_word[token_id] = not token.startswith("##")
     labels = np.array([is_random for _, _, is_random in pairs], np.int32)
-    word_starts = begins_word[input_ids] & ~special
+    word_starts = vocabulary.begins_word(tokenizer)[input_ids] & ~special
     return PackedPairs(input_ids, segment_ids, lengths, word_starts, labels)

@@ -14,6 +14,10 @@ github.com/mlcommons/logging (`training_5.0.0`, commit 17b4ee5; read on
 2026-11-27): one phase of 512 tokens that begins with a checkpoint,
 `--init_checkpoint`. Where those warm up from a step below 0, their rate begins
 above 0; here it begins at 0 and reaches its peak at the same step.
+
+`albert` is the published recipe of ALBERT base; what comes with the model, such
+as sentence order, is in `families.py`. The published LAMB has no correction of
+the moments' bias, this one has.
 """
 
 from __future__ import annotations
@@ -83,7 +87,26 @@ def _mlperf(
     }
 
 
+# Lan et al. 2019, section 4.1, and the defaults of `run_pretraining.py` and
+# `create_pretraining_data.py` of github.com/google-research/albert.
+_ALBERT = {
+    **_COMMON,
+    "model": "albert",
+    "size": "base",
+    "weight_decay": 0.01,
+    "steps": 125_000,
+    "global_batch_size": 4096,
+    "max_seq_length": 512,
+    "max_predictions_per_seq": 20,
+    "dupe_factor": 40,
+    "vocab_size": 30_000,
+    "learning_rate": 0.00176,
+    "warmup_ratio": 3_125 / 125_000,
+    "decay_from": "start",
+}
+
 PRESETS = {
+    "albert": _ALBERT,
     **{f"lamb-{b}": _mixed(b, b, _SEQUENCES // b) for b in _SIZES},
     "lamb-65536": _mixed(65536, 32768, 8599),
     "mlperf-256": _mlperf(256, 13700, 3.5e-4, (0.9, 0.999), 0.01),
@@ -106,7 +129,8 @@ def define_flags() -> None:
         "Defaults for batch, steps, lengths, rate, warmup, betas, decay and "
         "size: lamb-B are the rows of the LAMB paper (lamb-65536: the "
         "76-minute run), mlperf-B MLPerf's reference points, which want "
-        "--init_checkpoint. Flags that are given count more.",
+        "--init_checkpoint, albert is ALBERT base as published. Flags that "
+        "are given count more.",
     )
     without_effect("preset")  # the flags that it sets have it
 

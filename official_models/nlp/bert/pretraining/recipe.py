@@ -84,7 +84,11 @@ class Recipe(NamedTuple):
 
     def check(self, tokenizer: Tokenizer) -> None:
         """Raises `InputError` if an argument is out of range."""
-        sentence = np.array([tokenizer.token_to_id("[UNK]")], np.int32)
+        # Only here, so that reading records needs no tokenizers package.
+        from official_models.nlp.text import vocabulary
+
+        unknown = vocabulary.special_tokens(tokenizer)["unk_token"]
+        sentence = np.array([tokenizer.token_to_id(unknown)], np.int32)
         tiny = self._pack([[sentence, sentence]], tokenizer)
         check_masking(tiny, **self.masking(tokenizer))
 
@@ -96,7 +100,11 @@ def define_flags() -> None:
     may have flags of these names.
     """
     flags.DEFINE_string("output_dir", None, "Folder for the records.")
-    flags.DEFINE_string("vocab_file", None, "WordPiece vocabulary, vocab.txt.")
+    flags.DEFINE_string(
+        "vocab_file",
+        None,
+        "WordPiece vocabulary, vocab.txt, or a SentencePiece .model.",
+    )
     flags.DEFINE_boolean("do_lower_case", True, "Lower-case the text.")
     flags.DEFINE_boolean("do_whole_word_mask", False, "Mask whole words.")
     flags.DEFINE_integer(

@@ -255,6 +255,7 @@ def read_records(
     seed: int,
     shuffle: bool = True,
     examples: int | None = None,
+    pair: str = "next_sentence",
     reader: Reader = readers.ALONE,
 ) -> tf.data.Dataset:
     """Batches number `first_step` to `last_step` - 1 of an endless run.
@@ -273,6 +274,7 @@ def read_records(
         shuffle: False keeps the order of the files, every epoch.
         examples: What `check_records` returned for the same files; by
             default they are checked now.
+        pair: As for `batches.model_inputs`.
         reader: (index, count); it reads all records, and parses and gives its
             B / count rows of each batch.
 
@@ -294,7 +296,7 @@ def read_records(
     fields = record_fields(**sizes)
     return records.read(
         found,
-        lambda serialized: model_inputs(_as_features(serialized, fields)),
+        lambda serialized: model_inputs(_as_features(serialized, fields), pair),
         batch_size=batch_size,
         first_step=first_step,
         last_step=last_step,
@@ -325,12 +327,12 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Text -> pairs -> masked examples -> TFRecords."""
     # Only here are texts read: reading records needs no tokenizers package.
-    from official_models.nlp.text import corpus, wordpiece
+    from official_models.nlp.text import corpus, vocabulary
 
     del argv
     args = flags.FLAGS
     how = recipe.from_flags()
-    tokenizer = wordpiece.load_tokenizer(args.vocab_file, args.do_lower_case)
+    tokenizer = vocabulary.load_tokenizer(args.vocab_file, args.do_lower_case)
     documents = corpus.read_documents(corpus.expand_inputs(args.input))
     packed = how.pack(documents, tokenizer)
     paths = write_records(

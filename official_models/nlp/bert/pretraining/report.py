@@ -10,11 +10,18 @@ from official_models.common.run import Run
 from official_models.nlp.bert.pretraining import fill_mask
 from official_models.nlp.bert.pretraining.source import PlainText, Records
 
-METRICS = tuple(
-    f"{head}_{name}"
-    for head in ("masked_lm", "next_sentence")
-    for name in ("loss", "accuracy")
-)
+
+def metrics(pair: str) -> tuple[str, ...]:
+    """Columns of metrics.csv.
+
+    Args:
+        pair: output of the head of the sentence pair.
+    """
+    return tuple(
+        f"{head}_{name}"
+        for head in ("masked_lm", pair)
+        for name in ("loss", "accuracy")
+    )
 
 
 def measure(
@@ -53,8 +60,9 @@ def measure(
         "parameters": model.count_params(),
         "masked_lm_loss": held_out["masked_lm_loss"],
         "masked_lm_accuracy": held_out["masked_lm_accuracy"],
-        "next_sentence_accuracy": held_out["next_sentence_accuracy"],
-        "next_sentence_majority": _majority(text),
+        "pair": text.pair,
+        f"{text.pair}_accuracy": held_out[f"{text.pair}_accuracy"],
+        f"{text.pair}_majority": _majority(text),
         "unigram_loss": loss,
         "unigram_accuracy": accuracy,
         "skipped_steps": report.skipped_steps(model),
@@ -64,8 +72,8 @@ def measure(
 
 
 def _majority(text: PlainText | Records) -> float:
-    """Accuracy of always giving the commoner next-sentence label."""
-    labels = [y["next_sentence"] for _, y, _ in text.held_out]
+    """Accuracy of always giving the commoner label of a pair."""
+    labels = [y[text.pair] for _, y, _ in text.held_out]
     random = float(np.mean(np.concatenate(labels)))
     return max(random, 1 - random)
 
@@ -73,10 +81,12 @@ def _majority(text: PlainText | Records) -> float:
 def show(figures: dict) -> str:
     """The figures as a table, then the fillings."""
     gain = figures["unigram_loss"] - figures["masked_lm_loss"]
+    pair = figures["pair"]
+    words = pair.replace("_", " ")
     rows = [
         ("held out", "loss (nats)", "accuracy"),
         (
-            "masked tokens: BERT",
+            "masked tokens: model",
             f"{figures['masked_lm_loss']:.3f}",
             f"{figures['masked_lm_accuracy']:.1%}",
         ),
@@ -85,16 +95,16 @@ def show(figures: dict) -> str:
             f"{figures['unigram_loss']:.3f}",
             f"{figures['unigram_accuracy']:.1%}",
         ),
-        ("next sentence: BERT", "", f"{figures['next_sentence_accuracy']:.1%}"),
+        (f"{words}: model", "", f"{figures[f'{pair}_accuracy']:.1%}"),
         (
-            "next sentence: commoner label",
+            f"{words}: commoner label",
             "",
-            f"{figures['next_sentence_majority']:.1%}",
+            f"{figures[f'{pair}_majority']:.1%}",
         ),
     ]
     lines = [
         "",
-        *(f"{name:30}{loss:>12}{share:>10}" for name, loss, share in rows),
+        *(f"{name:31}{loss:>11}{share:>10}" for name, loss, share in rows),
         f"{abs(gain):.2f} nats {'under' if gain >= 0 else 'over'} the unigram; "
         f"{figures['steps']} steps at "
         f"{figures['tokens_per_second']:,.0f} tokens/s.",

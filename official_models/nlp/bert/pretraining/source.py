@@ -5,6 +5,7 @@
     tokenizer: the vocabulary.
     vocab_size: V.
     max_seq_length: T.
+    pair: name of the pair's label.
     description: what the text is, in a line.
     fill: texts with a [MASK].
     train(first_step, last_step, reader): training batches of these steps.
@@ -15,6 +16,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from official_models.common.errors import InputError
 from official_models.common.readers import ALONE, Reader
 from official_models.nlp.bert.pretraining import (
     batches,
+    families,
     fill_mask,
     inputs,
     masking,
@@ -34,7 +37,7 @@ from official_models.nlp.bert.pretraining import (
     records,
 )
 from official_models.nlp.bert.pretraining.inputs import Shape
-from official_models.nlp.text import corpus, shakespeare, wordpiece
+from official_models.nlp.text import corpus, shakespeare, vocabulary
 
 FLAGS = flags.FLAGS
 _HELD_OUT_BATCH = 256
@@ -103,8 +106,9 @@ class PlainText:
         self.tokenizer = tokenizer or _tokenizer(train, folder)
         self.vocab_size = self.tokenizer.get_vocab_size()
         self.max_seq_length = shape.max_seq_length
+        self.pair = families.chosen().pair
         self._max_predictions = shape.max_predictions
-        self.fill = FLAGS.fill or _lines_to_fill(held_out)
+        self.fill = FLAGS.fill or self._fitting(_lines_to_fill(held_out))
         self._batch_size = batch_size
         self._train = self._packed(train, FLAGS.dupe_factor)
         packed = self._packed(held_out, 1)
@@ -123,6 +127,15 @@ class PlainText:
             f"{examples:,} sequences held out, vocabulary {self.vocab_size:,}"
         )
 
+    def _fitting(self, lines: list[str]) -> list[str]:
+        """Of lines that nobody asked for, those that are short enough."""
+        found = []
+        for line in lines:
+            with contextlib.suppress(InputError):
+                fill_mask.encode(line, self.tokenizer, self.max_seq_length)
+                found.append(line)
+        return found
+
     def _packed(self, documents: list[list[str]], dupe_factor: int):
         return packing.pack_pairs(
             corpus.tokenize(documents, self.tokenizer),
@@ -130,6 +143,7 @@ class PlainText:
             self.max_seq_length,
             short_seq_prob=FLAGS.short_seq_prob,
             dupe_factor=dupe_factor,
+            sentence_order=FLAGS.sentence_order,
             seed=FLAGS.seed,
         )
 
@@ -144,6 +158,8 @@ class PlainText:
             max_predictions=self._max_predictions,
             masked_lm_prob=FLAGS.masked_lm_prob,
             whole_word=FLAGS.do_whole_word_mask,
+            max_ngram=FLAGS.max_ngram,
+            pair=self.pair,
             **masking.masking_arguments(self.tokenizer),
             **arguments,
         )
@@ -184,11 +200,12 @@ class Records:
         batch_size: int,
         replicas: int,
     ):
-        self.tokenizer = wordpiece.load_tokenizer(
+        self.tokenizer = vocabulary.load_tokenizer(
             FLAGS.vocab_file, FLAGS.lowercase
         )
         self.vocab_size = self.tokenizer.get_vocab_size()
         self.max_seq_length = shape.max_seq_length
+        self.pair = families.chosen().pair
         self.fill = FLAGS.fill
         self._batch_size = batch_size
         self._arguments = {
@@ -201,6 +218,7 @@ class Records:
             records.check_records(paths, **self._arguments)
             for paths in (train_files, held_out_files)
         )
+        self._arguments["pair"] = self.pair
         size = _held_out_batch(held_out, replicas)
         self.held_out = self._in_order(held_out_files, held_out, size).cache()
         once = self._in_order(train_files, self._examples, _HELD_OUT_BATCH)
@@ -265,11 +283,13 @@ def _held_out_batch(examples: int, replicas: int) -> int:
 
 def _tokenizer(train: list[list[str]], folder: Path) -> Tokenizer:
     if FLAGS.vocab_file:
-        return wordpiece.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
-    path = folder / "vocab.txt"
+        return vocabulary.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
+    path = folder / families.chosen().vocabulary
     if (folder / run_folder.RECORD).exists() and path.exists():
-        return wordpiece.load_tokenizer(path)
-    return wordpiece.train_tokenizer(train, FLAGS.vocab_size, path)
+        # A WordPiece vocabulary that is trained here is uncased.
+        is_piece = vocabulary.is_sentence_piece(path)
+        return vocabulary.load_tokenizer(path, FLAGS.lowercase or not is_piece)
+    return families.train_tokenizer(train, path)
 
 
 def _lines_to_fill(held_out: list[list[str]]) -> list[str]:

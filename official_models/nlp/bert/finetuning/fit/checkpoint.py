@@ -37,7 +37,8 @@ def define_flags(max_seq_length: int) -> None:
     flags.DEFINE_string(
         "vocab_file",
         None,
-        "A vocab.txt. Default: the tokenizer's files beside the checkpoint.",
+        "A vocab.txt, or a SentencePiece .model. Default: the tokenizer's "
+        "files beside the checkpoint.",
     )
     flags.DEFINE_boolean(
         "lowercase",

@@ -1,0 +1,59 @@
+"""A vocabulary of either kind: WordPiece's `vocab.txt`, SentencePiece's."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from official_models.nlp.text import sentence_piece, wordpiece
+
+
+def is_sentence_piece(path: str | os.PathLike) -> bool:
+    """Whether a file is one of SentencePiece, by its name: `.model`."""
+    return os.fspath(path).endswith(sentence_piece.SUFFIX)
+
+
+def load_tokenizer(
+    path: str | os.PathLike, lowercase: bool = True
+) -> Tokenizer:
+    """The tokenizer over a `vocab.txt` or a SentencePiece `.model`.
+
+    Args:
+        path: Local or on `gs://`.
+        lowercase: Whether it is uncased.
+
+    Raises:
+        InputError: As of `wordpiece.load_tokenizer` and
+            `sentence_piece.load_tokenizer`.
+    """
+    kind = sentence_piece if is_sentence_piece(path) else wordpiece
+    return kind.load_tokenizer(path, lowercase)
+
+
+def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """{name of a special token in transformers: that token}."""
+    pad, unknown = "[PAD]", "[UNK]"
+    if tokenizer.token_to_id(unknown) is None:
+        pad, unknown = sentence_piece.PAD, sentence_piece.UNKNOWN
+    return {
+        "pad_token": pad,
+        "unk_token": unknown,
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+
+
+def begins_word(tokenizer: Tokenizer) -> np.ndarray:
+    """Of each id, whether a word begins with its token, bool [V]."""
+    is_piece = special_tokens(tokenizer)["pad_token"] == sentence_piece.PAD
+    begins = np.ones(tokenizer.get_vocab_size(), bool)
+    for token, token_id in tokenizer.get_vocab().items():
+        begins[token_id] = (
+            sentence_piece.begins_word(token)
+            if is_piece
+            else not token.startswith("##")
+        )
+    return begins
