@@ -1,6 +1,7 @@
 """Live parity of ALBERT with Hugging Face's, on the torch backend."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 from official_models.nlp.albert import model as albert  # noqa: E402
-from official_models.nlp.albert.config import AlbertConfig  # noqa: E402
+from official_models.nlp.albert.config import (  # noqa: E402
+    AlbertConfig,
+    sharing,
+)
 
 if keras.backend.backend() != "torch":
     pytest.skip("needs KERAS_BACKEND=torch", allow_module_level=True)
@@ -26,7 +30,7 @@ SIZES = {
     "intermediate_size": 64,
     "max_position_embeddings": 24,
 }
-# Theirs -> ours; ours are the published checkpoints' names.
+# Theirs -> ours; ours are the published checkpoints' names. Of group 0.
 LAYER = (
     "albert.encoder.albert_layer_groups.0.albert_layers.0",
     "bert/encoder/transformer/group_0/inner_group_0",
@@ -67,6 +71,8 @@ def _ours(name, tensor):
     array = tensor.detach().numpy()
     if name in WHOLE:
         return WHOLE[name], array
+    group = re.search(r"albert_layer_groups\.(\d+)", name)
+    name = re.sub(r"(albert_layer_groups)\.\d+", r"\1.0", name)
     module, kind = name.rsplit(".", 1)
     if kind == "bias":
         kind = "beta" if "orm" in module else "bias"
@@ -74,17 +80,22 @@ def _ours(name, tensor):
         kind = "gamma"
     else:
         kind, array = "kernel", array.T
-    return f"{NAMES[module]}/{kind}", array
+    path = f"{NAMES[module]}/{kind}"
+    return path.replace("group_0/", f"group_{group and group[1]}/", 1), array
 
 
 @pytest.mark.parametrize(
     ("gelu", "activation"), [("erf", "gelu"), ("tanh", "gelu_new")]
 )
-def test_outputs(gelu, activation):
+@pytest.mark.parametrize("mode", ["all", "none"])
+def test_outputs(mode, gelu, activation):
+    """The other modes are held to clones: transformers has none of them."""
+    shared = sharing(mode, 3)
     rng = np.random.default_rng(2)
     config = transformers.AlbertConfig(
         **SIZES,
         num_hidden_layers=3,
+        num_hidden_groups=shared["num_hidden_groups"],
         num_attention_heads=2,
         hidden_act=activation,
     )
@@ -96,7 +107,7 @@ def test_outputs(gelu, activation):
             value = rng.normal(centre, 0.2, tuple(parameter.shape))
             parameter.copy_(torch.from_numpy(value))
     ours = albert.albert_pretrainer(
-        AlbertConfig(**SIZES, num_layers=3, num_heads=2, gelu=gelu)
+        AlbertConfig(**SIZES, num_layers=3, num_heads=2, gelu=gelu, **shared)
     )
     values = dict(_ours(*item) for item in theirs.named_parameters())
     assert {v.path for v in ours.trainable_variables} == values.keys()

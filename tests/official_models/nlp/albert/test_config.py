@@ -5,7 +5,7 @@ import json
 import pytest
 
 from official_models.nlp.albert import config
-from official_models.nlp.albert.config import AlbertConfig
+from official_models.nlp.albert.config import AlbertConfig, sharing
 from official_models.nlp.bert.config import BertConfig, write_config
 from tests.official_models.nlp.bert.test_config import PUBLISHED
 from tests.official_models.scripts import refusal
@@ -59,7 +59,7 @@ def test_groups_of_layers(tmp_path):
 def test_a_written_file_is_read_back(family, gelu, tmp_path):
     sizes = dict(hidden_dropout=0.2, layer_norm_epsilon=1e-6, gelu=gelu)
     expected = (
-        AlbertConfig.of_size("large", 77, **sizes, num_hidden_groups=4)
+        AlbertConfig.of_size("large", 77, **sizes, **sharing("ffn", 24))
         if family == "albert"
         else BertConfig.of_size("mini", 77, **sizes)
     )
@@ -74,6 +74,7 @@ def test_a_written_file_is_read_back(family, gelu, tmp_path):
         ({"net_structure_type": 1}, ["net_structure_type", "1", "expected 0"]),
         ({"num_hidden_groups": 13}, ["num_hidden_groups", "13", "at most"]),
         ({"inner_group_num": 0}, ["inner_group_num", "got 0", ">= 1"]),
+        ({"shared_part": "all"}, ["shared_part", "'none'", "'attention'"]),
         ({"embedding_size": 0}, ["embedding_size", "got 0", ">= 1"]),
         ({"hidden_act": "relu"}, ["hidden_act", "'relu'", "gelu"]),
     ],

@@ -14,8 +14,10 @@ from official_models.nlp.checkpoint import models
 from official_models.nlp.checkpoint.export import FORMATS, export
 from official_models.nlp.checkpoint.opening import open_source
 from official_models.nlp.checkpoint.source import load, make
+from official_models.nlp.checkpoint.tokenizer import TokenizerFiles
 from tests.official_models.nlp.bert.small_bert import config_of
 from tests.official_models.nlp.checkpoint import folders
+from tests.official_models.nlp.text import pieces
 from tests.official_models.scripts import refusal
 
 
@@ -265,12 +267,40 @@ def test_vocabularies_of_another_size(folder, tmp_path):
 
 
 def test_a_sentence_piece_model_is_passed_on(folder, tmp_path):
-    (tmp_path / "30k-clean.model").write_bytes(b"pieces")
-    source = open_source(folder, vocab_file=str(tmp_path / "30k-clean.model"))
+    path = pieces.write(tmp_path / "30k-clean.model", ["word"], folders.V)
+    source = open_source(folder, vocab_file=str(path))
     model, _ = make(source)
     names = export(model, tmp_path / "out", "huggingface", source.tokenizer)
-    assert names == ["config.json", "model.safetensors", "spiece.model"]
-    assert (tmp_path / "out/spiece.model").read_bytes() == b"pieces"
+    assert names == [
+        *("config.json", "model.safetensors", "spiece.model"),
+        *("tokenizer.json", "tokenizer_config.json"),
+    ]
+    assert (tmp_path / "out/spiece.model").read_bytes() == path.read_bytes()
+
+
+def test_a_sentence_piece_model_of_another_size(folder, tmp_path):
+    path = pieces.write(tmp_path / "a.model", ["word"], folders.V + 1)
+    message = f"{folders.V + 1} tokens, {folder} has {folders.V}"
+    refusal(lambda: open_source(folder, vocab_file=str(path)), path, message)
+
+
+@pytest.mark.parametrize("part", ["attention", "ffn"])
+def test_what_transformers_cannot_share_is_refused(part, tmp_path):
+    """In one line, and nothing is written; Keras' format has it."""
+    shared = {"num_hidden_groups": 2, "shared_part": part}
+    config = AlbertConfig(60, 12, 2, 3, 24, embedding_size=8, **shared)
+    model = models.make(config, "pretrainer", seed=4)
+    refusal(
+        lambda: export(model, tmp_path / "hf", "huggingface", TokenizerFiles()),
+        *("--format huggingface", f"their {part} alone", "keras"),
+    )
+    assert not list(tmp_path.iterdir())
+    for format in ("keras", "tensorflow"):
+        export(model, tmp_path / format, format, TokenizerFiles())
+        again, loaded = make(open_source(tmp_path / format))
+        assert not loaded.new and not loaded.unused
+        assert models.config_of(again) == config
+        same_values(again, model)
 
 
 def test_what_is_no_checkpoint(tmp_path):
