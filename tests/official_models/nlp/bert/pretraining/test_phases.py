@@ -11,8 +11,9 @@ from absl.testing import flagsaver
 
 import tf_lamb
 from official_models.common import script
+from official_models.nlp.albert.config import AlbertConfig
 from official_models.nlp.bert import pretrain
-from official_models.nlp.bert.pretraining import phases, presets
+from official_models.nlp.bert.pretraining import families, phases, presets
 from tests.official_models.scripts import flags_of, refusal
 
 FLAGS = flags.FLAGS
@@ -188,6 +189,19 @@ def test_presets_of_mlperf():
         assert FLAGS.weight_decay == 0.0166629
         assert only.micro_batches == 256
     assert FLAGS.beta_2 == 0.999
+
+
+def test_preset_of_albert():
+    """Lan et al. 2019, section 4.1, and what the model decides."""
+    with planned("--preset=albert") as (only,):
+        families.apply()
+        assert (only.steps, only.warmup_steps) == (125_000, 3_125)
+        assert (only.global_batch_size, only.shape) == (4096, (512, 20, 1))
+        assert (only.learning_rate, FLAGS.global_clipnorm) == (0.00176, 1.0)
+        assert (FLAGS.sentence_order, FLAGS.max_ngram) == (True, 3)
+        config = families.make_config(30_000)
+        assert config == AlbertConfig.of_size("base")
+    assert FLAGS.model == "bert"
 
 
 def test_every_preset_gives_phases_and_an_optimizer():
