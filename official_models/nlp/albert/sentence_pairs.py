@@ -10,8 +10,8 @@ either label, so that chance is 50%:
 
 - head: the model's own answer. Label 1 is "not as written" in both tasks, so
   that the answer to one is also one to the other.
-- probe: a linear classifier of the frozen pooled output, fitted by least squares
-  to pairs of --input with the task's own labels.
+- probe: a linear classifier of the frozen pooled output, fitted by least
+  squares to pairs of --input with the task's own labels.
 
 The same of the same model with its initial weights stands beside it. Texts are
 not masked.
