@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    albert_sharing,
     first_step,
     groups,
     image_pipeline,
@@ -117,6 +118,19 @@ def test_memory(in_process, monkeypatch, tmp_path, capsys):
         beside = row["later"]["median"] - row["programs"]["median"]
         assert row["beside"]["median"] == beside
     assert "| tf_lamb.LAMB |" in capsys.readouterr().out
+
+
+def test_albert_sharing(in_process, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(albert_sharing, "SHARING", ["all"])
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "vocab_size": 20}
+    for name, size in sizes.items():
+        monkeypatch.setitem(albert_sharing.SIZES, name, size)
+    path = tmp_path / "sharing.json"
+    albert_sharing.main(["--quick", "--output", str(path)])
+    (row,) = _written(path)["rows"]
+    assert row["mode"] == "all" and row["variables"] == 32
+    assert row["step"]["n"] == 1 and row["step"]["median"] > 0
+    assert "| all |" in capsys.readouterr().out
 
 
 def test_peak_of_memory_is_seen_and_forgotten():

@@ -11,9 +11,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from official_models.common.errors import InputError
 from official_models.nlp.bert.pretraining import pipeline, records
 from official_models.nlp.bert.pretraining.recipe import Recipe
-from official_models.nlp.text import corpus, documents, wordpiece
+from official_models.nlp.text import (
+    corpus,
+    documents,
+    vocabulary,
+    wordpiece,
+)
 from official_models.nlp.text.documents import BadLines, Format
 from tests.data import corpora
+from tests.official_models.nlp.text import pieces
 
 SMALL = {"max_seq_length": 32, "max_predictions": 5, "dupe_factor": 2}
 RECIPES = {
@@ -88,6 +94,15 @@ def test_one_bucket_is_the_in_memory_path_byte_by_byte(
     assert manifest["shards"] == {name: len(packed.lengths)}
     assert manifest["documents"] == 30
     assert _checked(tmp_path / "beam", tokenizer) == len(packed.lengths) > 200
+
+
+def test_a_sentence_piece_vocabulary(tmp_path):
+    """Its pipeline reaches the workers whole; words begin where it says."""
+    path = pieces.write(tmp_path / "a.model", ["ant", "be", "do"])
+    recipe = "sentence order, n-grams"
+    test_one_bucket_is_the_in_memory_path_byte_by_byte(
+        tmp_path, vocabulary.load_tokenizer(path), recipe
+    )
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])

@@ -16,8 +16,7 @@ github.com/mlcommons/logging (`training_5.0.0`, commit 17b4ee5; read on
 above 0; here it begins at 0 and reaches its peak at the same step.
 
 `albert` is the published recipe of ALBERT base; what comes with the model, such
-as sentence order, is in `families.py`. The published LAMB has no correction of
-the moments' bias, this one has.
+as sentence order, is in `families.py`.
 """
 
 from __future__ import annotations
@@ -93,6 +92,7 @@ _ALBERT = {
     **_COMMON,
     "model": "albert",
     "size": "base",
+    "form": "albert",
     "weight_decay": 0.01,
     "steps": 125_000,
     "global_batch_size": 4096,

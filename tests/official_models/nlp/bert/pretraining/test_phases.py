@@ -198,6 +198,7 @@ def test_preset_of_albert():
         assert (only.steps, only.warmup_steps) == (125_000, 3_125)
         assert (only.global_batch_size, only.shape) == (4096, (512, 20, 1))
         assert (only.learning_rate, FLAGS.global_clipnorm) == (0.00176, 1.0)
+        assert not phases.optimizer([only], 0).bias_correction
         assert (FLAGS.sentence_order, FLAGS.max_ngram) == (True, 3)
         config = families.make_config(30_000)
         assert config == AlbertConfig.of_size("base")
