@@ -79,6 +79,7 @@ INCLUDED = {
     "benchmarks/tpu_words.md": "reports/tpu_words",
     "official_models/nlp/bert/README.md": "reports/bert",
     "official_models/nlp/bert/HUB.md": "reports/hub",
+    "official_models/nlp/albert/README.md": "reports/albert",
     "official_models/vision/resnet/README.md": "reports/resnet",
     "tpu/README.md": "reports/tpu",
     "tpu/plan/README.md": "reports/tpu_plan",
