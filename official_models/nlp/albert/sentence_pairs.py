@@ -13,6 +13,9 @@ either label, so that chance is 50%:
 - probe: a linear classifier of the frozen pooled output, fitted by least
   squares to pairs of --input with the task's own labels.
 
+- lengths: the same classifier of the two segments' lengths alone. What it gets
+  right needs no reading: where text is cut off depends on the order.
+
 The same of the same model with its initial weights stands beside it. Texts are
 not masked.
 
@@ -121,6 +124,12 @@ def read(model: keras.Model, packed: packing.PackedPairs) -> dict:
     return model.predict(inputs, batch_size=_BATCH, verbose=0)
 
 
+def lengths(packed: packing.PackedPairs) -> np.ndarray:
+    """Tokens of the first and of the second segment, [N, 2]."""
+    second = packed.segment_ids.sum(1)
+    return np.stack([packed.lengths - second, second], 1)
+
+
 def probe(
     train: np.ndarray, labels: np.ndarray, held_out: np.ndarray
 ) -> np.ndarray:
@@ -160,9 +169,13 @@ def measure(reads: keras.Model, splits: dict[str, dict]) -> dict[str, Any]:
             train.next_sentence_labels,
             features["pooled"],
         )
+        by_length = probe(
+            lengths(train), train.next_sentence_labels, lengths(held_out)
+        )
         found[task] = {
             "head": float((features["answer"].argmax(1) == labels).mean()),
             "probe": float((guesses == labels).mean()),
+            "lengths": float((by_length == labels).mean()),
             "pairs": len(labels),
             "standard_error": 0.5 / math.sqrt(len(labels)),
         }
@@ -171,12 +184,15 @@ def measure(reads: keras.Model, splits: dict[str, dict]) -> dict[str, Any]:
 
 def show(figures: dict) -> str:
     """The figures as a table."""
-    lines = [f"{'':16}{'':16}{'head':>8}{'probe':>8}{'pairs':>8}{'+-':>7}"]
+    names = "head", "probe", "lengths"
+    head = "".join(f"{name:>9}" for name in names)
+    lines = [f"{'':11}{'':16}{head}{'pairs':>8}{'+-':>7}"]
     for weights in ("trained", "untrained"):
         for task, row in figures[weights].items():
+            shares = "".join(f"{row[name]:9.1%}" for name in names)
             lines.append(
-                f"{weights:16}{task:16}{row['head']:8.1%}{row['probe']:8.1%}"
-                f"{row['pairs']:8,}{row['standard_error']:7.1%}"
+                f"{weights:11}{task:16}{shares}{row['pairs']:8,}"
+                f"{row['standard_error']:7.1%}"
             )
     return "\n".join(lines)
 
