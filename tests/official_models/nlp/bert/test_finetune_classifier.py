@@ -291,7 +291,7 @@ def test_a_tokenizer_that_is_missing(bert, sst2, tmp_path):
     out = tmp_path / "run"
     scripts.refusal(
         lambda: run(folder, sst2, out, "sst-2"),
-        "no vocab.txt and no tokenizer.json",
+        "no vocab.txt, spiece.model or tokenizer.json",
     )
     (folder / "tokenizer.json").write_bytes(
         (bert / "tokenizer.json").read_bytes()

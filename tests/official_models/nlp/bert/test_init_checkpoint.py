@@ -166,7 +166,9 @@ def test_checkpoints_that_do_not_fit(corpus, words, tmp_path):
         parts=[f"--vocab_file {other}: is another vocabulary than"],
     )
     (folder / "vocab.txt").unlink()
-    refuses(corpus, out, init, parts=["no vocab.txt beside it"])
+    refuses(
+        corpus, out, init, parts=["no vocab.txt and no spiece.model beside it"]
+    )
     other.write_text("\n".join(words[:-1]) + "\n")
     refuses(
         *(corpus, out, init, f"--vocab_file={other}"),

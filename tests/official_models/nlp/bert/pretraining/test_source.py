@@ -10,7 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from official_models.nlp.bert import pretrain
-from official_models.nlp.bert.pretraining import inputs, source
+from official_models.nlp.bert.pretraining import families, inputs, source
 from official_models.nlp.bert.pretraining.inputs import Shape
 from tests.official_models.nlp.bert.pretrain_script import ROOT, write_corpus
 from tests.official_models.scripts import flags_of, refusal
@@ -34,6 +34,7 @@ def given(*arguments):
     flags.FLAGS.unparse_flags()
     with flagsaver.flagsaver():
         flags.FLAGS(["pretrain", *SMALL, *arguments])
+        families.apply()
         yield
 
 
