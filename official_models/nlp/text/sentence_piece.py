@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers
 from tokenizers import pre_tokenizers as pre
 
@@ -51,28 +52,42 @@ def load_tokenizer(
     A text is lower-cased if asked, its accents are stripped, and it is
     normalised by the model's own map; then each word, a `SPACE` before it, is
     cut into the likeliest pieces. A piece that ends in a digit and a comma is
-    not used. Ids are those of `AlbertTokenizer` in transformers, but for texts
-    that spell a control token, such as "[MASK]": here, as in the published
-    code, it is cut up like any word.
+    not used. Ids are those of the published code with the package
+    `sentencepiece`; a text that spells a control token, such as "[MASK]", is
+    cut up like any other. (`AlbertTokenizer` of transformers 5 gives other ids
+    around symbols that the model keeps whole.)
 
     Args:
         model_path: Local or on `gs://`.
         lowercase: Whether to lower-case ("uncased").
 
     Raises:
-        InputError: The file cannot be read, is no unigram model, or lacks a
-            token that ALBERT needs.
+        InputError: The file cannot be read, is damaged or no unigram model, or
+            lacks a token that ALBERT needs.
     """
     proto = _read(model_path)
+    try:
+        return _build(proto, lowercase)
+    # The library raises Exception itself.
+    except Exception as error:
+        raise InputError(
+            f"{model_path}: {first_line(error)}; {_EXPECTED}, whole"
+        ) from error
+
+
+def _build(proto: Any, lowercase: bool) -> Tokenizer:
+    """The tokenizer of a `ModelProto`; raises what the library raises."""
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     special = [p.piece for p in proto.pieces if p.type in (_UNKNOWN, _CONTROL)]
     names = {name for name, _ in pieces}
     missing = [t for t in (PAD, UNKNOWN, *CONTROL) if t not in names]
     if missing:
-        raise InputError(
-            f"{model_path}: lacks {', '.join(missing)}; an ALBERT vocabulary "
-            "has each as a control token"
-        )
+        raise ValueError(f"lacks {', '.join(missing)}")
+    if (
+        len(names) < len(pieces)
+        or not np.isfinite([s for _, s in pieces]).all()
+    ):
+        raise ValueError("has a piece twice, or a score that is no number")
     scores = [
         (name, score - _PENALTY * bool(_NUMBER_AND_COMMA.search(name)))
         for name, score in pieces

@@ -164,6 +164,24 @@ def test_refusals(tmp_path):
         refusal(lambda: vocabulary.load_tokenizer(path), path, expected)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.replace(b"\x61\x15", b"\xff\x15", 1),
+        lambda content: content.replace(b"\n\x01b", b"\n\x01c", 1),
+        lambda content: content.replace(b"a\x15\xae", b"a\x15\xff", 1)[:200],
+        lambda content: content + b"\x1a\x07\x12\x05wrong",
+    ],
+    ids=["not UTF-8", "a piece twice", "cut short", "a map that is none"],
+)
+def test_damaged_files(damage, tmp_path):
+    path = pieces.write(tmp_path / "a.model", ["word"])
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    assert path.read_bytes() != content
+    refusal(lambda: vocabulary.load_tokenizer(path), path, "unigram kind")
+
+
 def test_a_vocabulary_too_small_for_the_characters(tmp_path):
     path = tmp_path / "a.model"
     refusal(
