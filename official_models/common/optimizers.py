@@ -155,7 +155,7 @@ def from_flags(
     steps_per_epoch: float | None = None,
     groups: Sequence[tf_lamb.Group] = (),
     *,
-    rate: Callable | None = None,
+    rate: Callable | float | None = None,
     gradient_accumulation_steps: int | None = None,
 ) -> keras.optimizers.Optimizer:
     """The optimizer of the flags, with its schedule over `total_steps`.
@@ -164,7 +164,8 @@ def from_flags(
         total_steps: updates of the run.
         steps_per_epoch: updates of an epoch, for --warmup_epochs.
         groups: other settings for some variables (LAMB, LARS).
-        rate: a schedule, counted in micro-batches, in place of the flags'.
+        rate: in place of the flags': a schedule, counted in micro-batches, or
+            a number, which a callback sets.
         gradient_accumulation_steps: in place of the flag.
 
     Raises:
@@ -247,7 +248,7 @@ def whole_steps(name: str, unit: float) -> int:
 
 
 def _make(
-    rate: Callable, k: int, groups: Sequence[tf_lamb.Group]
+    rate: Callable | float, k: int, groups: Sequence[tf_lamb.Group]
 ) -> keras.optimizers.Optimizer:
     common = {
         "weight_decay": FLAGS.weight_decay,

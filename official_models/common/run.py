@@ -23,6 +23,7 @@ from official_models.common import run_folder
 from official_models.common.checkpoint_list import saved_steps
 from official_models.common.checkpoints import Checkpoints, sync_state
 from official_models.common.errors import InputError
+from official_models.common.hours import Limit, Timing
 from tf_lamb import find_optimizers
 from tf_lamb.any_callback import AnyCallback
 from tf_lamb.callbacks import StepTable, TrustRatioLogger, read_table
@@ -113,6 +114,8 @@ class _RunLog(AnyCallback):
             step == run.end_step
         ):
             run.save(step)
+        if run.limit:
+            self.bar.total = run.begin_step + run.limit.pace.end
 
     def _refuse_loss(self, loss):
         self.on_train_end()
@@ -168,8 +171,11 @@ class Run:
             run's own.
         stop_on_sigterm: False where other processes would wait forever for
             one that stops.
+        limit: ends the phase when its time is over, and sets the rate, which
+            is no schedule then; None: it ends with its last step.
 
     Attributes:
+        end_step: the last step, which a limit brings down.
         first_step: the step from which the run is resumed; `begin_step` for a
             new one.
         terminated: whether SIGTERM came.
@@ -195,10 +201,11 @@ class Run:
         output_dir: str | None = None,
         restore_from: Path | str | None = None,
         stop_on_sigterm: bool = True,
+        limit: Limit | None = None,
     ):
         self.model, self.folder = model, folder
         self.output_dir = output_dir or str(folder)
-        self.terminated = False
+        self.terminated, self.limit = False, limit
         self._stop_on_sigterm = stop_on_sigterm
         self.total_steps, self.save_every = total_steps, save_every
         self.begin_step, self.end_step = begin_step, end_step or total_steps
@@ -215,6 +222,9 @@ class Run:
             model, self.place("checkpoints"), restore_from=restore_from
         )
         self.first_step = self.checkpoints.restore(after=begin_step)
+        done = self.first_step - begin_step
+        if limit and not limit.resume(done):
+            self.end_step = self.first_step
 
     def place(self, name: str) -> str:
         """Where one of the run's folders is."""
@@ -257,7 +267,8 @@ class Run:
             # A run that was stopped in the middle of a row ends that row first.
             whole = begin + math.ceil((step - begin) / n) * n
             for end in (min(whole, self.end_step), self.end_step):
-                if step < end:
+                # A limit may have brought the end down.
+                if step < min(end, self.end_step):
                     row = min(n, end - step)
                     self._fit(make_dataset, step, end, row, validation)
                     step = end
@@ -266,6 +277,8 @@ class Run:
         """Trains steps `first` to `end` - 1, rows of `steps_per_row`."""
         log = _RunLog(self, first, steps_per_row)
         callbacks: list[AnyCallback] = [log]
+        if self.limit:
+            callbacks.insert(0, Timing(self, first, steps_per_row))
         if find_optimizers(self.model):
             ratios = TrustRatioLogger(
                 self.folder / "trust_ratio.csv",
@@ -288,7 +301,7 @@ class Run:
             verbose=0,
             **validation,
         )
-        if log.step < end:
+        if log.step < min(end, self.end_step):
             self._refuse_data_of(log.step)
 
     def _check_length(self, dataset, first, end):

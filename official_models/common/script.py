@@ -33,6 +33,7 @@ from official_models.common import (
     strategies,
 )
 from official_models.common.errors import InputError
+from official_models.common.hours import Limit
 from official_models.common.run import Run
 
 FLAGS = absl_flags.FLAGS
@@ -142,6 +143,7 @@ class Training:
         steps_per_epoch: int | None = None,
         batches_per_step: int = 1,
         initialize: Callable[[], None] = lambda: None,
+        limit: Limit | None = None,
     ) -> Run:
         """The run of the flags, at the step from which it is resumed.
 
@@ -158,6 +160,7 @@ class Training:
             batches_per_step: micro-batches of an update.
             initialize: called on a new run, or on a new phase, before its
                 first step.
+            limit: as for `Run`.
 
         Raises:
             InputError: as `Run`, `Checkpoints.restore` and `initialize`.
@@ -178,6 +181,7 @@ class Training:
             output_dir=FLAGS.output_dir if self.is_chief else None,
             restore_from=os.path.join(FLAGS.output_dir, "checkpoints"),
             stop_on_sigterm=strategies.can_stop(self.strategy),
+            limit=limit,
         )
         if run.first_step == begin_step:
             initialize()

@@ -27,7 +27,13 @@ from typing import Any
 import keras
 from absl import flags
 
-from official_models.common import errors, optimizers, script, strategies
+from official_models.common import (
+    errors,
+    hours,
+    optimizers,
+    script,
+    strategies,
+)
 from official_models.common import flags as run_flags
 from official_models.common.run import Run
 from official_models.nlp.albert.config import SIZES
@@ -67,10 +73,11 @@ def define_flags() -> None:
     inputs.define_flags()
     initial.define_flags()
     strategies.define_flags()
+    hours.define_flags()
     phases.define_flags()
     presets.define_flags()
-    modules = run_flags, optimizers, families, inputs, initial, strategies
-    for module in (*modules, phases, presets):
+    own = families, inputs, initial, strategies, hours, phases, presets
+    for module in (run_flags, optimizers, *own):
         flags.adopt_module_key_flags(module)  # for --help
     flags.DEFINE_integer("steps", 1600, "Updates in all.", 1)
     flags.DEFINE_integer("global_batch_size", 256, "Sequences an update.", 1)
@@ -128,6 +135,7 @@ def train(
     text: source.PlainText | source.Records,
     config: BertConfig,
     initialize: Callable[[], None],
+    limit: hours.Limit | None = None,
 ) -> tuple[Run, Any]:
     """Trains a phase; gives its run and the held-out batches."""
     strategy, size = training.strategy, phase.micro_batch_size
@@ -142,6 +150,7 @@ def train(
         description=text.description,
         batches_per_step=phase.micro_batches,
         initialize=initialize,
+        limit=limit,
     )
     if training.is_chief:
         initial.describe(training.folder, config, FLAGS.vocab_file)
@@ -173,17 +182,23 @@ def main(_) -> None:
     families.apply()
     family = families.chosen()
     training = script.Training(script.begin(family.layouts))
+    hours.check_flags(training.strategy)
     plan = phases.from_flags(training)
     checkpoint = initial.open_flagged()
     shapes = [phase.shape for phase in plan]
     facts = {**inputs.facts(shapes), **initial.facts(checkpoint)}
     folder = training.open_folder(facts)
+    times = hours.open_times(folder)
     texts = load_texts(folder, plan)
     longest = max(shape.max_seq_length for shape in shapes)
     config = make_config(texts[0].vocab_size, longest, checkpoint)
     print(*plan, sep="\n", flush=True)
-    model = None
+    model, limit, end = None, None, 0
     for i, phase in enumerate(plan):
+        if times:
+            phase = phases.place(phase, i, times, end)
+            limit = phases.limit(plan, i, times)
+        end = phase.end
         if phases.is_complete(phase):
             continue
         before, make = model, partial(make_model, config, plan, i)
@@ -193,12 +208,17 @@ def main(_) -> None:
         else:
             initialize = partial(phases.hand_over, before, model, plan[i - 1 :])
         run, held_out = train(
-            training, phase, model, texts[i], config, initialize
+            training, phase, model, texts[i], config, initialize, limit
         )
+        end = run.end_step
+        if limit:
+            limit.ended(end)
     # A handful of lines is no batch that all devices can share.
     fill = FLAGS.strategy in ("none", "mirrored")
     figures = report.measure(model, texts[-1], run, held_out, fill=fill)
     figures["phases"] = [str(phase) for phase in plan]
+    if times:
+        figures |= times.figures()
     training.save(model)
     size = (
         FLAGS.size if checkpoint is None else f"of {config.num_layers} layers"

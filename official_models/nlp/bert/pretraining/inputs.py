@@ -198,7 +198,7 @@ def _records_of(phase: int) -> tuple[list[Any], list[Any]]:
         if not all(paths):
             raise InputError(
                 "--records with --phase2_steps: expected with --phase2_records "
-                "and --phase2_eval_records, of --phase2_seq_length tokens"
+                "and --phase2_eval_records, of --phase2_max_seq_length tokens"
             )
     train, held_out = map(records.find_records, paths)
     return train, held_out

@@ -21,6 +21,7 @@ from official_models.common.checkpoint_list import saved_steps
 from official_models.common.checkpoints import sync_state
 from official_models.common.errors import InputError
 from official_models.common.flags import without_effect
+from official_models.common.hours import Limit, Times
 from official_models.common.script import Training
 from official_models.nlp.bert.pretraining.inputs import Shape
 from tf_lamb import schedules
@@ -270,7 +271,8 @@ def optimizer(phases: list[Phase], index: int) -> keras.optimizers.Optimizer:
     Args:
         phases: of the run.
         index: of the phase, from 0. If it keeps moments, its optimizer counts
-            the updates of all phases, and its schedule is a `Rewarmup`.
+            the updates of all phases, and its schedule is a `Rewarmup`. Under
+            --hours its rate is a number, which `hours.Timing` sets.
 
     Raises:
         InputError: a flag's value is out of range.
@@ -278,7 +280,9 @@ def optimizer(phases: list[Phase], index: int) -> keras.optimizers.Optimizer:
     k, upto = phases[index].micro_batches, phases[: index + 1]
     rates = [_schedule(phase, k) for phase in upto]
     rate = rates[-1]
-    if index and FLAGS.phase2_moments == "keep":
+    if FLAGS.hours:
+        rate = phases[index].learning_rate
+    elif index and FLAGS.phase2_moments == "keep":
         rate = tf_lamb.Rewarmup(rates, [phase.steps * k for phase in upto])
     return optimizers.from_flags(
         FLAGS.steps, rate=rate, gradient_accumulation_steps=k
@@ -293,6 +297,40 @@ def _schedule(phase: Phase, k: int) -> tf_lamb.WarmupPolynomial:
     except InputError as error:
         prefix = "--phase2_" if phase.shape.phase == 2 else "--"
         raise InputError(str(error).replace("--", prefix, 1)) from error
+
+
+def place(phase: Phase, index: int, times: Times, begin: int) -> Phase:
+    """Where a phase of a run of --hours is.
+
+    Args:
+        phase: as the flags have it.
+        index: of it, from 0.
+        times: of the run, which know where the phase ended if it did.
+        begin: the step after which the phase before it ended.
+    """
+    end = times.end(index)
+    return phase._replace(
+        begin=begin, end=begin + phase.steps if end is None else end
+    )
+
+
+def limit(phases: list[Phase], index: int, times: Times) -> Limit:
+    """When a phase of --hours has to end: time is shared as tokens are.
+
+    Args:
+        phases: as the flags have them.
+        index: of the phase, from 0.
+        times: of the run.
+    """
+    tokens = [
+        phase.steps * phase.global_batch_size * phase.shape.max_seq_length
+        for phase in phases
+    ]
+    share = sum(tokens[: index + 1]) / sum(tokens)
+    phase = phases[index]
+    return Limit(
+        _schedule(phase, 1), phase.steps, share * times.seconds, times, index
+    )
 
 
 def hand_over(

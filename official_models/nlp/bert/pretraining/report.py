@@ -55,7 +55,7 @@ def measure(
     )
     loss, accuracy = text.unigram
     return {
-        "steps": run.total_steps,
+        "steps": run.end_step,
         "tokens_per_second": run.speed(),
         "parameters": model.count_params(),
         "masked_lm_loss": held_out["masked_lm_loss"],
