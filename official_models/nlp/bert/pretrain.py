@@ -14,7 +14,8 @@ text:
 `--model albert` trains an ALBERT: shared layers, sentence order, masked
 n-grams, a SentencePiece vocabulary (official_models/nlp/albert/README.md).
 `--phase2_steps` adds a second phase of longer sequences and a smaller batch,
-`--preset` has published recipes. `--init_checkpoint` continues from published
+`--preset` has published recipes. `--hours 8` does as many of the steps as fit,
+and its rate decays in that time. `--init_checkpoint` continues from published
 weights; the folder of a run is exported for transformers and others by
 `official_models.nlp.checkpoint`.
 """

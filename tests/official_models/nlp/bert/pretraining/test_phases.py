@@ -11,6 +11,7 @@ from absl.testing import flagsaver
 
 import tf_lamb
 from official_models.common import script
+from official_models.common.hours import Times
 from official_models.nlp.albert.config import AlbertConfig
 from official_models.nlp.bert import pretrain
 from official_models.nlp.bert.pretraining import families, phases, presets
@@ -210,3 +211,32 @@ def test_every_preset_gives_phases_and_an_optimizer():
         with planned(f"--preset={name}") as found:
             for i in range(len(found)):
                 assert type(phases.optimizer(found, i)) is tf_lamb.LAMB
+
+
+def test_phases_share_a_time_as_they_share_tokens(tmp_path):
+    # 30 steps of 256 x 32 tokens, 10 of 128 x 128.
+    with planned(*TWO, "--hours=1") as both:
+        times = Times(tmp_path, 1.0, lambda: 0.0)
+        first, second = (phases.limit(both, i, times) for i in (0, 1))
+        optimizer = phases.optimizer(both, 1)
+    assert first.seconds == pytest.approx(3600 * 3 / 5)
+    assert second.seconds == 3600
+    assert (first.pace.steps, second.pace.steps) == (30, 10)
+    # The warmup's last step: a tenth of the phase.
+    assert second.rate(1) == pytest.approx(0.02 / 2**0.5)
+    # A number, and no schedule of the optimizer's own steps.
+    assert not isinstance(
+        optimizer._learning_rate,
+        keras.optimizers.schedules.LearningRateSchedule,
+    )
+
+
+def test_a_phase_begins_where_the_one_before_it_ended(tmp_path):
+    first, second = plan(*TWO)
+    times = Times(tmp_path, 1.0, lambda: 0.0)
+    assert phases.place(first, 0, times, 0) == first
+    times.write(0, [], end=8)
+    assert phases.place(first, 0, times, 0)[:2] == (0, 8)
+    assert phases.place(second, 1, times, 8)[:2] == (8, 18)
+    times.write(1, [], end=12)
+    assert phases.place(second, 1, times, 8)[:2] == (8, 12)
