@@ -178,9 +178,9 @@ class Limit:
         self._revised_at = -math.inf
 
     def resume(self, step: int) -> bool:
-        """Goes back to a step; whether there is time for another one."""
+        """Goes back to a step; whether another one is to be trained."""
         self.pace.forget_after(step)
-        return step == 0 or self._left() > 0
+        return step == 0 or (step < self.pace.end and self._left() > 0)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step of the phase."""

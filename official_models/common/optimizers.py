@@ -165,7 +165,7 @@ def from_flags(
         steps_per_epoch: updates of an epoch, for --warmup_epochs.
         groups: other settings for some variables (LAMB, LARS).
         rate: in place of the flags': a schedule, counted in micro-batches, or
-            a number, which a callback sets.
+            a number, which `hours.Timing` sets.
         gradient_accumulation_steps: in place of the flag.
 
     Raises:
@@ -184,12 +184,30 @@ def from_flags(
             )
     k = gradient_accumulation_steps or FLAGS.gradient_accumulation_steps
     if rate is None:
-        warmup_steps = _warmup_steps(total_steps, steps_per_epoch)
-        rate = schedule(FLAGS.learning_rate, total_steps, warmup_steps, k)
+        rate = schedule_of_flags(total_steps, steps_per_epoch, k)
+        if "hours" in FLAGS and FLAGS.hours:
+            rate = FLAGS.learning_rate
     try:
         return _make(rate, k, groups)
     except (ValueError, TypeError) as error:
         raise InputError(f"--{error}") from error
+
+
+def schedule_of_flags(
+    total_steps: int, steps_per_epoch: float | None = None, k: int = 1
+) -> tf_lamb.WarmupPolynomial:
+    """The schedule of the flags over a run.
+
+    Args:
+        total_steps: updates of the run.
+        steps_per_epoch: updates of an epoch, for --warmup_epochs.
+        k: micro-batches of an update, which the schedule counts.
+
+    Raises:
+        InputError: a flag's value is out of range.
+    """
+    warmup_steps = _warmup_steps(total_steps, steps_per_epoch)
+    return schedule(FLAGS.learning_rate, total_steps, warmup_steps, k)
 
 
 def schedule(

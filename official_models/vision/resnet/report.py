@@ -32,7 +32,7 @@ def measure(
     wrong = (1 - held_out["accuracy"]) * source.num_evaluation
     return {
         "data": source.description,
-        "steps": run.total_steps,
+        "steps": run.end_step,
         "images_per_second": run.speed(),
         "parameters": sum(math.prod(v.shape) for v in model.trainable_weights),
         "accuracy": held_out["accuracy"],

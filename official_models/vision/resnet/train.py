@@ -15,6 +15,7 @@ from absl import flags
 
 from official_models.common import (
     errors,
+    hours,
     optimizers,
     run_folder,
     script,
@@ -49,7 +50,7 @@ def define_flags() -> None:
         exclusions=None,
         global_clipnorm=0.0,
     )
-    own = (input_pipeline, network, recipes, strategies)
+    own = (hours, input_pipeline, network, recipes, strategies)
     for module in own:
         module.define_flags()
     for module in (run_flags, optimizers, *own):
@@ -74,6 +75,7 @@ def open_images(training: script.Training) -> input_pipeline.Images:
 def main(_) -> None:
     """Trains, or resumes training, then shows what was reached."""
     training = script.Training(script.begin(layouts.LAYOUTS))
+    hours.check_flags(training.strategy)
     settings = recipes.apply()
     images = open_images(training)
     steps_per_epoch = images.source.steps_per_epoch(FLAGS.global_batch_size)
@@ -86,6 +88,13 @@ def main(_) -> None:
             total_steps / FLAGS.epochs,
         )
     )
+
+    limit = None
+    if times := hours.open_times(training.folder):
+        schedule = optimizers.schedule_of_flags(
+            total_steps, total_steps / FLAGS.epochs
+        )
+        limit = hours.Limit(schedule, total_steps, times.seconds, times, 0)
 
     def initialize():
         if FLAGS.init_checkpoint:
@@ -101,6 +110,7 @@ def main(_) -> None:
         steps_per_epoch=steps_per_epoch,
         batches_per_step=FLAGS.gradient_accumulation_steps,
         initialize=initialize,
+        limit=limit,
     )
     with images.reporting():
         run.fit(
@@ -109,6 +119,9 @@ def main(_) -> None:
             validate_every=FLAGS.eval_every or steps_per_epoch,
         )
     figures = report.measure(model, images, run, settings)
+    if limit:
+        limit.ended(run.end_step)
+        figures |= times.figures()
     training.save(model)
     training.finish(report, figures, FLAGS.network)
 

@@ -183,9 +183,9 @@ def test_a_run_ends_with_its_time(tmp_path, clock):
     record = json.loads((tmp_path / hours.RECORD).read_text())
     assert record["seconds"] == 8 and record["phases"][0]["end"] == 8
     # Its last step is saved; the same command trains nothing.
-    again = limit(tmp_path, clock, steps=16, seconds=8)
-    run = start(tmp_path, model_of(clock, 1.0), again, end_step=8)
-    assert run.first_step == 8
+    again = limit(tmp_path, clock, steps=16, seconds=8.5)
+    run = start(tmp_path, model_of(clock, 1.0), again)
+    assert run.first_step == run.end_step == 8
     run.fit(lambda *_: pytest.fail("no data needed"))
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
-from official_models.common import errors
+from official_models.common import errors, hours
 from official_models.common import flags as run_flags
 from official_models.vision.datasets import in_memory
 from official_models.vision.datasets.digits import load_mnist
@@ -212,6 +212,26 @@ def test_it_learns(tmp_path):
     run(tmp_path, "--epochs=10", "--eval_every=100", "--width=4")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["accuracy"] >= 0.9, "half of them by always saying one"
+
+
+def test_it_ends_with_its_hours(tmp_path, monkeypatch):
+    """Four of its steps, each a second, at a rate that decays in these."""
+    clock = {"now": 0}
+    whole = hours.Timing.on_train_batch_end
+
+    def tick(self, batch, logs=None):
+        clock["now"] += 1
+        whole(self, batch, logs)
+
+    monkeypatch.setattr(hours, "_now", lambda: clock["now"])
+    monkeypatch.setattr(hours.Timing, "on_train_batch_end", tick)
+    run(tmp_path, f"--hours={4 / 3600}")
+    metrics = rows(tmp_path / "metrics.csv")
+    assert [row["step"] for row in metrics] == ["2", "4"]
+    assert [float(row["learning_rate"]) > 0 for row in metrics] == [1, 0]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["steps"] == 4
+    assert report["phases_ended_after_steps"] == [4]
 
 
 def test_mirrored_on_two_devices_equals_one(tmp_path):
