@@ -180,7 +180,15 @@ class Limit:
     def resume(self, step: int) -> bool:
         """Goes back to a step; whether another one is to be trained."""
         self.pace.forget_after(step)
-        return step == 0 or (step < self.pace.end and self._left() > 0)
+        if step == 0:
+            return True  # a phase has one row at least
+        if step < self.pace.end and self._left() <= 0:
+            print(
+                f"No time is left after step {step:,} of the phase, of which "
+                "is the last checkpoint: it ends there.",
+                flush=True,
+            )
+        return step < self.pace.end and self._left() > 0
 
     def rate(self, step: int) -> float:
         """The learning rate of a step of the phase."""
@@ -268,6 +276,8 @@ class Times:
                 }
                 for phase in record["phases"]
             ]
+            if any(p["stretches"] and p["stretches"][0].step for p in phases):
+                raise ValueError("no stretch from step 0")
             return float(record["seconds"]), phases
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(

@@ -139,7 +139,13 @@ def test_a_later_phase_begins_anew(tmp_path, clock):
     assert Times(tmp_path, 1, clock).stretches(1) == []
 
 
-@pytest.mark.parametrize("text", ['{"seconds": 3}', "[]", '{"seconds": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"seconds": 3}', "[]", '{"seconds": "x"}', "{"),
+        '{"seconds": 3, "phases": [{"end": 3, "stretches": [[1, 2, 3]]}]}',
+    ],
+)
 def test_a_damaged_record(tmp_path, clock, text):
     (tmp_path / hours.RECORD).write_text(text)
     scripts.refusal(
@@ -189,13 +195,14 @@ def test_a_run_ends_with_its_time(tmp_path, clock):
     run.fit(lambda *_: pytest.fail("no data needed"))
 
 
-def test_a_run_without_time_is_left_at_its_checkpoint(tmp_path, clock):
+def test_a_run_without_time_is_left_at_its_checkpoint(tmp_path, clock, capsys):
     model = model_of(clock, 1.0)
     start(tmp_path, model, limit(tmp_path, clock, 16, 8)).save(4)
     late = limit(tmp_path, clock, 16, 8)
     clock.seconds += 9
     run = start(tmp_path, model_of(clock, 1.0), late)
     assert run.end_step == run.first_step == 4
+    assert "No time is left after step 4" in capsys.readouterr().out
     run.fit(lambda *_: pytest.fail("no data needed"))
 
 
