@@ -332,8 +332,8 @@ def open_times(folder: Path) -> Times | None:
         return None
     times = Times(folder, FLAGS.hours, _now)
     print(
-        f"{times.used() / 3600:.4g} of {FLAGS.hours:g} hours are used; as many "
-        "of the steps as fit are done.",
+        f"{times.used() / 3600:.4f} of {FLAGS.hours:.4f} hours are used; as "
+        "many of the steps as fit are done.",
         flush=True,
     )
     return times

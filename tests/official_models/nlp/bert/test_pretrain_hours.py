@@ -60,7 +60,7 @@ def test_both_phases_end_on_time(tmp_path, clock, capsys):
     run(corpus, folder, *PHASES)
     said = capsys.readouterr().out
     assert "resuming from step 10." in said
-    assert "0.006667 of 0.00888889 hours are used" in said
+    assert "0.0067 of 0.0089 hours are used" in said
     metrics = rows(folder / "metrics.csv")
     assert [row["step"] for row in metrics] == [str(n) for n in range(2, 13, 2)]
     rates = [float(row["learning_rate"]) for row in metrics]
