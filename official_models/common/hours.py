@@ -175,20 +175,14 @@ class Limit:
         self.times, self.phase = times, phase
         self.pace = Pace(steps, times.stretches(phase))
         self.speed, self.is_over = Speed(), False
-        self._revised_at = -math.inf
+        self._revised_at, self._is_said = -math.inf, False
 
-    def resume(self, step: int) -> bool:
+    def resume(self, step: int, steps_per_row: int) -> bool:
         """Goes back to a step; whether another one is to be trained."""
         self.pace.forget_after(step)
-        if step == 0:
-            return True  # a phase has one row at least
-        if step < self.pace.end and self._left() <= 0:
-            print(
-                f"No time is left after step {step:,} of the phase, of which "
-                "is the last checkpoint: it ends there.",
-                flush=True,
-            )
-        return step < self.pace.end and self._left() > 0
+        if 0 < step < self.pace.end and self._left() <= 0:
+            self._finish(step, steps_per_row - step % steps_per_row)
+        return step < self.pace.end
 
     def rate(self, step: int) -> float:
         """The learning rate of a step of the phase."""
@@ -207,8 +201,12 @@ class Limit:
         seconds = self.speed.seconds()
         due = now - self._revised_at >= _REVISED_EVERY * self.seconds
         if seconds and due and step < self.pace.end:
+            self._revised_at = now
             rows = round(self._left() / seconds / steps_per_row)
-            self._revise(step, max(rows, 0) * steps_per_row, now)
+            if rows > 0:
+                self._revise(step, rows * steps_per_row)
+            else:
+                self._finish(step, steps_per_row)
         self.is_over = step >= self.pace.end
         self.times.write(self.phase, self.pace.stretches)
 
@@ -217,23 +215,28 @@ class Limit:
         if self.times.end(self.phase) is None:
             self.times.write(self.phase, self.pace.stretches, end)
 
-    def _revise(self, step: int, more: int, now: float) -> None:
-        position, steps = self.pace.position(step), self.pace.steps
+    def _revise(self, step: int, more: int) -> None:
         self.pace.revise(step, more)
-        if math.isinf(self._revised_at):
-            fits = f"about {self.pace.end:,} of {steps:,} steps fit"
-            if self.pace.end == steps:
+        if not self._is_said:
+            end, steps = self.pace.end, self.pace.steps
+            fits = f"about {end:,} of {steps:,} steps fit"
+            if end == steps:
                 fits = f"all {steps:,} steps fit"
             of = f"{self.seconds / 3600:.4g} hours of the run"
             print(f"{fits}; the phase ends after {of}.", flush=True)
-        if not more and position < 0.98 * steps:
+        self._is_said = True
+
+    def _finish(self, step: int, more: int) -> None:
+        """In the last row of a phase whose time is up its rate decays."""
+        position, steps = self.pace.position(step), self.pace.steps
+        self.pace.revise(step, more)
+        if position < 0.95 * steps:
             print(
                 f"The time was up after step {step:,} of the phase, at "
-                f"{position / steps:.0%} of its schedule: the rate has not "
-                "decayed to its end.",
+                f"{position / steps:.0%} of its schedule: the rate decays in "
+                f"{more:,} steps more.",
                 flush=True,
             )
-        self._revised_at = now
 
     def _left(self) -> float:
         return self.seconds - self.times.used()

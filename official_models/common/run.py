@@ -223,7 +223,7 @@ class Run:
         )
         self.first_step = self.checkpoints.restore(after=begin_step)
         done = self.first_step - begin_step
-        if limit and not limit.resume(done):
+        if limit and not limit.resume(done, self.steps_per_row):
             self.end_step = self.first_step
 
     def place(self, name: str) -> str:

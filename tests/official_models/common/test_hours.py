@@ -97,10 +97,13 @@ def test_steps_that_all_fit_have_the_rates_of_the_schedule(
 
 
 def test_a_pace_that_collapses_is_said(tmp_path, clock, capsys):
-    go(limit(tmp_path, clock), clock, lambda step: 0.5 if step < 50 else 40.0)
+    found = limit(tmp_path, clock)
+    rates = go(found, clock, lambda step: 0.5 if step < 50 else 40.0)
     said = capsys.readouterr().out
     assert "The time was up after step 55 of the phase" in said
-    assert "the rate has not decayed" in said
+    assert "the rate decays in 5 steps more" in said
+    assert rates[-1] > 0 and len(rates) == 60
+    assert found.rate(60) == 0
 
 
 def test_a_resumed_run_knows_how_much_time_was_used(tmp_path, clock):
@@ -110,7 +113,7 @@ def test_a_resumed_run_knows_how_much_time_was_used(tmp_path, clock):
     clock.seconds += 1000  # nothing runs
     again = limit(tmp_path, clock)
     assert again.times.used() == pytest.approx(50)
-    assert again.resume(80)  # of the last checkpoint
+    assert again.resume(80, 5)  # of the last checkpoint
     assert again.rate(79) == before[79]
     rates = go(again, clock, cost, step=80)
     assert rates[0] == pytest.approx(before[80], abs=0.01)
@@ -121,11 +124,15 @@ def test_a_resumed_run_knows_how_much_time_was_used(tmp_path, clock):
 
 
 def test_no_time_is_left_at_the_checkpoint(tmp_path, clock):
-    go(limit(tmp_path, clock), clock, lambda step: 0.5)
+    first = limit(tmp_path, clock)
+    go(first, clock, lambda step: 0.5)
+    assert not limit(tmp_path, clock).resume(first.pace.end, 5)
     again = limit(tmp_path, clock)
     clock.seconds += 10
-    assert not again.resume(150)
-    assert again.resume(0)  # one row at least is trained
+    assert again.resume(152, 5)  # stopped in the middle of a row
+    assert again.pace.end == 155
+    assert again.rate(152) == pytest.approx(first.rate(152), abs=1e-6)
+    assert again.resume(0, 5)  # one row at least is trained
 
 
 def test_a_later_phase_begins_anew(tmp_path, clock):
@@ -195,15 +202,16 @@ def test_a_run_ends_with_its_time(tmp_path, clock):
     run.fit(lambda *_: pytest.fail("no data needed"))
 
 
-def test_a_run_without_time_is_left_at_its_checkpoint(tmp_path, clock, capsys):
+def test_a_run_without_time_has_a_last_row(tmp_path, clock, capsys):
     model = model_of(clock, 1.0)
     start(tmp_path, model, limit(tmp_path, clock, 16, 8)).save(4)
     late = limit(tmp_path, clock, 16, 8)
     clock.seconds += 9
     run = start(tmp_path, model_of(clock, 1.0), late)
-    assert run.end_step == run.first_step == 4
-    assert "No time is left after step 4" in capsys.readouterr().out
-    run.fit(lambda *_: pytest.fail("no data needed"))
+    run.fit(test_run.batches)
+    assert (run.first_step, run.end_step) == (4, 6)
+    assert "The time was up after step 4" in capsys.readouterr().out
+    assert late.rate(6) == 0
 
 
 def test_with_time_for_all_steps_the_weights_are_the_same(tmp_path, clock):
