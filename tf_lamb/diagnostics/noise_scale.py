@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_lamb import check
 
@@ -74,8 +75,8 @@ class NoiseScale(NamedTuple):
 
 
 def moments(
-    small_squares: np.ndarray,
-    big_squares: np.ndarray,
+    small_squares: ArrayLike,
+    big_squares: ArrayLike,
     small: float,
     big: float,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -113,8 +114,8 @@ def moments(
 
 
 def estimate(
-    small_squares: Sequence[float] | np.ndarray,
-    big_squares: Sequence[float] | np.ndarray,
+    small_squares: ArrayLike,
+    big_squares: ArrayLike,
     small: float,
     big: float,
     *,
