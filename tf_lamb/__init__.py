@@ -17,6 +17,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tf_lamb.diagnostics.monitor import TrainingMonitor as TrainingMonitor
+    from tf_lamb.diagnostics.noise_callback import (
+        GradientNoiseScale as GradientNoiseScale,
+    )
     from tf_lamb.groups import Group as Group
     from tf_lamb.keras3 import LAMB as LAMB
     from tf_lamb.keras3 import LARS as LARS
@@ -30,7 +34,9 @@ __version__ = "0.1.0"
 
 _KERAS = ("LAMB", "LARS", "WarmupPolynomial", "Rewarmup")
 _OTHERS = {
+    "GradientNoiseScale": "diagnostics.noise_callback",
     "Group": "groups",
+    "TrainingMonitor": "diagnostics.monitor",
     "layer_decay": "layerwise",
     "find_optimizer": "wrapped",
     "find_optimizers": "wrapped",

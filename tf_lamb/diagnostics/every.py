@@ -103,7 +103,7 @@ def accumulation(model: Any) -> int:
 
 
 def _inner(model: Any) -> Any:
-    optimizer = getattr(model, "optimizer", None)
+    optimizer: Any = getattr(model, "optimizer", None)
     while getattr(optimizer, "inner_optimizer", None) is not None:
         optimizer = optimizer.inner_optimizer
     return optimizer

@@ -152,8 +152,8 @@ class Probe:
         layers = [model, *getattr(model, "layers", ())]
         half = any(getattr(x, "compute_dtype", "") == "float16" for x in layers)
         self._scale = _SCALE_FLOAT16 if half else 1.0
-        backend = {"jax": _Jax, "torch": _Torch, "tensorflow": _TensorFlow}
-        self._on = backend[backend_of(model)](self)
+        backends = {"jax": _Jax, "torch": _Torch, "tensorflow": _TensorFlow}
+        self._on: Any = backends[backend_of(model)](self)
 
     def piece_norms(
         self, data: Any, size: int
@@ -223,26 +223,25 @@ class _Unchanged:
         self._variables = [v for m in metrics for v in m.variables]
 
     def __enter__(self) -> None:
-        self._before = [_numpy(v) for v in self._variables]
+        self._before = [to_numpy(v) for v in self._variables]
 
     def __exit__(self, *error: Any) -> None:
         for variable, value in zip(self._variables, self._before):
-            if not np.array_equal(_numpy(variable), value, equal_nan=True):
+            if not np.array_equal(to_numpy(variable), value, equal_nan=True):
                 variable.assign(value)
 
 
-def _numpy(variable: Any) -> np.ndarray:
-    value = getattr(variable, "numpy", None)
-    return np.asarray(value() if value else variable)
-
-
-def array_of(variable: Any) -> np.ndarray:
-    """A variable's values as float32, of any Keras.
+def to_numpy(value: Any) -> np.ndarray:
+    """A variable or tensor of any backend as an array.
 
     Args:
-      variable: of a model.
+      value: it may lie on another device.
     """
-    return _numpy(variable).astype(np.float32)
+    value = getattr(value, "value", value) if hasattr(value, "path") else value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().float()
+    found = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+    return found.astype(np.float32) if found.dtype.kind == "V" else found
 
 
 class _TensorFlow:
