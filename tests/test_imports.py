@@ -53,7 +53,15 @@ SAVING = {f"tf_lamb.{n}" for n in ("addons_checkpoints", "known_variables")}
 TF_LAMB = {
     # Only for type checkers.
     "__init__": {
-        f"tf_lamb.{n}" for n in ("groups", "keras3", "layerwise", "wrapped")
+        f"tf_lamb.{n}"
+        for n in (
+            "diagnostics.monitor",
+            "diagnostics.noise_callback",
+            "groups",
+            "keras3",
+            "layerwise",
+            "wrapped",
+        )
     },
     "arguments": {"tf_lamb.exclusion", "tf_lamb.hyperparameters"} | PURE,
     "arithmetic": set(),
@@ -138,6 +146,49 @@ TF_LAMB = {
         "tf_lamb.wrapped",
     }
     | CORE,
+    "diagnostics/__init__": set(),
+    "diagnostics/noise_scale": {"tf_lamb.check"},
+    "diagnostics/alarms": {"tf_lamb.check"},
+    "diagnostics/examples": {"tf_lamb.check"},
+    # The framework of the model, inside the class of its backend.
+    "diagnostics/probe": {
+        "tensorflow",
+        "jax",
+        "torch",
+        "keras",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.exclusion",
+    }
+    | PURE,
+    # TensorFlow's workers only under one of its strategies.
+    "diagnostics/every": {
+        "tf_lamb.any_callback",
+        "tf_lamb.diagnostics.probe",
+        "tf_lamb.multi_worker",
+        "tf_lamb.wrapped",
+    }
+    | PURE,
+    "diagnostics/heat_map": {"tf_lamb.callbacks"},
+    "diagnostics/monitor": {
+        "tensorflow",
+        "tf_lamb.callbacks",
+        "tf_lamb.wrapped",
+    }
+    | PURE
+    | {
+        f"tf_lamb.diagnostics.{n}"
+        for n in ("alarms", "every", "examples", "heat_map", "probe")
+    },
+    "diagnostics/noise_callback": {
+        "tensorflow",
+        "tf_lamb.callbacks",
+        "tf_lamb.exclusion",
+    }
+    | PURE
+    | {
+        f"tf_lamb.diagnostics.{n}"
+        for n in ("every", "examples", "noise_scale", "probe")
+    },
 }
 # Rooms of official_models and tpu, the first pattern that fits a file counts:
 # pattern -> (frameworks, what of this repository it may import).
@@ -299,7 +350,11 @@ def _files(pattern):
 
 
 def test_the_table_names_every_module_of_the_package():
-    assert {path.stem for path in _files("tf_lamb/*.py")} == set(TF_LAMB)
+    found = {
+        path.relative_to(ROOT / "tf_lamb").with_suffix("").as_posix()
+        for path in _files("tf_lamb/**/*.py")
+    }
+    assert found == set(TF_LAMB)
 
 
 @pytest.mark.parametrize("module", TF_LAMB)

@@ -17,6 +17,8 @@ INTERNAL = {
     "tf_lamb.bundles",
     "tf_lamb.check",
     "tf_lamb.configs",
+    "tf_lamb.diagnostics.every",
+    "tf_lamb.diagnostics.probe",
     "tf_lamb.directions",
     "tf_lamb.keras2_arguments",
     "tf_lamb.keras3_loop",

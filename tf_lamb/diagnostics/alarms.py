@@ -24,8 +24,8 @@ class Record(NamedTuple):
       ranks: their numbers of axes, `[n]`.
       weight_norms: `|w|`, `[n]`.
       gradient_norms: `|g|`, `[n]`; None where none was measured.
-      update_ratios: `|update| / |w|`, `[n]`, NaN where `|w|` is 0; None where
-        the weights before the update are not known.
+      update_ratios: `|update| / |w|`, of the weights before it, `[n]`; None
+        where these are not known.
       trust_ratios: {key: ratio}, of the variables of LAMB and LARS.
       bounds: {key: the bounds of its ratio}, where it has some.
       loss: None where it is not known.
@@ -156,10 +156,10 @@ class Alarms:
             ("gradient", record.gradient_norms),
             ("weight", record.weight_norms),
         ):
-            bad = [] if norms is None else np.flatnonzero(~np.isfinite(norms))
-            if len(bad):
-                names = _names([record.keys[i] for i in bad])
-                yield f"the {what} of {names} is not finite; {cure}."
+            finite = [] if norms is None else np.isfinite(norms)
+            bad = [k for k, is_fine in zip(record.keys, finite) if not is_fine]
+            if bad:
+                yield f"the {what} of {_names(bad)} is not finite; {cure}."
         if record.loss is not None and not math.isfinite(record.loss):
             yield f"the loss is {record.loss}; {cure}."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -11,9 +12,11 @@ import numpy as np
 from tf_lamb import check, wrapped
 from tf_lamb.callbacks import PathLike, StepTable
 from tf_lamb.diagnostics import every as counting
-from tf_lamb.diagnostics import heat_map
+from tf_lamb.diagnostics import examples, heat_map
 from tf_lamb.diagnostics import probe as probes
 from tf_lamb.diagnostics.alarms import Alarms, Record
+
+__all__ = ["TrainingMonitor"]
 
 # Tables, each `NAME.csv`, and attributes of a `Record`.
 _TABLES = {
@@ -32,8 +35,9 @@ class TrainingMonitor(counting.EveryUpdates):
     never changes the training: the step's program is the same, and no variable
     is assigned to. Every `every` updates it
 
-    - takes the weights before and after the update: `|w|` and `|update|`, what
-      the update did, weight decay included;
+    - takes the weights before and after the update: `|w|` after it, and
+      `|update| / |w|` with the weights before it: all that the update did,
+      weight decay included; LAMB's rate, where a ratio is not bounded;
     - computes a gradient of `batch_size` examples of `data` at the weights
       after it, in inference mode, with the loss of `compile`: `|g|`, without
       loss scaling or clipping, whatever the optimizer, the accumulation and the
@@ -48,7 +52,8 @@ class TrainingMonitor(counting.EveryUpdates):
     Args:
       log_dir: folder of the tables and pictures, made if it does not exist.
       data: examples for `|g|`: `(x, y)` or `(x, y, sample_weight)` of arrays,
-        or batches of them (`probe.Examples`); None: no `|g|`, no alarm of it.
+        or batches of them (`examples.Examples`); None: no `|g|` and no alarm
+        of it.
       every: updates between records, >= 1.
       batch_size: examples of the gradient, >= 1.
       loss: function of `(y, y_pred)` in place of the loss of `compile`.
@@ -103,7 +108,7 @@ class TrainingMonitor(counting.EveryUpdates):
         super().__init__(every, first_step)
         self.log_dir = Path(log_dir)
         self._batch_size = check.count("batch_size", batch_size)
-        self._data = None if data is None else probes.Examples(data)
+        self._data = None if data is None else examples.Examples(data)
         if loss is not None and not callable(loss):
             raise check.refuse("loss", loss, "a function of (y, y_pred)")
         self._loss = loss
@@ -115,6 +120,15 @@ class TrainingMonitor(counting.EveryUpdates):
                 "tensorboard=True too."
             )
         self._png = check.flag("png", png)
+        for name, wanted, module in (
+            ("tensorboard", self._tensorboard, "tensorflow"),
+            ("png", self._png, "matplotlib"),
+        ):
+            if wanted and importlib.util.find_spec(module) is None:
+                raise ValueError(
+                    f"{name}: it needs {module}, which is not installed; "
+                    f"install it, or leave {name} out."
+                )
         if alarms is not None and not isinstance(alarms, Alarms):
             raise check.refuse("alarms", alarms, "an Alarms, or None")
         self._alarms = alarms or Alarms()
@@ -156,7 +170,9 @@ class TrainingMonitor(counting.EveryUpdates):
             for layer in model.layers
             if hasattr(getattr(layer, "output", None), "shape")
         }
-        found = base(model.inputs, list(layers.values()))(x, training=False)
+        # A list of one input would make Keras warn of an array.
+        inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+        found = base(inputs, list(layers.values()))(x, training=False)
         found = found if isinstance(found, (list, tuple)) else [found]
         arrays = {n: probes.to_numpy(a) for n, a in zip(layers, found)}
         return {
@@ -204,18 +220,16 @@ class TrainingMonitor(counting.EveryUpdates):
 
     def _measure(self, loss: float | None) -> Record:
         probe, model = self._probing(), self.model
-        weights, change = probe.weight_norms(self._weights_before)
-        self._weights_before = None
+        weights, ratios = probe.weight_norms(), None
+        if self._weights_before is not None:
+            ratios = probe.relative_change(self._weights_before)
+            self._weights_before = None
         gradients = None
         if self._data is None:
             self._say("no data were given: |g| and its alarms are left out")
         else:
             batch = self._data.draw(self._batch_size)
             gradients = np.sqrt(probe.piece_norms(batch, self._batch_size)[1])
-        ratios = None
-        if change is not None:
-            safe = np.where(weights > 0, weights, 1.0)
-            ratios = np.where(weights > 0, change / safe, np.nan)
         ours = wrapped.find_optimizers(model)
         if not ours:
             self._say("no LAMB or LARS of tf_lamb: trust ratios are left out")
@@ -290,6 +304,3 @@ def _bounds(optimizer: Any) -> dict[str, tuple[float, float]]:
         if treatment.adapt and hyper.trust_ratio_bounds:
             found[key] = hyper.trust_ratio_bounds
     return found
-
-
-__all__ = ["TrainingMonitor"]

@@ -10,7 +10,7 @@ import numpy as np
 from tf_lamb import check, exclusion
 from tf_lamb.callbacks import PathLike, StepTable
 from tf_lamb.diagnostics import every as counting
-from tf_lamb.diagnostics import noise_scale
+from tf_lamb.diagnostics import examples, noise_scale
 from tf_lamb.diagnostics import probe as probes
 from tf_lamb.diagnostics.noise_scale import NoiseScale
 
@@ -47,7 +47,7 @@ class GradientNoiseScale(counting.EveryUpdates):
 
     Args:
       data: `(x, y)` or `(x, y, sample_weight)` of arrays, from which examples
-        are drawn at random, or batches of them (`probe.Examples`).
+        are drawn at random, or batches of them (`examples.Examples`).
       small_batch: examples of a small batch, >= 1.
       big_batch: examples of all of them, a multiple of `small_batch`, at least
         twice it.
@@ -101,7 +101,7 @@ class GradientNoiseScale(counting.EveryUpdates):
         first_step: int = 0,
     ) -> None:
         super().__init__(every, first_step)
-        self._examples = probes.Examples(data)
+        self._examples = examples.Examples(data)
         self._small = check.count("small_batch", small_batch)
         self._big = check.count("big_batch", big_batch, 2 * self._small)
         if self._big % self._small:

@@ -9,11 +9,12 @@ moving statistics, no random number drawn.
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
 from tf_lamb import check, exclusion
+from tf_lamb.diagnostics.examples import each, leaves
 
 # A float16 gradient below 6e-8 is 0: the loss is scaled up by it first.
 _SCALE_FLOAT16 = 2.0**10
@@ -38,97 +39,6 @@ def keys(model: Any) -> tuple[str, ...]:
     """The paths of a model's trainable variables, repeated ones numbered."""
     paths = [getattr(v, "path", v.name) for v in model.trainable_variables]
     return exclusion.unique_keys(paths)
-
-
-def each(function: Callable[..., Any], *trees: Any) -> Any:
-    """`function` of the leaves of dicts, lists and tuples of one structure."""
-    first = trees[0]
-    if isinstance(first, dict):
-        return {k: each(function, *(t[k] for t in trees)) for k in first}
-    if isinstance(first, (list, tuple)):
-        return type(first)(each(function, *leaves) for leaves in zip(*trees))
-    return None if first is None else function(*trees)
-
-
-def _leaves(tree: Any) -> list[Any]:
-    found: list[Any] = []
-    each(found.append, tree)
-    return found
-
-
-class Examples:
-    """Draws examples from arrays, or takes them from batches in turn.
-
-    Args:
-      data: a tuple `(x, y)` or `(x, y, sample_weight)` of arrays, or of dicts,
-        lists or tuples of them, `[examples, ...]` each, from which examples are
-        drawn at random; or something that is iterated again and again, such as
-        a `tf.data.Dataset`, whose items are such tuples, whole batches.
-      seed: of the draws; training draws from other generators.
-
-    Raises:
-      ValueError: it is neither, or the arrays have different lengths.
-    """
-
-    def __init__(self, data: Any, seed: int = 0) -> None:
-        self._data = data
-        self._random = np.random.default_rng(seed)
-        self._batches: Iterator[Any] = iter(())
-        self._arrays = None
-        if isinstance(data, tuple):
-            self._arrays = _checked(data)
-        elif not hasattr(data, "__iter__") or isinstance(data, (str, dict)):
-            raise check.refuse(
-                "data", data, "a tuple (x, y) of arrays, or batches of them"
-            )
-
-    def draw(self, count: int) -> tuple[Any, ...]:
-        """As many examples, `(x, y, sample_weight or None)`, NumPy arrays.
-
-        Args:
-          count: examples, >= 1.
-
-        Raises:
-          ValueError: there are not so many.
-        """
-        if self._arrays is not None:
-            have = len(_leaves(self._arrays)[0])
-            if have < count:
-                raise ValueError(
-                    f"data: expected at least {count} examples, got {have}."
-                )
-            rows = self._random.choice(have, count, replace=False)
-            return _triple(each(lambda a: a[rows], self._arrays))
-        batch, have = self._next(), 0
-        while (have := len(_leaves(batch)[0])) < count:
-            batch = each(
-                lambda a, b: np.concatenate([a, b]), batch, self._next()
-            )
-        return _triple(each(lambda a: a[:count], batch))
-
-    def _next(self) -> tuple[Any, ...]:
-        for _ in range(2):
-            for item in self._batches:
-                if not isinstance(item, tuple):
-                    raise check.refuse("data", item, "batches (x, y)")
-                return _checked(item)
-            self._batches = iter(self._data)
-        raise ValueError("data: expected batches, got none; is it used up?")
-
-
-def _checked(data: tuple[Any, ...]) -> tuple[Any, ...]:
-    arrays: tuple[Any, ...] = each(np.asarray, data)
-    lengths = {a.shape[0] if a.ndim else 0 for a in _leaves(arrays)}
-    if len(data) not in (2, 3) or len(lengths) != 1 or 0 in lengths:
-        raise ValueError(
-            "data: expected (x, y) or (x, y, sample_weight) of as many "
-            f"examples each, got {len(data)} of lengths {sorted(lengths)}."
-        )
-    return arrays
-
-
-def _triple(data: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (*data, None) if len(data) == 2 else data
 
 
 class Probe:
@@ -168,8 +78,8 @@ class Probe:
           Of pieces, `[pieces, n]`, and of their mean gradient, `[n]`, float64,
           in the order of the `n` trainable variables.
         """
-        with _Unchanged(self.model):
-            length = len(_leaves(data)[0])
+        with _SilentMetrics(self.model):
+            length = len(leaves(data)[0])
             total, squares = None, []
             for start in range(0, length - size + 1, size):
                 part = each(lambda a, s=start: a[s : s + size], data)
@@ -186,49 +96,65 @@ class Probe:
         copied: Sequence[Any] = self._on.copies()
         return copied
 
-    def weight_norms(
-        self, before: Sequence[Any] | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Norms of the weights, and of their change since `copies`, `[n]`."""
-        now = self._on.copies()
-        norms = np.sqrt(np.asarray(self._on.squares(now), np.float64))
-        if before is None:
-            return norms, None
-        change = np.asarray(self._on.squares(now, before), np.float64)
-        return norms, np.sqrt(change)
+    def weight_norms(self) -> np.ndarray:
+        """Norms of the weights, `[n]`, float64."""
+        squares = self._on.squares(self._on.copies())
+        return np.sqrt(np.asarray(squares, np.float64))
+
+    def relative_change(self, before: Sequence[Any]) -> np.ndarray:
+        """`|w - before| / |before|`, `[n]`, float64; NaN where that is 0 / 0.
+
+        Args:
+          before: what `copies` gave.
+        """
+        change = self._on.squares(self._on.copies(), before)
+        old = np.asarray(self._on.squares(before), np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.sqrt(np.asarray(change, np.float64) / old)
 
     def value(self, x: Any, y: Any, weight: Any) -> Any:
         """The loss in inference mode, scaled for float16."""
         predicted = self.model(x, training=False)
+        scale = self._scale
         if self._loss is None:
             loss = self.model.compute_loss(
                 x=x, y=y, y_pred=predicted, sample_weight=weight
             )
         else:
             loss = self._loss(y, predicted)
-            loss = sum(loss) / len(loss) if getattr(loss, "shape", ()) else loss
-        return loss * self._scale
+            loss = self._on.mean(loss)
+        if self._loss is None or hasattr(self._loss, "reduction"):
+            scale *= self._on.replicas()  # by which Keras divides
+        return loss * scale
 
     def unscaled(self, gradient: Any) -> Any:
         """A gradient of `value` as one of the loss."""
         return gradient if self._scale == 1 else gradient / self._scale
 
 
-class _Unchanged:
-    """Sets metrics back that a loss counts itself in, as tf_keras' does."""
+class _SilentMetrics:
+    """Metrics that a loss counts itself in, as tf_keras' does, do not count."""
 
     def __init__(self, model: Any) -> None:
         functional = backend_of(model) == "jax"
-        metrics = [] if functional else getattr(model, "metrics", [])
-        self._variables = [v for m in metrics for v in m.variables]
+        found = [] if functional else list(getattr(model, "metrics", ()))
+        if not hasattr(model, "stateless_call"):
+            # Before the first step, tf_keras does not list it.
+            compiled = getattr(model, "compiled_loss", None)
+            found += [getattr(compiled, "_total_loss_mean", None)]
+        self._metrics = [m for m in found if m is not None]
 
     def __enter__(self) -> None:
-        self._before = [to_numpy(v) for v in self._variables]
+        for metric in self._metrics:
+            metric.update_state = _nothing
 
     def __exit__(self, *error: Any) -> None:
-        for variable, value in zip(self._variables, self._before):
-            if not np.array_equal(to_numpy(variable), value, equal_nan=True):
-                variable.assign(value)
+        for metric in {id(m): m for m in self._metrics}.values():
+            del metric.update_state
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """In place of a metric's `update_state`."""
 
 
 def to_numpy(value: Any) -> np.ndarray:
@@ -258,6 +184,12 @@ class _TensorFlow:
         found = self._probe.model.trainable_variables
         is_keras_3 = hasattr(self._probe.model, "stateless_call")
         return [v.value if is_keras_3 else v for v in found]
+
+    def mean(self, losses: Any) -> Any:
+        return self._tf.reduce_mean(losses)
+
+    def replicas(self) -> int:
+        return int(self._tf.distribute.get_strategy().num_replicas_in_sync)
 
     def _add(self, x: Any, y: Any, weight: Any, total: Any) -> Any:
         tf, variables = self._tf, self._variables()
@@ -300,6 +232,12 @@ class _Jax:
         self._jax, self._probe = jax, probe
         self._gradient = jax.jit(self._add)
         self._squares = jax.jit(self._sum)
+
+    def mean(self, losses: Any) -> Any:
+        return self._jax.numpy.mean(losses)
+
+    def replicas(self) -> int:
+        return 1
 
     def _add(self, trained: Any, others: Any, part: Any, total: Any) -> Any:
         import keras
@@ -350,6 +288,12 @@ class _Torch:
         import torch
 
         self._torch, self._probe = torch, probe
+
+    def mean(self, losses: Any) -> Any:
+        return losses.mean()
+
+    def replicas(self) -> int:
+        return 1
 
     def _values(self) -> list[Any]:
         return [v.value for v in self._probe.model.trainable_variables]
