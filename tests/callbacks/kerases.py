@@ -114,3 +114,7 @@ WITH_TENSORBOARD = _where(
 WITH_MULTI_OPTIMIZER = _where(
     _has_multi_optimizer, "this Keras has no MultiOptimizer"
 )
+WITH_SEVERAL_STEPS = _where(
+    lambda name: name != "keras-torch",
+    "Keras has no steps_per_execution on torch",
+)

@@ -14,6 +14,7 @@ from tests.callbacks.kerases import (
     PATHS,
     POLICIES,
     WITH_MULTI_OPTIMIZER,
+    WITH_SEVERAL_STEPS,
     WITH_TENSORBOARD,
     fit,
     kernels_and_biases,
@@ -183,7 +184,7 @@ def test_two_replicas(name, tmp_path):
     assert last == pytest.approx(_gradient(model), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", KERASES)
+@pytest.mark.parametrize("name", WITH_SEVERAL_STEPS)
 def test_several_steps_of_one_execution(name, tmp_path):
     front = kerases.front_end(name)
     model = make_model(front)

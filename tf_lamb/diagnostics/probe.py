@@ -178,7 +178,8 @@ class _TensorFlow:
 
         self._tf, self._probe = tf, probe
         self._gradient = tf.function(self._add, reduce_retracing=True)
-        self._squares = tf.function(self._sum, reduce_retracing=True)
+        # Of one array list, or of the difference of two: a trace each.
+        self._squares = {n: tf.function(self._sum) for n in (False, True)}
 
     def _variables(self) -> list[Any]:
         found = self._probe.model.trainable_variables
@@ -195,7 +196,9 @@ class _TensorFlow:
         tf, variables = self._tf, self._variables()
         with tf.GradientTape() as tape:
             loss = self._probe.value(x, y, weight)
-        found = tape.gradient(loss, variables, unconnected_gradients="zero")
+        # A mirrored variable is read from its first replica.
+        read = [getattr(v, "values", (v,))[0] for v in variables]
+        found = tape.gradient(loss, read, unconnected_gradients="zero")
         found = [tf.cast(tf.convert_to_tensor(g), tf.float32) for g in found]
         found = [self._probe.unscaled(g) for g in found]
         return self._sum(found), [a + g for a, g in zip(total, found)]
@@ -217,7 +220,8 @@ class _TensorFlow:
         return squares.numpy(), total
 
     def squares(self, arrays: Any, minus: Any = None) -> Any:
-        return self._squares(list(arrays), minus).numpy()
+        squares = self._squares[minus is not None]
+        return squares(list(arrays), minus).numpy()
 
     def copies(self) -> list[Any]:
         return [self._tf.convert_to_tensor(v) for v in self._variables()]
