@@ -220,7 +220,7 @@ def plot(result: dict, path: Path) -> None:
         prefix = name[: -len("value")]
         steps, values = zip(*curves[name])
         values, low, high = (
-            [np.nan if v is None else v for _, v in curves[prefix + part]]
+            [1e9 if v is None else v for _, v in curves[prefix + part]]
             for part in ("value", "lower", "upper")
         )
         label = prefix.rstrip("/") or "all variables"
@@ -233,6 +233,7 @@ def plot(result: dict, path: Path) -> None:
         yscale="log",
         title="Gradient noise scale of a network that learns digits (95%)",
     )
+    axes.set_ylim(10, 1e4)  # intervals without an upper end reach the top
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

@@ -64,7 +64,7 @@ toc_object_entries_show_parents = "hide"
 nitpick_ignore_regex = [
     # Described as a module only.
     ("py:.*", r"tf_lamb\.tf_update\..*"),
-    ("py:.*", r"(keras|tensorflow|tf|tf_keras|numpy|os|pathlib|typing)\b.*"),
+    ("py:.*", r"(keras|tensorflow|tf|tf_keras|numpy|np|os|pathlib|typing)\b.*"),
     ("py:.*", r"collections\.abc\..*"),
     ("py:.*", r"[a-z]+|[A-Z][a-z]+Error|(Any|Callable|Path|PathLike|Array)"),
 ]

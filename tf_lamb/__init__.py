@@ -44,6 +44,7 @@ _OTHERS = {
 _MODULES = (
     "arithmetic",
     "callbacks",
+    "diagnostics",
     "exclusion",
     "groups",
     "hyperparameters",

@@ -15,6 +15,7 @@ from benchmarks import (
     image_pipeline,
     measure,
     memory,
+    monitoring,
     scaling,
     shapes,
     steps,
@@ -208,3 +209,13 @@ def test_image_pipeline(tmp_path, monkeypatch):
     table = image_pipeline.markdown(found["rows"])
     assert len(table.splitlines()) == 10 and "evaluation: ours" in table
     _dump(found)
+
+
+def test_monitoring_shows_what_was_measured(tmp_path):
+    result = _written(measure.ROOT / "benchmarks/results/monitoring.json")
+    found = result["against_per_example_gradients"]
+    low, high = found["interval"]
+    assert low < found["direct"] < high
+    assert "TrainingMonitor" in monitoring.render(result)
+    monitoring.plot(result, tmp_path / "noise.png")
+    assert (tmp_path / "noise.png").stat().st_size > 1000

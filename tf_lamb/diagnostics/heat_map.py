@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_lamb.callbacks import PathLike, read_table
+from tf_lamb.callbacks import read_table
 
 
 def plot_heat_map(
-    csv_path: PathLike, png_path: PathLike, title: str | None = None
+    csv_path: str | os.PathLike[str],
+    png_path: str | os.PathLike[str],
+    title: str | None = None,
 ) -> None:
     """Draws variables x steps, the colour on a log scale. Needs matplotlib.
 

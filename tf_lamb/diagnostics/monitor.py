@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
 from tf_lamb import check, wrapped
-from tf_lamb.callbacks import PathLike, StepTable
+from tf_lamb.callbacks import StepTable
 from tf_lamb.diagnostics import every as counting
 from tf_lamb.diagnostics import examples, heat_map
 from tf_lamb.diagnostics import probe as probes
@@ -93,12 +94,12 @@ class TrainingMonitor(counting.EveryUpdates):
 
     def __init__(
         self,
-        log_dir: PathLike,
+        log_dir: str | os.PathLike[str],
         data: Any = None,
         every: int = 100,
         *,
         batch_size: int = 32,
-        loss: probes.Loss | None = None,
+        loss: Callable[[Any, Any], Any] | None = None,
         tensorboard: bool = False,
         histograms: bool = False,
         png: bool = False,

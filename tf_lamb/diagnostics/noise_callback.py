@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
 from tf_lamb import check, exclusion
-from tf_lamb.callbacks import PathLike, StepTable
+from tf_lamb.callbacks import StepTable
 from tf_lamb.diagnostics import every as counting
 from tf_lamb.diagnostics import examples, noise_scale
 from tf_lamb.diagnostics import probe as probes
@@ -94,9 +95,9 @@ class GradientNoiseScale(counting.EveryUpdates):
         *,
         decay: float | None = None,
         groups: Mapping[str, str] | None = None,
-        loss: probes.Loss | None = None,
-        csv_path: PathLike | None = None,
-        log_dir: PathLike | None = None,
+        loss: Callable[[Any, Any], Any] | None = None,
+        csv_path: str | os.PathLike[str] | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
         verbose: bool = True,
         first_step: int = 0,
     ) -> None:
