@@ -94,6 +94,33 @@ def test_both_leave_the_weights_and_show_what_is_true(name, policy, tmp_path):
 
 
 @pytest.mark.parametrize("name", KERASES)
+def test_dropout_and_moving_statistics_are_left_alone(name, tmp_path):
+    front = kerases.front_end(name)
+    layers = front.keras.layers
+    found = []
+    for is_watched in (False, True):
+        front.keras.utils.set_random_seed(0)
+        model = front.keras.Sequential(
+            [
+                front.keras.Input((5,)),
+                layers.BatchNormalization(),
+                layers.Dropout(0.5),
+                layers.Dense(1),
+            ]
+        )
+        model.compile(front.LAMB(0.05), "mse")
+        watch = [
+            _monitor(tmp_path, 1),
+            tf_lamb.GradientNoiseScale(DATA, 2, 8, 1, verbose=False),
+        ]
+        fit(model, watch if is_watched else [])
+        found.append(model.get_weights())
+    assert len(found[0]) == 6
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", KERASES)
 def test_the_noise_scale_against_per_example_gradients(name):
     """Of a trained model that stands still, against 64 gradients in NumPy."""
     front = kerases.front_end(name)
