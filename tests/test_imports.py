@@ -168,6 +168,46 @@ TF_LAMB = {
         "tf_lamb.wrapped",
     }
     | PURE,
+    # Before a training: the command lines, and what they are made of.
+    "diagnostics/lanczos": {"tf_lamb.check"},
+    "diagnostics/curvature": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/spectrum": {
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.curvature",
+        "tf_lamb.diagnostics.lanczos",
+    },
+    "diagnostics/inputs": {
+        "keras",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/advice": {
+        "keras",
+        "tf_lamb.check",
+        "tf_lamb.schedules",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.noise_scale",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/__main__": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in (
+            "advice",
+            "curvature",
+            "examples",
+            "inputs",
+            "noise_scale",
+            "probe",
+            "spectrum",
+        )
+    },
     "diagnostics/heat_map": {"tf_lamb.callbacks"},
     "diagnostics/monitor": {
         "tensorflow",

@@ -18,6 +18,7 @@ INTERNAL = {
     "tf_lamb.check",
     "tf_lamb.configs",
     "tf_lamb.diagnostics.every",
+    "tf_lamb.diagnostics.inputs",
     "tf_lamb.diagnostics.probe",
     "tf_lamb.directions",
     "tf_lamb.keras2_arguments",
@@ -122,7 +123,7 @@ def test_every_script_is_listed():
     page = (API / "scripts.rst").read_text(encoding="utf-8")
     listed = set(re.findall(r"\* - ``([\w.]+)``", page))
     scripts = set()
-    for folder in ("official_models", "tpu", "benchmarks"):
+    for folder in ("tf_lamb", "official_models", "tpu", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             if '\nif __name__ == "__main__":' in path.read_text("utf-8"):
                 parts = path.relative_to(ROOT).with_suffix("").parts

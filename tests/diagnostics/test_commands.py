@@ -1,0 +1,195 @@
+"""The command lines: what they write, resume and refuse."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tf_lamb.diagnostics import __main__ as command
+from tf_lamb.diagnostics import advice
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model that classifies, and data for it."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((6,)),
+        keras.layers.Dense(8, activation="tanh"),
+        keras.layers.Dense(2),
+    ]
+    model = keras.Sequential(layers)
+    model.compile(
+        keras.optimizers.SGD(90.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.save(tmp_path / "model.keras")
+    random = np.random.default_rng(0)
+    x = random.normal(size=(96, 6)).astype("float32")
+    np.savez(tmp_path / "data.npz", x=x, y=(x[:, 0] > 0).astype("int32"))
+    return tmp_path
+
+
+def run(folder, name, *more, model="model.keras", data="data.npz"):
+    files = str(folder / model), str(folder / data)
+    return command.main(
+        [name, *files, "--output_dir", str(folder / "out"), *more]
+    )
+
+
+SPECTRUM = "--examples 64 --batch_size 32 --steps 4 --vectors 2".split()
+ADVISE = (
+    "--batch_size 32 --records 3 --train_steps 3 --range_steps 8 "
+    "--range_tests 2 --highest_rate 10"
+).split()
+
+
+def read(folder, name):
+    return json.loads((folder / "out" / name).read_text())
+
+
+def test_spectrum_resumes_to_the_same(saved, capsys):
+    assert run(saved, "spectrum", *SPECTRUM) == 0
+    first = read(saved, "spectrum.json")
+    assert first["hessian"]["trace"]["standard_error"] > 0
+    assert (saved / "out" / "spectrum.png").stat().st_size > 1000
+    shown = capsys.readouterr()
+    assert "hessian 2 of 2: product 4/4" in shown.out
+    assert "warning: rate 90" in shown.err
+    kept = read(saved, "progress.json")
+    del kept["found"]["gauss_newton/1"]  # as if it had been killed there
+    (saved / "out" / "progress.json").write_text(json.dumps(kept))
+    assert run(saved, "spectrum", *SPECTRUM) == 0
+    shown = capsys.readouterr().out
+    assert "gauss_newton 2 of 2" in shown and "hessian 1 of 2" not in shown
+    second = read(saved, "spectrum.json")
+    for name in ("hessian", "gauss_newton"):
+        assert first[name] == second[name]
+
+
+def test_advise_says_and_resumes(saved, capsys):
+    assert run(saved, "advise", *ADVISE) == 0
+    first = read(saved, "advice.json")
+    assert 1e-5 <= first["range_test"]["rate"] <= 1
+    assert "noise scale" in first["advice"] and len(first["batches"]) == 7
+    assert (saved / "out" / "advice.png").stat().st_size > 1000
+    capsys.readouterr()
+    kept = read(saved, "progress.json")
+    for name in ("start", "trained"):  # as if it had been killed there
+        del kept["found"][name]
+    (saved / "out" / "progress.json").write_text(json.dumps(kept))
+    assert run(saved, "advise", *ADVISE) == 0
+    assert (
+        "range test" not in capsys.readouterr().out.split("batch     rate")[0]
+    )
+    second = read(saved, "advice.json")
+    assert first["advice"] == second["advice"]
+
+
+def test_a_trial_leaves_the_model_as_it_was(saved):
+    model = keras.models.load_model(saved / "model.keras")
+    before, optimizer = model.get_weights(), model.optimizer
+    data = np.load(saved / "data.npz")
+    examples = command.Examples((data["x"], data["y"]))
+    trial = advice.Trial(model, 32)
+    losses = trial.train([0.01, 0.02, 0.04], examples)
+    assert np.isfinite(losses).all()
+    moved = [abs(a - b).max() for a, b in zip(model.get_weights(), before)]
+    assert min(moved) > 0
+    trial.close()
+    assert model.optimizer is optimizer
+    for new, old in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_the_rate_of_a_range_test():
+    rates = np.geomspace(1e-3, 1, 31)
+    fall = 5 - np.arange(31) * 0.1
+    rise = np.where(np.arange(31) > 20, np.nan, fall)
+    found = advice.summarize(rates, [fall, rise])
+    np.testing.assert_allclose(found.least, [1.0, 0.1])
+    assert found.rate == pytest.approx(0.1**0.5 / 10)
+    assert (found.lower, found.upper) == pytest.approx((0.01, 0.1))
+    with pytest.raises(ValueError, match="finite loss"):
+        advice.summarize(rates, [fall * np.nan])
+
+
+def refused(capsys, *arguments, **files):
+    """The one line of a command that is refused."""
+    capsys.readouterr()
+    assert run(*arguments, **files) == 2
+    lines = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("error: ")
+    ]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_bad_input_is_one_line(saved, capsys):
+    data = dict(np.load(saved / "data.npz"))
+    np.savez(saved / "whole.npz", x=data["x"].astype("int32"), y=data["y"])
+    np.savez(saved / "no_y.npz", x=data["x"])
+    (saved / "text.npz").write_text("no archive")
+    (saved / "text.keras").write_text("no archive")
+    keras.Sequential([keras.layers.Dense(2)]).save(saved / "unbuilt.keras")
+    layers = [keras.Input((6,)), keras.layers.Dense(2)]
+    keras.Sequential(layers).save(saved / "no_loss.keras")
+    name = "spectrum"
+    for files, expected in (
+        (dict(model="none.keras"), "no such file"),
+        (dict(model="text.keras"), "cannot read"),
+        (dict(model="unbuilt.keras"), "build it"),
+        (dict(model="no_loss.keras"), "--loss"),
+        (dict(data="none.npz"), "no such file"),
+        (dict(data="text.npz"), "cannot read"),
+        (dict(data="no_y.npz"), "x and y"),
+        (dict(data="whole.npz"), "takes float32"),
+    ):
+        assert expected in refused(capsys, saved, name, *SPECTRUM, **files)
+    assert "at least 1000" in refused(capsys, saved, name, "--examples", "1000")
+    assert "at least 128" in refused(
+        capsys, saved, "advise", "--batch_size", "64"
+    )
+    assert "divisor" in refused(
+        capsys, saved, "advise", "--batch_size", "32", "--small_batch", "5"
+    )
+    assert "any of hessian" in refused(
+        capsys, saved, name, "--matrices", "fisher"
+    )
+    assert not (saved / "out").exists()
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="an operation of TensorFlow"
+)
+def test_an_operation_without_second_derivative(saved):
+    import tensorflow as tf
+
+    from tf_lamb.diagnostics.curvature import Curvature
+
+    @tf.custom_gradient
+    def once(x):
+        def gradient(g):
+            @tf.custom_gradient
+            def refuse(g):
+                def second(_):
+                    raise LookupError("gradient registry has no entry for: X")
+
+                return g, second
+
+            return refuse(g)
+
+        return x, gradient
+
+    model = keras.models.load_model(saved / "model.keras")
+    data = np.load(saved / "data.npz")
+
+    def loss(y, y_pred):
+        return keras.ops.sum(once(y_pred) ** 2, axis=-1)
+
+    at = Curvature(model, (data["x"], data["y"], None), loss, batch_size=32)
+    with pytest.raises(ValueError, match="second derivative.*for: X"):
+        at.hessian_vector(np.ones(at.size))

@@ -1,0 +1,296 @@
+"""`python -m tf_lamb.diagnostics COMMAND`: what is to be known of a training.
+
+    python -m tf_lamb.diagnostics spectrum MODEL DATA --output_dir runs/spectrum
+    python -m tf_lamb.diagnostics advise MODEL DATA --output_dir runs/advice
+
+MODEL is a `.keras` file, DATA an `.npz` file with `x` and `y`; either may be
+`module:function`, which gives a model, or arrays `(x, y)` or a
+`tf.data.Dataset` of batches. Each writes JSON and a plot, and resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+
+from tf_lamb.diagnostics import (
+    advice,
+    curvature,
+    inputs,
+    noise_scale,
+    probe,
+    spectrum,
+)
+from tf_lamb.diagnostics.examples import Examples
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main_parser = argparse.ArgumentParser(
+        prog="python -m tf_lamb.diagnostics",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = main_parser.add_subparsers(dest="command", required=True)
+    for name, function in COMMANDS.items():
+        command = commands.add_parser(name, help=function.__doc__)
+        command.set_defaults(function=function)
+        command.add_argument("model", help="A .keras file or module:function.")
+        command.add_argument("data", help="An .npz file or module:function.")
+        add = command.add_argument
+        add("--output_dir", type=Path, default=Path(f"runs/{name}"))
+        add("--loss", help="Compiled with the model; default: its own.")
+        add("--seed", type=int, default=0, help="Of all that is random.")
+        _ARGUMENTS[name](add)
+    return main_parser
+
+
+def _spectrum_arguments(add: Any) -> None:
+    add("--examples", type=_count, default=1024, help="Of the loss.")
+    add("--batch_size", type=_count, default=256, help="Taken at once.")
+    add("--steps", type=_count, default=30, help="Of Lanczos, a vector.")
+    add("--vectors", type=_count, default=4, help="Random ones.")
+    add("--matrices", default=",".join(spectrum.MATRICES), help="With commas.")
+
+
+def _advise_arguments(add: Any) -> None:
+    add("--batch_size", type=_count, default=256, help="Of a training step.")
+    add("--small_batch", type=_count, help="Default: a 16th of --batch_size.")
+    add(
+        "--records",
+        type=_count,
+        default=20,
+        help="Of each noise scale.",
+    )
+    add("--train_steps", type=_count, default=60, help="Before the second one.")
+    add("--range_steps", type=_count, default=60, help="Of a range test.")
+    add("--range_tests", type=_count, default=3, help="Their number.")
+    add("--lowest_rate", type=_rate, default=1e-4, help="Where tests begin.")
+    add("--highest_rate", type=_rate, default=1.0, help="Where tests end.")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number >= 1, got {text!r}"
+        )
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a rate > 0, got {text!r}")
+    return value
+
+
+def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
+    left_out = "function", "output_dir"
+    return {k: v for k, v in vars(arguments).items() if k not in left_out}
+
+
+def _show(line: str) -> None:
+    print(line, flush=True)
+
+
+def _count_up(text: str, step: int) -> None:
+    _show(f"{text} {step}")
+
+
+def run_spectrum(arguments: argparse.Namespace) -> None:
+    """Largest eigenvalues, trace and density of Hessian and Gauss-Newton."""
+    names = arguments.matrices.split(",")
+    unknown = set(names) - set(spectrum.MATRICES)
+    if unknown:
+        raise ValueError(
+            f"--matrices: {', '.join(sorted(unknown))}; expected any of "
+            f"{', '.join(spectrum.MATRICES)}."
+        )
+    model = inputs.load_model(arguments.model, arguments.loss)
+    examples = Examples(inputs.load_data(arguments.data), arguments.seed)
+    drawn = examples.draw(arguments.examples)
+    inputs.check_dtypes(model, drawn[0])
+    size = min(arguments.batch_size, arguments.examples)
+    at = curvature.Curvature(model, drawn, batch_size=size)
+    folder = arguments.output_dir
+    kept = inputs.Progress(folder, model, _facts(arguments))
+    began, found = time.monotonic(), {}
+    for name in names:
+        found[name] = spectrum.measure(
+            at,
+            name,
+            steps=arguments.steps,
+            vectors=arguments.vectors,
+            seed=arguments.seed,
+            kept=kept.keep,
+            before=kept.found,
+            folder=str(folder) if folder.is_dir() else None,
+            progress=_show,
+        )
+    report: dict[str, Any] = dict(found)
+    report.update(
+        {k: v._asdict() for k, v in found.items()},
+        parameters=at.size,
+        examples=at.examples,
+        loss=at.loss(),
+        seconds=round(time.monotonic() - began, 1),
+        arguments=_facts(arguments),
+    )
+    if "hessian" in found:
+        largest = found["hessian"].lambda_max
+        line = spectrum.rate_warning(model.optimizer, largest)
+        report["warning"] = line
+        if line:
+            print(line, file=sys.stderr)
+    inputs.write_json(folder / "spectrum.json", report)
+    spectrum.plot(folder / "spectrum.png", found, at.size)
+    for name, one in found.items():
+        _show(
+            f"{name}: largest eigenvalue {one.lambda_max:.6g} ± "
+            f"{one.lambda_max_residual:.1g} (bound), smallest "
+            f"{one.lambda_min:.6g} ± {one.lambda_min_residual:.1g}, trace "
+            f"{one.trace.value:.6g} ± {one.trace.standard_error:.2g} "
+            "(standard error)"
+        )
+    _show(f"-> {folder}/spectrum.json, spectrum.png")
+
+
+def _noise(
+    model: Any,
+    examples: Examples,
+    arguments: argparse.Namespace,
+    what: str,
+) -> noise_scale.NoiseScale:
+    big, small = arguments.batch_size, arguments.small_batch
+    norms, small_squares, big_squares = probe.Probe(model), [], []
+    for k in range(arguments.records):
+        pieces, whole = norms.piece_norms(examples.draw(big), small)
+        small_squares.append(pieces.sum(1).mean())
+        big_squares.append(whole.sum())
+        _show(f"noise scale, {what}: record {k + 1}/{arguments.records}")
+    return noise_scale.estimate(small_squares, big_squares, small, big)
+
+
+def _noise_once(kept: inputs.Progress, name: str, measure: Any) -> Any:
+    """A noise scale that was kept, or is measured now."""
+    if name not in kept.found:
+        kept.keep(name, measure())
+    values = [math.inf if v is None else v for v in kept.found[name].values()]
+    *numbers, records = values
+    return noise_scale.NoiseScale._make([*numbers, int(records)])
+
+
+def run_advise(arguments: argparse.Namespace) -> None:
+    """Noise scale, useful batch, rate and warmup of LAMB, in words."""
+    size = arguments.batch_size
+    arguments.small_batch = arguments.small_batch or max(1, size // 16)
+    if size % arguments.small_batch or size == arguments.small_batch:
+        raise ValueError(
+            f"--small_batch {arguments.small_batch}: expected a divisor of "
+            f"--batch_size {size}, below it."
+        )
+    if arguments.lowest_rate >= arguments.highest_rate:
+        raise ValueError("--lowest_rate: expected one below --highest_rate.")
+    model = inputs.load_model(arguments.model, arguments.loss)
+    data = inputs.load_data(arguments.data)
+
+    def drawn(stage: int) -> Examples:
+        # Of its own, so that a run that resumes draws the same.
+        return Examples(data, 1000 * arguments.seed + stage)
+
+    inputs.check_dtypes(model, drawn(0).draw(2 * size)[0])
+    folder = arguments.output_dir
+    kept = inputs.Progress(folder, model, _facts(arguments))
+    began = time.monotonic()
+    start = _noise_once(
+        kept, "start", lambda: _noise(model, drawn(0), arguments, "as given")
+    )
+    trial = advice.Trial(model, size)
+    limits = arguments.lowest_rate, arguments.highest_rate
+    rates = np.geomspace(*limits, arguments.range_steps).tolist()
+    for i in range(arguments.range_tests):
+        if f"range/{i}" not in kept.found:
+            text = f"range test {i + 1}/{arguments.range_tests}: step"
+            losses = trial.train(rates, drawn(i + 3), partial(_count_up, text))
+            kept.keep(f"range/{i}", losses)
+    tests = [
+        [math.nan if x is None else x for x in kept.found[f"range/{i}"]]
+        for i in range(arguments.range_tests)
+    ]
+    found = advice.summarize(rates, tests)
+
+    def measure_trained() -> noise_scale.NoiseScale:
+        n = arguments.train_steps
+        warmup = [found.rate * min(1, 10 * (k + 1) / n) for k in range(n)]
+        trial.train(
+            warmup, drawn(1), lambda k: _show(f"training: step {k}/{n}")
+        )
+        return _noise(model, drawn(2), arguments, "trained")
+
+    trained = _noise_once(kept, "trained", measure_trained)
+    trial.close()
+    words = advice.in_words(start, trained, found, size, arguments.train_steps)
+    table = advice.rows(trained, found.rate, size)
+    report = dict(
+        advice=words,
+        noise_scale_start=start._asdict(),
+        noise_scale_trained=trained._asdict(),
+        range_test=found._asdict(),
+        batches=[row._asdict() for row in table],
+        seconds=round(time.monotonic() - began, 1),
+        arguments=_facts(arguments),
+    )
+    inputs.write_json(folder / "advice.json", report)
+    advice.plot(folder / "advice.png", start, trained, found, size)
+    _show("   batch     rate  untuned (BERT)  warmup   steps  examples")
+    for row in table:
+        _show(
+            f"{row.batch_size:8,d} {row.rate:8.2g} {row.untuned_bert:15.2g} "
+            f"{100 * row.warmup_bert:6.2g}% {row.steps_factor:7.2f} "
+            f"{row.examples_factor:9.2f}"
+        )
+    _show(words)
+    _show(f"-> {folder}/advice.json, advice.png")
+
+
+COMMANDS = {"spectrum": run_spectrum, "advise": run_advise}
+_ARGUMENTS = {"spectrum": _spectrum_arguments, "advise": _advise_arguments}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+      argv: the command line; None: that of the process.
+
+    Returns:
+      0, or 2 for bad input, which is one line on standard error.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ValueError(
+                "plots need matplotlib, which is not installed: pip install "
+                "matplotlib."
+            )
+        arguments.function(arguments)
+    except (ValueError, OSError) as error:
+        line = " ".join(str(error).split())
+        print(f"error: {line[:600]}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
