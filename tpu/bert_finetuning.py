@@ -74,8 +74,9 @@ def define_flags() -> None:
     )
     boolean(
         "do_lower_case",
-        True,
-        "Lower-case the text, as an uncased vocabulary needs it.",
+        None,
+        "Lower-case the text, as an uncased vocabulary needs it. Default: what "
+        "the vocabulary says by its tokens.",
     )
     integer(
         "max_seq_length",

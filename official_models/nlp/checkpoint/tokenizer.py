@@ -112,8 +112,8 @@ def find(
         folder: Of the checkpoint.
         vocab_file: A WordPiece vocabulary, or a SentencePiece `.model`, that is
             used in place of the files there.
-        lowercase: Whether it is uncased; None for what the folder says, or
-            True if it says nothing.
+        lowercase: Whether it is uncased; None for what the folder says, else
+            for what the vocabulary says by its tokens.
 
     Raises:
         InputError: The vocabulary is not there, or a file cannot be read.
@@ -126,6 +126,9 @@ def find(
     there = {n: folder / n for n in NAMES if (folder / n).is_file()}
     if lowercase is None:
         lowercase = _lowercase(there.get(SETTINGS))
+    known = vocab_file or there.get(VOCABULARY)
+    if lowercase is None:
+        lowercase = known is None or vocabulary.is_uncased(known)
     if vocab_file:
         path = Path(vocab_file)
         name = (
@@ -135,13 +138,13 @@ def find(
     return TokenizerFiles(there, lowercase, bool(there))
 
 
-def _lowercase(settings: Path | None) -> bool:
+def _lowercase(settings: Path | None) -> bool | None:
+    """What the tokenizer's settings say; None if they do not."""
     if settings is None:
-        return True
+        return None
     found = files.read_json(settings, f"expected a {SETTINGS}")
-    return (
-        not isinstance(found, dict) or found.get("do_lower_case") is not False
-    )
+    value = found.get("do_lower_case") if isinstance(found, dict) else None
+    return value if isinstance(value, bool) else None
 
 
 def check_size(tokenizer: TokenizerFiles, vocab_size: int, where: str) -> None:

@@ -49,7 +49,8 @@ def expand_inputs(patterns: Sequence[str]) -> list[Path]:
 
     Args:
         patterns: File names, globs (`**` reaches into folders), or folders,
-            which mean all their `*.txt` files.
+            which mean all their `*.txt` files, or if they have none, all
+            `wiki_*` files in them and in their folders.
 
     Raises:
         InputError: If a pattern matches no file, or there is no pattern.
@@ -58,14 +59,19 @@ def expand_inputs(patterns: Sequence[str]) -> list[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            matches = list(path.glob("*.txt"))
+            # Those of WikiExtractor are AA/wiki_00, AA/wiki_01, ...
+            matches = list(path.glob("*.txt")) or list(path.rglob("wiki_*"))
         elif path.exists():
             matches = [path]
         else:
             matches = map(Path, glob.glob(str(pattern), recursive=True))
         matches = [match for match in matches if match.is_file()]
         if not matches:
-            kind = "no *.txt file in folder" if path.is_dir() else "no file"
+            kind = (
+                "no *.txt and no wiki_* file in folder"
+                if path.is_dir()
+                else "no file"
+            )
             raise InputError(
                 f"{kind} {str(pattern)!r}; --input takes files, quoted globs "
                 "and folders of *.txt files"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from official_models.common.errors import InputError, first_line
 from official_models.nlp.text import documents
-from official_models.nlp.text.corpus import cut_sentences
+from official_models.nlp.text.corpus import cut_sentences, read_documents
 
 AUTO = "auto"
 FORMATS = (AUTO, *documents.FORMATS)
@@ -43,6 +43,10 @@ def read_all(
     names: Counter[str] = Counter()
     for path in map(str, paths):
         name = guess(path, form.text_field) if form.name == AUTO else form.name
+        if name == "text" and not documents.is_gzipped(path):
+            names[name] += 1
+            found += read_documents([path])
+            continue
         bad = documents.BadLines()
         groups = documents.read_groups(
             [documents.Piece(path, 0, None, 0)],

@@ -16,20 +16,31 @@ def is_sentence_piece(path: str | os.PathLike) -> bool:
 
 
 def load_tokenizer(
-    path: str | os.PathLike, lowercase: bool = True
+    path: str | os.PathLike, lowercase: bool | None = None
 ) -> Tokenizer:
     """The tokenizer over a `vocab.txt` or a SentencePiece `.model`.
 
     Args:
         path: Local or on `gs://`.
-        lowercase: Whether it is uncased.
+        lowercase: Whether it is uncased; None for what a `vocab.txt` says by
+            its tokens, and True for a `.model`, as published.
 
     Raises:
         InputError: As of `wordpiece.load_tokenizer` and
             `sentence_piece.load_tokenizer`.
     """
-    kind = sentence_piece if is_sentence_piece(path) else wordpiece
-    return kind.load_tokenizer(path, lowercase)
+    if is_sentence_piece(path):
+        return sentence_piece.load_tokenizer(path, lowercase is not False)
+    return wordpiece.load_tokenizer(path, lowercase)
+
+
+def is_uncased(path: str | os.PathLike) -> bool:
+    """What `load_tokenizer` takes `lowercase` for where it is None.
+
+    Raises:
+        InputError: As there.
+    """
+    return is_sentence_piece(path) or wordpiece.is_uncased(path)
 
 
 def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:

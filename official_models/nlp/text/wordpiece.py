@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
@@ -18,8 +19,26 @@ _MAX_ALPHABET = 1000
 _MAX_WORD_LENGTH = 200
 
 
+def is_uncased(vocab_path: str | os.PathLike) -> bool:
+    """Whether a vocabulary is for text in lower case, by its tokens.
+
+    Args:
+        vocab_path: As of `load_tokenizer`.
+
+    Raises:
+        InputError: As there.
+    """
+    return not _capitals(_read_vocabulary(vocab_path))
+
+
+def _capitals(vocab: Mapping[str, int]) -> list[str]:
+    """Its tokens with capitals; none if they are not one of 200."""
+    found = [t for t in vocab if t != t.lower() and not t.startswith("[")]
+    return found if 200 * len(found) > len(vocab) else []
+
+
 def load_tokenizer(
-    vocab_path: str | os.PathLike, lowercase: bool = True
+    vocab_path: str | os.PathLike, lowercase: bool | None = None
 ) -> Tokenizer:
     """BERT's tokenizer over a published or a trained `vocab.txt`.
 
@@ -31,14 +50,26 @@ def load_tokenizer(
     Args:
         vocab_path: Local or on `gs://`. UTF-8, one token a line, the line
             number from 0 is the id.
-        lowercase: Whether to lower-case and strip accents ("uncased").
+        lowercase: Whether to lower-case and strip accents ("uncased"); None
+            for what `is_uncased` says.
 
     Raises:
         InputError: If the file cannot be read, is empty, repeats a token or
             has an empty line (both named by line, from 1), or lacks a
-            special token.
+            special token; or if text is to be lower-cased for a vocabulary
+            with capitals, most of which it would never find.
     """
     vocab = _read_vocabulary(vocab_path)
+    capitals = _capitals(vocab)
+    if lowercase and capitals:
+        raise InputError(
+            f"{vocab_path}: {len(capitals):,} of {len(vocab):,} tokens have "
+            f"capitals, such as {capitals[0]!r}: it is cased, and lower-cased "
+            "text would not find them; leave out the flag that lower-cases, or "
+            "give an uncased vocabulary"
+        )
+    if lowercase is None:
+        lowercase = not capitals
     model = models.WordPiece(
         vocab, unk_token="[UNK]", max_input_chars_per_word=_MAX_WORD_LENGTH
     )
@@ -78,9 +109,12 @@ def _read_vocabulary(vocab_path: str | os.PathLike) -> dict[str, int]:
 
 
 def train_tokenizer(
-    documents: list[list[str]], vocab_size: int, vocab_path: str | Path
+    documents: list[list[str]],
+    vocab_size: int,
+    vocab_path: str | Path,
+    lowercase: bool = True,
 ) -> Tokenizer:
-    """Trains a lower-casing WordPiece vocabulary and writes it.
+    """Trains a WordPiece vocabulary and writes it.
 
     The result depends on the documents and `vocab_size` alone. The file has
     one token a line, the line number from 0 being its id: `[PAD]`, `[UNK]`,
@@ -91,16 +125,17 @@ def train_tokenizer(
         vocab_size: Number of tokens wanted, special tokens included. A small
             corpus may give fewer: ask the result's `get_vocab_size()`.
         vocab_path: Where `vocab.txt` is written, in one step at the end.
+        lowercase: Whether text is lower-cased and accents are stripped.
 
     Returns:
-        What `load_tokenizer(vocab_path)` returns.
+        What `load_tokenizer(vocab_path, lowercase)` returns.
 
     Raises:
         InputError: If `vocab_size` cannot hold the characters of the text, or
             the file cannot be written.
     """
     trainer_model = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    trainer_model.normalizer = normalizers.BertNormalizer(lowercase=True)
+    trainer_model.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     trainer_model.pre_tokenizer = BertPreTokenizer()
     first = [*SPECIAL_TOKENS, *_alphabet(documents, trainer_model)]
     if vocab_size < len(first):
@@ -129,7 +164,7 @@ def train_tokenizer(
         raise InputError(
             f"cannot write {vocab_path}: {error.strerror}"
         ) from error
-    return load_tokenizer(vocab_path)
+    return load_tokenizer(vocab_path, lowercase)
 
 
 def _alphabet(documents: list[list[str]], tokenizer: Tokenizer) -> list[str]:

@@ -140,8 +140,11 @@ def train_tokenizer(documents: list[list[str]], path):
         InputError: as of `wordpiece.train_tokenizer` and
             `sentence_piece.train_tokenizer`.
     """
+    lowercase = FLAGS.lowercase is not False
     if chosen().vocabulary == SENTENCE_PIECE:
         return sentence_piece.train_tokenizer(
-            documents, FLAGS.vocab_size, path, FLAGS.lowercase
+            documents, FLAGS.vocab_size, path, lowercase
         )
-    return wordpiece.train_tokenizer(documents, FLAGS.vocab_size, path)
+    return wordpiece.train_tokenizer(
+        documents, FLAGS.vocab_size, path, lowercase
+    )

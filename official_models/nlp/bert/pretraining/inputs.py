@@ -13,7 +13,7 @@ from absl import flags
 from official_models.common.errors import InputError
 from official_models.common.flags import without_effect
 from official_models.nlp.bert.pretraining import records
-from official_models.nlp.text import corpus, shakespeare
+from official_models.nlp.text import corpus, formats, shakespeare
 
 FLAGS = flags.FLAGS
 
@@ -42,7 +42,22 @@ def define_flags() -> None:
         "Tokens of a vocabulary that is trained here.",
         upper_bound=2**24,
     )
-    flags.DEFINE_boolean("lowercase", True, "Whether --vocab_file is uncased.")
+    flags.DEFINE_boolean(
+        "lowercase",
+        None,
+        "Whether the vocabulary is uncased. Default: what --vocab_file says by "
+        "its tokens; one that is trained here is uncased.",
+    )
+    flags.DEFINE_enum(
+        "input_format",
+        formats.AUTO,
+        list(formats.FORMATS),
+        "text: a file is a document, blank lines part paragraphs. sentences: "
+        "a line is a sentence, a blank line ends a document, as published. "
+        "jsonl: a line is a JSON object, a document is one of its strings. "
+        "wikiextractor: <doc ...> to </doc>. auto: what each file looks like.",
+    )
+    flags.DEFINE_string("text_field", "text", "Field of a JSON object.")
     _define_task_flags()
     flags.DEFINE_integer("max_seq_length", 32, "Tokens a sequence.", 8)
     flags.DEFINE_integer(

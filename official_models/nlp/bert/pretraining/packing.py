@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
+_MUCH_UNKNOWN = 0.01
+
+
 class PackedPairs(NamedTuple):
     """Unmasked examples: `[CLS] a [SEP] b [SEP]`, padded with 0.
 
@@ -40,6 +43,27 @@ class PackedPairs(NamedTuple):
     )  # bool [N, T]: False within words, on specials, pads
     # int32 [N]: 1 where b is random, or the two segments are swapped.
     next_sentence_labels: np.ndarray
+
+
+def unknown_words(packed: PackedPairs, tokenizer: Tokenizer) -> str:
+    """How many of the tokens are unknown to the vocabulary, in words.
+
+    Args:
+        packed: Examples, as arrays.
+        tokenizer: Whose token [UNK] (<unk>) stands for them.
+    """
+    unknown = tokenizer.token_to_id("[UNK]")
+    if unknown is None:
+        unknown = tokenizer.token_to_id("<unk>")
+    # Padding is no unknown token in any vocabulary.
+    count = int((packed.input_ids == unknown).sum())
+    share = count / int(packed.lengths.sum())
+    if share <= _MUCH_UNKNOWN:
+        return f"{share:.2%} [UNK]"
+    return (
+        f"{share:.1%} [UNK], which is much: is the vocabulary for this "
+        "language, and cased as the text is?"
+    )
 
 
 class _Document(NamedTuple):

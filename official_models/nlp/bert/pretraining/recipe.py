@@ -105,7 +105,11 @@ def define_flags() -> None:
         None,
         "WordPiece vocabulary, vocab.txt, or a SentencePiece .model.",
     )
-    flags.DEFINE_boolean("do_lower_case", True, "Lower-case the text.")
+    flags.DEFINE_boolean(
+        "do_lower_case",
+        None,
+        "Lower-case the text. Default: what the vocabulary says by its tokens.",
+    )
     flags.DEFINE_boolean("do_whole_word_mask", False, "Mask whole words.")
     flags.DEFINE_integer(
         "max_ngram",

@@ -30,7 +30,10 @@ from official_models.nlp.bert.pretraining.masking import (
     example_keys,
     mask_tokens,
 )
-from official_models.nlp.bert.pretraining.packing import PackedPairs
+from official_models.nlp.bert.pretraining.packing import (
+    PackedPairs,
+    unknown_words,
+)
 
 _CHUNK = 1024
 _WRITER = "python -m official_models.nlp.bert.pretraining.records writes some"
@@ -319,6 +322,13 @@ def _as_features(serialized, fields) -> dict[str, tf.Tensor]:
 def define_flags() -> None:
     """Defines the script's flags, named as in `create_pretraining_data.py`."""
     flags.DEFINE_list("input", None, "Text files, globs or folders of *.txt.")
+    flags.DEFINE_string(
+        "input_format",
+        "auto",
+        "text, sentences, jsonl or wikiextractor, as of "
+        "create_pretraining_data; auto: what each file looks like.",
+    )
+    flags.DEFINE_string("text_field", "text", "Field of a JSON object.")
     recipe.define_flags()
     flags.DEFINE_integer("num_shards", 1, "Number of files.")
     flags.mark_flags_as_required(["input", "output_dir", "vocab_file"])
@@ -327,14 +337,17 @@ def define_flags() -> None:
 def main(argv: list[str]) -> None:
     """Text -> pairs -> masked examples -> TFRecords."""
     # Only here are texts read: reading records needs no tokenizers package.
-    from official_models.nlp.text import corpus, vocabulary
+    from official_models.nlp.text import corpus, documents, formats, vocabulary
 
     del argv
     args = flags.FLAGS
     how = recipe.from_flags()
     tokenizer = vocabulary.load_tokenizer(args.vocab_file, args.do_lower_case)
-    documents = corpus.read_documents(corpus.expand_inputs(args.input))
-    packed = how.pack(documents, tokenizer)
+    texts, found = formats.read_all(
+        corpus.expand_inputs(args.input),
+        documents.Format(args.input_format, args.text_field),
+    )
+    packed = how.pack(texts, tokenizer)
     paths = write_records(
         packed,
         args.output_dir,
@@ -344,8 +357,8 @@ def main(argv: list[str]) -> None:
         **how.masking(tokenizer),
     )
     print(
-        f"{len(packed.lengths)} examples in {len(paths)} files in "
-        f"{args.output_dir}",
+        f"{found}: {len(packed.lengths)} examples in {len(paths)} files in "
+        f"{args.output_dir}, {unknown_words(packed, tokenizer)}",
         file=sys.stderr,
     )
 

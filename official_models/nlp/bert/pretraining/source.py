@@ -37,7 +37,13 @@ from official_models.nlp.bert.pretraining import (
     records,
 )
 from official_models.nlp.bert.pretraining.inputs import Shape
-from official_models.nlp.text import corpus, shakespeare, vocabulary
+from official_models.nlp.text import (
+    corpus,
+    documents,
+    formats,
+    shakespeare,
+    vocabulary,
+)
 
 FLAGS = flags.FLAGS
 _HELD_OUT_BATCH = 256
@@ -102,7 +108,7 @@ class PlainText:
         replicas: int,
         tokenizer: Tokenizer | None = None,
     ):
-        train, held_out = _read(train_files, held_out_files)
+        train, held_out, found = _read(train_files, held_out_files)
         self.tokenizer = tokenizer or _tokenizer(train, folder)
         self.vocab_size = self.tokenizer.get_vocab_size()
         self.max_seq_length = shape.max_seq_length
@@ -123,8 +129,10 @@ class PlainText:
         )
         words = sum(len(line.split()) for text in train for line in text)
         self.description = (
-            f"{words:,} words in {len(self._train.lengths):,} sequences, "
-            f"{examples:,} sequences held out, vocabulary {self.vocab_size:,}"
+            f"{found}; {words:,} words in {len(self._train.lengths):,} "
+            f"sequences, {examples:,} sequences held out, vocabulary "
+            f"{self.vocab_size:,}, "
+            f"{packing.unknown_words(self._train, self.tokenizer)}"
         )
 
     def _fitting(self, lines: list[str]) -> list[str]:
@@ -261,14 +269,19 @@ class Records:
 
 def _read(
     train_files: list[Path], held_out_files: list[Path]
-) -> tuple[list[list[str]], list[list[str]]]:
-    """The documents of both, each a list of sentences."""
-    train = corpus.read_documents(train_files)
-    held_out = corpus.read_documents(held_out_files) if held_out_files else []
-    if held_out:
-        return train, held_out
+) -> tuple[list[list[str]], list[list[str]], str]:
+    """The documents of both, each a list of sentences, and what was found."""
+    # Shakespeare's plays are a file each.
+    name = FLAGS.input_format if FLAGS.input else "text"
+    form = documents.Format(name, FLAGS.text_field)
+    train, found = formats.read_all(train_files, form)
+    if held_out_files:
+        return train, formats.read_all(held_out_files, form)[0], found
+    if len(train) > 1:
+        held_out = max(len(train) // 10, 1)
+        return train[:-held_out], train[-held_out:], found
     cut = len(train[0]) * 9 // 10
-    return [train[0][:cut]], [train[0][cut:]]
+    return [train[0][:cut]], [train[0][cut:]], found
 
 
 def _held_out_batch(examples: int, replicas: int) -> int:
@@ -286,9 +299,7 @@ def _tokenizer(train: list[list[str]], folder: Path) -> Tokenizer:
         return vocabulary.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
     path = folder / families.chosen().vocabulary
     if (folder / run_folder.RECORD).exists() and path.exists():
-        # A WordPiece vocabulary that is trained here is uncased.
-        is_piece = vocabulary.is_sentence_piece(path)
-        return vocabulary.load_tokenizer(path, FLAGS.lowercase or not is_piece)
+        return vocabulary.load_tokenizer(path, FLAGS.lowercase is not False)
     return families.train_tokenizer(train, path)
 
 

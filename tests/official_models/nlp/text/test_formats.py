@@ -99,10 +99,12 @@ def test_text_is_what_the_corpus_reader_reads(tmp_path):
 @pytest.mark.parametrize(
     "content, form, parts",
     [
-        (b"A line.\nOne of latin-1: \xe9\n", "auto", ["not UTF-8", "offset 8"]),
+        (b"A line.\nOne of latin-1: \xe9\n", "auto", ["0xe9", "line 2"]),
+        (b"A line.\nAnd \xe9\n", "sentences", ["not UTF-8", "offset 8"]),
         (b"A line.\nOne \0 more.\n", "sentences", ["NUL", "offset 8"]),
         (b"no JSON\n", "jsonl", ["not JSON at byte offset 0"]),
-        (b"* * *\n", "text", ["no text", "read as text"]),
+        (b"* * *\n", "text", ["no text"]),
+        (b"* * *\n", "sentences", ["no text", "read as sentences"]),
         (b"no document\n", "wikiextractor", ["no text", "--input_format"]),
     ],
 )

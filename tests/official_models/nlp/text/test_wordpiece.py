@@ -73,9 +73,35 @@ VOCAB = "\n".join(
 )
 
 
+UNCASED = VOCAB.replace("Un", "on")
+
+
+def test_whether_text_is_lower_cased_is_what_the_vocabulary_says(tmp_path):
+    cased = _write(tmp_path / "cased.txt", VOCAB)
+    uncased = _write(tmp_path / "uncased.txt", UNCASED)
+    assert [*map(wordpiece.is_uncased, (cased, uncased))] == [False, True]
+    refusal(
+        lambda: wordpiece.load_tokenizer(cased, lowercase=True),
+        *(cased, "1 of 16 tokens have capitals", "'Un'", "it is cased"),
+    )
+    assert wordpiece.load_tokenizer(cased).encode("Un").ids == [9]
+    # One capital among two hundred tokens may be anything.
+    words = "\n".join([VOCAB, *(f"word{i}" for i in range(200))])
+    assert wordpiece.is_uncased(_write(tmp_path / "many.txt", words))
+
+
+def test_a_cased_vocabulary_is_trained_with_its_capitals(tmp_path):
+    documents = [["The Ant met a bee. The Bee met an ant."] * 3]
+    path = tmp_path / "vocab.txt"
+    tokenizer = wordpiece.train_tokenizer(documents, 60, path, lowercase=False)
+    assert {"The", "Ant"} <= set(tokenizer.get_vocab())
+    assert not wordpiece.is_uncased(path)
+    assert tokenizer.encode("The").ids != tokenizer.encode("the").ids
+
+
 @pytest.mark.parametrize("ending", ["", "\n"])
 def test_published_vocabulary(tmp_path, ending):
-    path = _write(tmp_path / "vocab.txt", VOCAB + ending)
+    path = _write(tmp_path / "vocab.txt", UNCASED + ending)
     tokenizer = wordpiece.load_tokenizer(path)
     assert tokenizer.get_vocab_size() == 16
     encode = lambda text: corpus.tokenize([[text]], tokenizer)  # noqa: E731
@@ -84,7 +110,8 @@ def test_published_vocabulary(tmp_path, ending):
     assert sentence.tolist() == [6, 7, 8, 11, 2]
     # Text cannot spell a special token.
     assert encode("[MASK]")[0][0].tolist() == [12, 14, 13]
-    cased = wordpiece.load_tokenizer(path, lowercase=False)
+    path = _write(tmp_path / "cased.txt", VOCAB + ending)
+    cased = wordpiece.load_tokenizer(path)
     assert corpus.tokenize([["Un é"]], cased)[0][0].tolist() == [9, 10]
 
 

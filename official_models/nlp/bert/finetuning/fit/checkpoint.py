@@ -44,7 +44,7 @@ def define_flags(max_seq_length: int) -> None:
         "lowercase",
         None,
         "Whether the vocabulary is uncased. Default: what the checkpoint's "
-        "folder says, else yes.",
+        "folder says, else what the vocabulary says by its tokens.",
     )
     flags.DEFINE_integer(
         "max_seq_length", max_seq_length, "Tokens of a sequence.", 5

@@ -307,3 +307,20 @@ def test_bad_packing_arguments(tokenizer, arguments, part):
     arguments = {"max_seq_length": 16, "seed": 0, **arguments}
     with pytest.raises(InputError, match=part):
         packing.pack_pairs(_documents(), tokenizer, **arguments)
+
+
+@pytest.mark.parametrize(
+    "unknown, words",
+    [
+        (0, "0.00% [UNK]"),
+        (1, "0.83% [UNK]"),
+        (12, "10.0% [UNK], which is much"),
+    ],
+)
+def test_the_share_of_unknown_words(tokenizer, unknown, words):
+    ids = np.full((10, 16), 7, np.int32)
+    ids[:, 12:] = 0  # padding
+    ids.flat[:unknown] = tokenizer.token_to_id("[UNK]")
+    lengths = np.full(10, 12, np.int32)
+    packed = packing.PackedPairs(ids, None, lengths, None, None)
+    assert packing.unknown_words(packed, tokenizer).startswith(words)

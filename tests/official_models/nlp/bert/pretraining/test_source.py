@@ -69,6 +69,39 @@ def test_text_gives_batches_by_step_and_reader(corpus, tmp_path):
     assert int(text.held_out.cardinality()) == len(held_out[0])
 
 
+def test_documents_in_one_file(corpus, tmp_path):
+    """A sentence a line, a blank line between documents, as published."""
+    texts = [path.read_text() for path in sorted(corpus.glob("*.txt"))]
+    one = tmp_path / "all.txt"
+    one.write_text("\n\n".join(texts))
+    text = load(tmp_path, f"--input={one}")
+    assert "10 documents in 1 files of sentences" in text.description
+    assert "% [UNK]" in text.description
+    # The tenth document is held out.
+    words = len(" ".join(texts[:-1]).split())
+    assert f"{words:,} words" in text.description
+    forced = load(tmp_path / "b", f"--input={one}", "--input_format=text")
+    assert "1 documents in 1 files of text" in forced.description
+
+
+def test_a_cased_vocabulary_is_trained_and_followed(corpus, tmp_path):
+    (path,) = corpus.glob("a.txt")
+    cased = tmp_path / "cased.txt"
+    cased.write_text(path.read_text().title())
+    given_text = f"--input={cased}"
+    text = load(tmp_path, given_text, "--nolowercase")
+    assert "Ant" in text.tokenizer.get_vocab()
+    vocab = f"--vocab_file={tmp_path / 'vocab.txt'}"
+    followed = load(tmp_path / "b", given_text, vocab)
+    assert (
+        followed.tokenizer.encode("Ant").ids == text.tokenizer.encode("Ant").ids
+    )
+    refusal(
+        lambda: load(tmp_path / "c", given_text, vocab, "--lowercase"),
+        *("vocab.txt", "it is cased"),
+    )
+
+
 def test_records_have_the_same_interface(corpus, tmp_path):
     load(tmp_path, f"--input={corpus}")
     vocab = tmp_path / "vocab.txt"
