@@ -150,7 +150,7 @@ EVERY_KERAS = tests/official_models/common/test_ops.py \
 # option is held to the reference.
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/callbacks tests/support_matrix \
-		tests/official_models/test_model_parallel.py \
+		tests/official_models/test_model_parallel.py tests/diagnostics \
 		--ignore tests/keras3/test_parity.py $(EVERY_KERAS)
 	QUICK_XLA=0 KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3/test_parity.py
 
