@@ -117,7 +117,10 @@ WITH_MULTI_OPTIMIZER = _where(
 WITH_SEVERAL_STEPS = _where(
     lambda name: (
         name != "keras-torch"
-        and not front_end(name).keras.__version__.startswith("3.10.")
+        # tf.keras of TensorFlow 2.15 has no version of its own.
+        and not getattr(front_end(name).keras, "__version__", "2").startswith(
+            "3.10."
+        )
     ),
     "Keras has no steps_per_execution on torch, and 3.10 tells callbacks an "
     "execution's first batch",
