@@ -1,5 +1,7 @@
 """Trust ratios in tables, in TensorBoard and in a plot."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +55,14 @@ def test_logger_writes_a_table_tensorboard_and_a_plot(tmp_path):
     plot_trust_ratios(path, tmp_path / "ratios.png")
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.glob("*.tmp*"))
+
+
+def test_a_plot_without_a_ratio_is_empty(tmp_path):
+    table = StepTable(tmp_path / "t.csv", ["a", "b"])
+    table.write(1, {"a": 1.0, "b": 1.0})
+    with warnings.catch_warnings(action="error"):
+        plot_trust_ratios(tmp_path / "t.csv", tmp_path / "t.png")
+    assert (tmp_path / "t.png").exists()
 
 
 def test_logger_counts_updates_under_accumulation(tmp_path):

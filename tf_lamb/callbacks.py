@@ -321,7 +321,8 @@ def plot_trust_ratios(csv_path: PathLike, png_path: PathLike) -> None:
         title="Trust ratio of each adapted variable, |x| / |u|",
     )
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=6, frameon=False)
+    if table:  # Else matplotlib warns.
+        figure.legend(loc="outside right upper", fontsize=6, frameon=False)
     temporary = Path(png_path).with_suffix(".tmp.png")
     temporary.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(temporary, dpi=120)

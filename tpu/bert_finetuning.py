@@ -297,7 +297,7 @@ def prepare_training(task) -> tuple[object, int]:
     Raises:
         InputError: not one update comes of the data.
     """
-    tf.io.gfile.makedirs(FLAGS.output_dir)
+    job.make_folder(FLAGS.output_dir)
     path = os.path.join(FLAGS.output_dir, "train.tf_record")
     number = task.write_train_records(path)
     steps = int(number / FLAGS.train_batch_size * FLAGS.num_train_epochs)

@@ -67,7 +67,12 @@ def define_flags() -> None:
     flags.DEFINE_boolean("do_train", False, "Train.")
     flags.DEFINE_boolean("do_eval", False, "Evaluate.")
     flags.DEFINE_integer("num_train_steps", 100000, "Updates in all.", 1)
-    flags.DEFINE_integer("num_warmup_steps", 10000, "Updates that warm up.", 0)
+    flags.DEFINE_integer(
+        "num_warmup_steps",
+        None,
+        "Updates that warm up. Default: a tenth of --num_train_steps.",
+        0,
+    )
     flags.DEFINE_integer("max_eval_steps", 100, "Batches of an evaluation.", 1)
     flags.DEFINE_integer(
         "eval_every", 0, "Updates between evaluations; 0 is one at the end.", 0
@@ -117,12 +122,19 @@ def make_model_fn(config: BertConfig):
             loss,
             FLAGS.output_dir,
             total_steps=FLAGS.num_train_steps,
-            warmup_steps=FLAGS.num_warmup_steps,
+            warmup_steps=warmup_steps(),
             scaffold_fn=scaffold_fn,
             metrics=means,
         )
 
     return model_fn
+
+
+def warmup_steps() -> int:
+    """Of the flags."""
+    if FLAGS.num_warmup_steps is None:
+        return FLAGS.num_train_steps // 10
+    return FLAGS.num_warmup_steps
 
 
 def make_input_fn(paths: list[str], config: BertConfig, *, train: bool):

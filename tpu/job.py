@@ -65,6 +65,20 @@ def run_config(folder: str) -> tf1.estimator.tpu.RunConfig:
     )
 
 
+def make_folder(folder: str) -> None:
+    """Makes the folder of a run, if it is not there.
+
+    Raises:
+        InputError: it cannot be made, or is a file.
+    """
+    try:
+        tf.io.gfile.makedirs(folder)
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"{folder}: {error.message}; name a folder that can be written"
+        ) from error
+
+
 def estimator(
     model_fn: Callable,
     folder: str,
@@ -84,13 +98,8 @@ def estimator(
     Raises:
         InputError: the folder cannot be written, or there is no such TPU.
     """
-    try:
-        tf.io.gfile.makedirs(folder)
-        mended = checkpoint_list.mend(folder)
-    except tf.errors.OpError as error:
-        raise InputError(
-            f"{folder}: {error.message}; name a folder that can be written"
-        ) from error
+    make_folder(folder)
+    mended = checkpoint_list.mend(folder)
     if mended:
         print(mended, flush=True)
     # absl's handler would print each of its lines once more.

@@ -11,7 +11,7 @@ from tensorflow.python.tpu import tpu_function, tpu_optimizer
 
 from tests.official_models.scripts import flags_of, refusal
 from tf_lamb import hyperparameters, schedule_checks, schedules
-from tpu import job, job_flags, training
+from tpu import bert_pretraining, job, job_flags, training
 
 tf1 = tf.compat.v1
 CORES = 8
@@ -210,3 +210,23 @@ def test_files_of_hosts():
     parts = [of(index, 2) for index in (0, 1)]
     assert parts == [(0, ["a", "c", "e"]), (1, ["b", "d"])]
     refusal(lambda: of(0, 6), "5 files for 6 hosts")
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    job.make_folder(str(tmp_path / "a/b"))
+    assert (tmp_path / "a/b").is_dir()
+    path = tmp_path / "file"
+    path.write_text("")
+    refusal(lambda: job.make_folder(str(path)), path, "name a folder")
+
+
+_NEEDED = ("bert_config_file", "output_dir", "input_file")
+
+
+def test_bert_s_warmup_follows_the_updates():
+    with flags_of(bert_pretraining), flagsaver.flagsaver():
+        needed = [f"--{n}=x" for n in _NEEDED]
+        for given, steps in (([], 10_000), (["--num_train_steps=25"], 2)):
+            flags.FLAGS.unparse_flags()
+            flags.FLAGS(["job", *needed, *given])
+            assert bert_pretraining.warmup_steps() == steps
