@@ -150,7 +150,7 @@ def first_step(folder: str) -> int:
     try:
         return int(tf.train.load_variable(path, "global_step"))
     # A file that was cut short is an IndexError.
-    except (tf.errors.OpError, ValueError, LookupError) as error:
+    except (tf.errors.OpError, ValueError, LookupError, MemoryError) as error:
         raise InputError(
             f"{path}: no checkpoint of a job, or damaged "
             f"({str(error).splitlines()[0]}); name another folder, or remove "

@@ -111,7 +111,8 @@ def _damage(path: str) -> str | None:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_dtype_map():
             reader.get_tensor(name)
-    # A file that was cut short is an IndexError.
-    except (tf.errors.OpError, ValueError, LookupError) as error:
+    # A file that was cut short is an IndexError, a size that was damaged a
+    # MemoryError.
+    except (tf.errors.OpError, ValueError, LookupError, MemoryError) as error:
         return first_line(error)
     return None

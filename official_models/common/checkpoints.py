@@ -109,7 +109,7 @@ class Checkpoints:
                 f"checkpoint {path} is of another model: {first_line(error)}; "
                 "name another --output_dir"
             ) from error
-        except (tf.errors.OpError, IndexError) as error:
+        except (tf.errors.OpError, IndexError, MemoryError) as error:
             raise InputError(
                 f"checkpoint {path} cannot be read: {first_line(error)}; "
                 "remove its files to resume from the one before"

@@ -11,6 +11,7 @@ import functools
 import json
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,13 @@ from official_models.nlp.bert.pretraining import records
 from official_models.nlp.checkpoint import tokenizer
 from official_models.nlp.checkpoint.opening import open_source
 from official_models.nlp.datasets import glue, squad
-from official_models.nlp.text import corpus, documents, wordpiece
+from official_models.nlp.text import (
+    corpus,
+    documents,
+    sentence_piece,
+    vocabulary,
+    wordpiece,
+)
 from official_models.vision.datasets.cifar10 import jpeg_npz
 from official_models.vision.datasets.imagenet import shards
 from tests.official_models.nlp.bert.pretraining import small_examples
@@ -360,6 +367,26 @@ def _make_pipeline(folder):
     (folder / "vocab.txt").unlink()
 
 
+@functools.cache
+def _pieces():
+    """A SentencePiece model, trained once."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "spiece.model")
+        sentences = [[PROSE.replace("\n", " ")] * 20]
+        sentence_piece.train_tokenizer(sentences, 60, path)
+        return path.read_bytes()
+
+
+def _make_pieces(folder):
+    (folder / "spiece.model").write_bytes(_pieces())
+
+
+def _read_pieces(folder):
+    found = vocabulary.load_tokenizer(folder / "spiece.model")
+    ids = found.encode("the ants", add_special_tokens=False).ids
+    _expect(all(0 <= i < found.get_vocab_size() for i in ids), "ids")
+
+
 def _read_pipeline(folder):
     found = tokenizer.find(folder).load("--checkpoint")
     found.encode("ant bees")
@@ -384,6 +411,12 @@ READERS: dict[str, Reader] = {
         "a.sentences",
         functools.partial(_read_json_lines, name="sentences"),
     ),
+    "WikiExtractor": Reader(
+        _text("a.wikiextractor", f"<doc id='1'>\n{PROSE}</doc>\n" * 2),
+        "a.wikiextractor",
+        functools.partial(_read_json_lines, name="wikiextractor"),
+    ),
+    "SentencePiece": Reader(_make_pieces, "spiece.model", _read_pieces),
     "bert_config.json": Reader(
         _text("b.json", BERT),
         "b.json",

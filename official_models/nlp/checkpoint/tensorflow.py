@@ -152,7 +152,12 @@ class Arrays:
         try:
             array = self._reader.get_tensor(self.name_of(path))
         # The reader raises these for files that are cut short.
-        except (tf.errors.OpError, IndexError, RuntimeError) as error:
+        except (
+            tf.errors.OpError,
+            IndexError,
+            RuntimeError,
+            MemoryError,
+        ) as error:
             raise InputError(
                 f"{self._where}: cannot be read ({first_line(error)}); copy "
                 "the checkpoint's files anew"

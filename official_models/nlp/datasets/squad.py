@@ -119,7 +119,11 @@ def _question(entry: dict, context: str, faults: dict) -> Question:
     if not isinstance(context, str):
         raise _Unexpected(f"context is {str(context)[:40]!r}, expected a text")
     for answer in [] if impossible else entry.get("answers", []):
-        text, begin = answer["text"], int(answer["answer_start"])
+        text, begin = answer["text"], answer["answer_start"]
+        if isinstance(begin, bool) or not isinstance(begin, int):
+            raise _Unexpected(
+                f"answer_start is {str(begin)[:40]!r}, expected a whole number"
+            )
         at = nearest(context, text, begin)
         if at is None:
             kinds.add("absent")
