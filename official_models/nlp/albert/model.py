@@ -54,32 +54,37 @@ class AlbertTransformerLayer(TransformerPart):
             setattr(self, name, getattr(other, name))
 
     def build(self, input_shape=None):
-        if not hasattr(self, "attention"):
-            self._build_attention()
-        if not hasattr(self, "intermediate"):
-            self._build_ffn()
+        hidden = (None, None, self.config.hidden_size)
+        inner = (None, None, self.config.intermediate_size)
+        own = [part for part in PARTS if not hasattr(self, PARTS[part][0])]
+        # In this order, which is that of the model's variables.
+        if "attention" in own:
+            self.attention = self.child(SelfAttention, name="self")
+            self.attention_output = self.child(Dense, hidden[-1], name="dense")
+        if "ffn" in own:
+            self.ffn_output = self.child(Dense, hidden[-1], name="dense")
+            self.intermediate = self.child(Dense, inner[-1], name="dense")
+        if "attention" in own:
+            self.attention_norm = self.child(LayerNorm, name="LayerNorm")
+        if "ffn" in own:
+            self.ffn_norm = self.child(LayerNorm, name="LayerNorm_1")
         self.attention_dropout, self.ffn_dropout = (
             self.add_dropout(self.config.hidden_dropout, name)
             for name in ("attention_dropout", "ffn_dropout")
         )
+        if "attention" in own:
+            self._build_attention(hidden)
+        if "ffn" in own:
+            self._build_ffn(hidden, inner)
 
-    def _build_attention(self):
-        hidden = (None, None, self.config.hidden_size)
-        self.attention = self.child(SelfAttention, name="self")
-        self.attention_output = self.child(Dense, hidden[-1], name="dense")
-        self.attention_norm = self.child(LayerNorm, name="LayerNorm")
+    def _build_attention(self, hidden):
         with ops.name_scope("attention_1"):
             ops.build_child(self.attention, None)
             with ops.name_scope("output"):
                 ops.build_child(self.attention_output, hidden)
         ops.build_child(self.attention_norm, None)
 
-    def _build_ffn(self):
-        hidden = (None, None, self.config.hidden_size)
-        inner = (None, None, self.config.intermediate_size)
-        self.intermediate = self.child(Dense, inner[-1], name="dense")
-        self.ffn_output = self.child(Dense, hidden[-1], name="dense")
-        self.ffn_norm = self.child(LayerNorm, name="LayerNorm_1")
+    def _build_ffn(self, hidden, inner):
         with ops.name_scope("ffn_1"), ops.name_scope("intermediate"):
             ops.build_child(self.intermediate, hidden)
             with ops.name_scope("output"):

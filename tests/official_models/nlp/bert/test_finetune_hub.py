@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from official_models.common.errors import InputError
 from official_models.nlp.datasets import glue
+from official_models.nlp.text.wordpiece import SPECIAL_TOKENS
 from tests.official_models.scripts import rows
 
 # In a process with tf_keras: does the module compute what the model does?
@@ -200,6 +201,9 @@ def test_encoder_s_folder_is_checked(tmp_path):
         hub.read_encoder(tmp_path)
     for name in hub.FILES:
         (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=r"vocab.txt: lacks \[PAD\]"):
+        hub.read_encoder(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(SPECIAL_TOKENS))
     with pytest.raises(
         InputError, match="config.json: lacks vocab_size, hidden_size"
     ):
