@@ -117,7 +117,8 @@ def check_patterns(
     if isinstance(patterns, str):
         raise ValueError(
             f"{argument}: expected a list of regexes or {BIASES_AND_NORMS!r}, "
-            f"got the string {check.shown(patterns)}; put it into a list."
+            f"got the string {check.shown(patterns)}; write "
+            f"[{check.shown(patterns)}]."
         )
     try:
         checked = tuple(patterns)

@@ -187,9 +187,11 @@ class _TensorFlow:
         return [v.value if is_keras_3 else v for v in found]
 
     def mean(self, losses: Any) -> Any:
+        """The mean of losses."""
         return self._tf.reduce_mean(losses)
 
     def replicas(self) -> int:
+        """Replicas that share a batch."""
         return int(self._tf.distribute.get_strategy().num_replicas_in_sync)
 
     def _add(self, x: Any, y: Any, weight: Any, total: Any) -> Any:
@@ -211,6 +213,7 @@ class _TensorFlow:
         return tf.stack([tf.reduce_sum(tf.square(a)) for a in wide])
 
     def add_gradient(self, part: Any, total: Any) -> Any:
+        """Squared norms of a piece's gradient, and the sum with it."""
         tf = self._tf
         if total is None:
             total = [tf.zeros(v.shape) for v in self._variables()]
@@ -220,10 +223,12 @@ class _TensorFlow:
         return squares.numpy(), total
 
     def squares(self, arrays: Any, minus: Any = None) -> Any:
+        """Squared norms of arrays, or of their differences."""
         squares = self._squares[minus is not None]
         return squares(list(arrays), minus).numpy()
 
     def copies(self) -> list[Any]:
+        """The weights as they are now."""
         return [self._tf.convert_to_tensor(v) for v in self._variables()]
 
 
@@ -238,9 +243,11 @@ class _Jax:
         self._squares = jax.jit(self._sum)
 
     def mean(self, losses: Any) -> Any:
+        """The mean of losses."""
         return self._jax.numpy.mean(losses)
 
     def replicas(self) -> int:
+        """Replicas that share a batch."""
         return 1
 
     def _add(self, trained: Any, others: Any, part: Any, total: Any) -> Any:
@@ -268,6 +275,7 @@ class _Jax:
         return jnp.stack([jnp.sum(jnp.square(a)) for a in wide])
 
     def add_gradient(self, part: Any, total: Any) -> Any:
+        """Squared norms of a piece's gradient, and the sum with it."""
         model, jnp = self._probe.model, self._jax.numpy
         trained = [v.value for v in model.trainable_variables]
         others = [v.value for v in model.non_trainable_variables]
@@ -277,9 +285,11 @@ class _Jax:
         return np.asarray(squares), total
 
     def squares(self, arrays: Any, minus: Any = None) -> Any:
+        """Squared norms of arrays, or of their differences."""
         return np.asarray(self._squares(list(arrays), minus))
 
     def copies(self) -> list[Any]:
+        """The weights as they are now."""
         # The next step of `fit` donates the buffers of the variables.
         copy = self._jax.numpy.copy
         return [copy(v.value) for v in self._probe.model.trainable_variables]
@@ -294,15 +304,18 @@ class _Torch:
         self._torch, self._probe = torch, probe
 
     def mean(self, losses: Any) -> Any:
+        """The mean of losses."""
         return losses.mean()
 
     def replicas(self) -> int:
+        """Replicas that share a batch."""
         return 1
 
     def _values(self) -> list[Any]:
         return [v.value for v in self._probe.model.trainable_variables]
 
     def add_gradient(self, part: Any, total: Any) -> Any:
+        """Squared norms of a piece's gradient, and the sum with it."""
         import keras
 
         values = self._values()
@@ -321,6 +334,7 @@ class _Torch:
         return self.squares(gradients), total or gradients
 
     def squares(self, arrays: Any, minus: Any = None) -> Any:
+        """Squared norms of arrays, or of their differences."""
         with self._torch.no_grad():
             wide = [a.float() for a in arrays]
             if minus is not None:
@@ -329,4 +343,5 @@ class _Torch:
             return self._torch.stack(sums).cpu().numpy()
 
     def copies(self) -> list[Any]:
+        """The weights as they are now."""
         return [v.detach().clone() for v in self._values()]
