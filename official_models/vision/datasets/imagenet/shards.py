@@ -12,7 +12,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,8 @@ _SAMPLED_SHARDS, _SAMPLED_RECORDS = 8, 16
 
 _NAME = re.compile(r"(train|validation)-(\d{5})-of-(\d{5})")
 _HEADER, _FOOTER = 12, 4
+# Bytes of a record that is sampled: a length that is damaged may be anything.
+_LARGEST = 1 << 26
 
 
 class Split(NamedTuple):
@@ -142,9 +144,9 @@ def sample_labels(found: Shards, label_offset: int, strict: bool = True) -> str:
     step = max(len(paths) // _SAMPLED_SHARDS, 1)
     labels = []
     for path in paths[::step][:_SAMPLED_SHARDS]:
-        records = tf.data.TFRecordDataset(path).take(_SAMPLED_RECORDS)
-        with contextlib.suppress(tf.errors.OpError):  # found when it is read
-            labels += [corrupt.label_of(record.numpy()) for record in records]
+        # What is damaged is named when it is read.
+        with contextlib.suppress(tf.errors.OpError):
+            labels += map(corrupt.label_of, _first_records(path))
     labels = [label for label in labels if label is not None]
     if not labels:
         return "no label in a sample of its records"
@@ -162,6 +164,21 @@ def sample_labels(found: Shards, label_offset: int, strict: bool = True) -> str:
                 f"--label_offset {other}"
             )
     return f"{given}, read as {first} to {last} ({flag})"
+
+
+def _first_records(path: str) -> Iterator[bytes]:
+    """Some serialized records, read without TensorFlow's graph or eager mode.
+
+    An Estimator opens its data inside of a graph.
+    """
+    with _open(path) as file:
+        for _ in range(_SAMPLED_RECORDS):
+            header = file.read(_HEADER)
+            length = int.from_bytes(header[:8], "little")
+            if len(header) < _HEADER or length > _LARGEST:
+                return
+            yield file.read(length)
+            file.read(_FOOTER)
 
 
 def shard_name(split: str, number: int, count: int) -> str:
