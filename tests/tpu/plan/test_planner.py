@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 if importlib.util.find_spec("libtpu") is None:
     pytest.skip("libtpu is not installed", allow_module_level=True)
@@ -18,6 +19,7 @@ import tpu.plan  # noqa: F401
 import jax
 
 from official_models.common.errors import InputError
+from tests.official_models.scripts import flags_of
 from tests.tpu.plan import linear
 from tpu.plan import __main__ as program
 from tpu.plan import (
@@ -374,7 +376,9 @@ def test_a_recipe_adds_its_phases_up(monkeypatch, capsys):
         (recipes.Phase(job(), 100), recipes.Phase(job(), 300)), 7.5, "nobody"
     )
     monkeypatch.setattr(recipes, "RECIPES", {"small": recipe})
-    found = program._recipe("small")
+    with flags_of(program):
+        flags.FLAGS.mark_as_parsed()
+        found = program._recipe("small")
     first, second = (p["minutes"]["sending_hidden"] for p in found["phases"])
     assert second == pytest.approx(3 * first)
     assert found["minutes"]["sending_hidden"] == pytest.approx(first + second)
