@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
-import datetime
-import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -29,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import measure
 from tests.official_models import scripts
 from tests.official_models.nlp.bert import pretrain_script
 
@@ -158,24 +156,14 @@ def main() -> None:
         print(problem)
     print(f"{args.kills} kills of {runs} runs, {len(wrong)} problems")
     if args.output:
-        args.output.parent.mkdir(exist_ok=True)
-        args.output.write_text(
-            json.dumps(
-                {
-                    "date": datetime.date.today().isoformat(),
-                    "command": "python -m tests.robustness.kills "
-                    + " ".join(sys.argv[1:]),
-                    "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                    "seed": args.seed,
-                    "runs": runs,
-                    "seconds_undisturbed": seconds,
-                    "problems": wrong,
-                    "kills": counts,
-                },
-                indent=1,
-            )
-            + "\n"
+        value = dict(
+            provenance=measure.provenance(seed=args.seed),
+            runs=runs,
+            seconds_undisturbed=seconds,
+            problems=wrong,
+            kills=counts,
         )
+        measure.write_json(args.output, value)
     sys.exit(bool(wrong))
 
 

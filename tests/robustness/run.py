@@ -13,10 +13,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import datetime
-import json
-import os
-import platform
 import random
 import sys
 import tempfile
@@ -24,6 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks import measure
 from tests.robustness import constructors, damage, outcomes, readers
 
 KINDS = (*readers.READERS, *constructors.CONSTRUCTORS)
@@ -97,22 +94,11 @@ def main() -> None:
                 print(f"--only {number}: {kind}: {found.name}: {found.detail}")
     print(table(counts))
     if args.output:
-        args.output.parent.mkdir(exist_ok=True)
-        args.output.write_text(
-            json.dumps(
-                {
-                    "date": datetime.date.today().isoformat(),
-                    "command": "python -m tests.robustness.run "
-                    + " ".join(sys.argv[1:]),
-                    "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                    "python": platform.python_version(),
-                    "seed": args.seed,
-                    "counts": counts,
-                },
-                indent=1,
-            )
-            + "\n"
+        value = dict(
+            provenance=measure.provenance(seed=args.seed),
+            counts=counts,
         )
+        measure.write_json(args.output, value)
     sys.exit(bool(wrong))
 
 
