@@ -11,7 +11,6 @@ import functools
 import json
 import random
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +21,6 @@ import tensorflow as tf
 
 from official_models.common import (
     checkpoint_list,
-    files,
     run_folder,
     weights,
 )
@@ -31,24 +29,14 @@ from official_models.common.errors import InputError
 from official_models.nlp.albert import config as albert_config
 from official_models.nlp.bert import config as bert_config
 from official_models.nlp.bert.pretraining import records
-from official_models.nlp.checkpoint import tokenizer
 from official_models.nlp.checkpoint.opening import open_source
-from official_models.nlp.datasets import glue, squad
-from official_models.nlp.text import (
-    corpus,
-    documents,
-    sentence_piece,
-    vocabulary,
-    wordpiece,
-)
 from official_models.vision.datasets.cifar10 import jpeg_npz
 from official_models.vision.datasets.imagenet import shards
 from tests.official_models.nlp.bert.pretraining import small_examples
 from tests.official_models.nlp.checkpoint import folders
 from tests.official_models.vision.datasets.cifar10 import tiny_cifar10
 from tests.official_models.vision.datasets.imagenet import small_imagenet
-from tests.robustness import damage
-from tests.robustness.outcomes import Silent
+from tests.robustness import damage, texts
 from tf_lamb.callbacks import read_table
 
 Damage = Callable[[bytes, random.Random], bytes]
@@ -76,142 +64,6 @@ class Reader(NamedTuple):
 JSON = (damage.of_json, damage.of_json, damage.of_bytes)
 
 
-def _text(name: str, content: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(content, "utf-8") and None
-
-
-def _expect(right: bool, what: str) -> None:
-    if not right:
-        raise Silent(what)
-
-
-WORDS = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nant\nbee\n##s\nd\u00e9j\u00e0\n"
-
-
-def _read_vocabulary(folder):
-    found = wordpiece.load_tokenizer(folder / "vocab.txt")
-    ids = found.encode("ant bees", add_special_tokens=False).ids
-    _expect(all(0 <= i < found.get_vocab_size() for i in ids), "ids")
-    _expect("" not in found.get_vocab(), "an empty token")
-
-
-PROSE = """It was a fine day. The ants went out to look for bread!
-
-And who was there? A bee; she said nothing, and so did they. D\u00e9j\u00e0 vu.
-"""
-
-
-def _read_text(folder):
-    (sentences,) = corpus.read_documents([folder / "a.txt"])
-    _expect(all("\0" not in s and s.strip() for s in sentences), "a sentence")
-
-
-def _read_json_lines(folder, name="jsonl"):
-    bad = documents.BadLines()
-    path = str(folder / f"a.{name}")
-    pieces = documents.buckets(
-        [(path, (folder / f"a.{name}").stat().st_size)],
-        documents.Format(name),
-        1 << 20,
-        0,
-    )
-    for bucket in pieces:
-        for group in documents.read_groups(
-            bucket,
-            documents.Format(name),
-            1 << 20,
-            bad,
-            functools.partial(open, mode="rb"),
-        ):
-            for document in group:
-                _expect(all(isinstance(s, str) for s in document), "a text")
-                _expect(all("\0" not in s for s in document), "NUL")
-
-
-BERT = json.dumps(
-    {
-        "vocab_size": 60,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "hidden_act": "gelu",
-        "max_position_embeddings": 24,
-        "type_vocab_size": 2,
-        "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1,
-        "initializer_range": 0.02,
-    }
-)
-ALBERT = json.dumps(
-    {**json.loads(BERT), "embedding_size": 8, "num_hidden_groups": 1}
-)
-
-
-def _check_config(config):
-    for name, value in config.get_config().items():
-        kind = {"gelu": str}.get(name, (int, float))
-        ok = isinstance(value, kind) and not isinstance(value, bool)
-        _expect(ok or isinstance(value, str), f"{name} = {value!r}")
-        if isinstance(value, (int, float)):
-            _expect(np.isfinite(value) and value >= 0, f"{name} = {value!r}")
-
-
-SQUAD = json.dumps(
-    {
-        "version": "v2.0",
-        "data": [
-            {
-                "title": "Ants",
-                "paragraphs": [
-                    {
-                        "context": "Ants eat bread. Bees do not.",
-                        "qas": [
-                            {
-                                "id": f"q{i}",
-                                "question": "What do ants eat?",
-                                "is_impossible": i == 1,
-                                "answers": []
-                                if i == 1
-                                else [{"text": "bread", "answer_start": 9}],
-                            }
-                            for i in range(3)
-                        ],
-                    }
-                ],
-            }
-        ],
-    }
-)
-
-
-def _read_squad(folder):
-    questions, _ = squad.read_squad(str(folder / "dev.json"))
-    ids = [q.id for q in questions]
-    _expect(len({*ids}) == len(ids), "an id twice")
-    for question in questions:
-        _expect(isinstance(question.context, str), "a context")
-        _expect(isinstance(question.text, str), "a question")
-        _expect(all(isinstance(a, str) for a in question.answers), "an answer")
-        for answer, start in zip(question.answers, question.starts):
-            if start is not None:
-                end = start + len(answer)
-                found = question.context[start:end]
-                _expect(found == answer, "an answer's place")
-
-
-SST2 = "sentence\tlabel\n" + "".join(
-    f"a film like number {i}\t{i % 2}\n" for i in range(6)
-)
-
-
-def _read_glue(folder):
-    examples, _ = glue.read_split(folder, glue.task_of("sst-2"), "dev")
-    for example in examples:
-        _expect(example.label in (0, 1), f"label {example.label}")
-        _expect(all("\0" not in text for text in example.texts), "NUL")
-
-
 def _make_records(folder):
     small_examples.write(folder / "r")
 
@@ -219,7 +71,7 @@ def _make_records(folder):
 def _read_records(folder):
     found = records.find_records([folder / "r"])
     count = records.check_records(found, **small_examples.SIZES)
-    _expect(count == 50, f"{count} examples")
+    texts.expect(count == 50, f"{count} examples")
 
 
 def _make_run(folder):
@@ -245,9 +97,9 @@ def _make_checkpoints(folder):
 def _read_checkpoints(folder):
     # Whatever the list says, the last one is whole.
     checkpoint_list.mend(folder)
-    _expect([*checkpoint_list.saved_steps(folder)][-1:] == [6], "steps")
+    texts.expect([*checkpoint_list.saved_steps(folder)][-1:] == [6], "steps")
     last = tf.train.latest_checkpoint(folder)
-    _expect(last is not None and last.endswith("ckpt-6"), f"latest {last}")
+    texts.expect(last is not None and last.endswith("ckpt-6"), f"latest {last}")
 
 
 TABLE = "step,a,b\n10,0.5,1\n20,0.25,1\n"
@@ -255,7 +107,7 @@ TABLE = "step,a,b\n10,0.5,1\n20,0.25,1\n"
 
 def _read_table(folder):
     for points in read_table(folder / "t.csv").values():
-        _expect(all(isinstance(s, int) for s, _ in points), "a step")
+        texts.expect(all(isinstance(s, int) for s, _ in points), "a step")
 
 
 def _make_cifar(names, content):
@@ -268,8 +120,10 @@ PYTHON = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
 
 def _read_cifar(folder):
     for split in tiny_cifar10.load(folder):
-        _expect(split.images.dtype == np.uint8, "images")
-        _expect(((0 <= split.labels) & (split.labels < 10)).all(), "labels")
+        texts.expect(split.images.dtype == np.uint8, "images")
+        texts.expect(
+            ((0 <= split.labels) & (split.labels < 10)).all(), "labels"
+        )
 
 
 def _make_archive(folder):
@@ -287,15 +141,15 @@ def _read_archive(folder):
         folder / "c.npz", image_shape=(8, 8, 3)
     )
     # The archive has a CRC-32 of every array.
-    _expect(classes == ("a", "b"), "classes")
+    texts.expect(classes == ("a", "b"), "classes")
     for images, labels in (train, test):
-        _expect(images.shape == (3, 8, 8, 3), "images")
-        _expect([*labels] == [0, 1, 0], "labels")
+        texts.expect(images.shape == (3, 8, 8, 3), "images")
+        texts.expect([*labels] == [0, 1, 0], "labels")
 
 
 def _read_hugging_face(folder):
     source = open_source(str(folder / "hf"), flag="--checkpoint")
-    _check_config(source.config)
+    texts.check_config(source.config)
 
 
 def _network():
@@ -323,7 +177,7 @@ def _read_keras(folder):
     weights.load_keras(model, folder / "m.keras")
     # A zip archive has a CRC-32 of every member.
     for mine, whole_ in zip(model.variables, _network().variables):
-        _expect(np.array_equal(mine, whole_), mine.path)
+        texts.expect(np.array_equal(mine, whole_), mine.path)
 
 
 @functools.cache
@@ -345,9 +199,9 @@ def _read_run_checkpoints(folder):
     for variable in _compiled().trainable_variables:
         variable.assign(np.full(variable.shape, np.nan))
     step = Checkpoints(_compiled(), folder).restore()
-    _expect(step == 6, f"step {step}")
+    texts.expect(step == 6, f"step {step}")
     for variable in _compiled().trainable_variables:
-        _expect(np.all(np.array(variable) == 6), variable.path)
+        texts.expect(np.all(np.array(variable) == 6), variable.path)
 
 
 def _make_imagenet(folder):
@@ -357,84 +211,63 @@ def _make_imagenet(folder):
 def _read_imagenet(folder):
     found = shards.open_shards(folder / "i")
     counts = {n: int(s.counts.sum()) for n, s in found.splits.items()}
-    _expect(counts == {"train": 4, "validation": 2}, str(counts))
-
-
-def _make_pipeline(folder):
-    (folder / "vocab.txt").write_text(WORDS)
-    made = wordpiece.load_tokenizer(folder / "vocab.txt")
-    made.save(str(folder / "tokenizer.json"))
-    (folder / "vocab.txt").unlink()
-
-
-@functools.cache
-def _pieces():
-    """A SentencePiece model, trained once."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "spiece.model")
-        sentences = [[PROSE.replace("\n", " ")] * 20]
-        sentence_piece.train_tokenizer(sentences, 60, path)
-        return path.read_bytes()
-
-
-def _make_pieces(folder):
-    (folder / "spiece.model").write_bytes(_pieces())
-
-
-def _read_pieces(folder):
-    found = vocabulary.load_tokenizer(folder / "spiece.model")
-    ids = found.encode("the ants", add_special_tokens=False).ids
-    _expect(all(0 <= i < found.get_vocab_size() for i in ids), "ids")
-
-
-def _read_pipeline(folder):
-    found = tokenizer.find(folder).load("--checkpoint")
-    found.encode("ant bees")
-
-
-def _json_file(folder):
-    files.read_json(folder / "a.json")
+    texts.expect(counts == {"train": 4, "validation": 2}, str(counts))
 
 
 READERS: dict[str, Reader] = {
     "vocab.txt": Reader(
-        _text("vocab.txt", WORDS), "vocab.txt", _read_vocabulary
+        texts.writes("vocab.txt", texts.WORDS),
+        "vocab.txt",
+        texts.read_vocabulary,
     ),
-    "plain text": Reader(_text("a.txt", PROSE), "a.txt", _read_text),
+    "plain text": Reader(
+        texts.writes("a.txt", texts.PROSE), "a.txt", texts.read_text
+    ),
     "JSON lines": Reader(
-        _text("a.jsonl", json.dumps({"text": PROSE}) + "\n"),
+        texts.writes("a.jsonl", json.dumps({"text": texts.PROSE}) + "\n"),
         "a.jsonl",
-        _read_json_lines,
+        texts.read_json_lines,
     ),
     "sentences": Reader(
-        _text("a.sentences", PROSE.replace(". ", ".\n")),
+        texts.writes("a.sentences", texts.PROSE.replace(". ", ".\n")),
         "a.sentences",
-        functools.partial(_read_json_lines, name="sentences"),
+        functools.partial(texts.read_json_lines, name="sentences"),
     ),
     "WikiExtractor": Reader(
-        _text("a.wikiextractor", f"<doc id='1'>\n{PROSE}</doc>\n" * 2),
+        texts.writes(
+            "a.wikiextractor", f"<doc id='1'>\n{texts.PROSE}</doc>\n" * 2
+        ),
         "a.wikiextractor",
-        functools.partial(_read_json_lines, name="wikiextractor"),
+        functools.partial(texts.read_json_lines, name="wikiextractor"),
     ),
-    "SentencePiece": Reader(_make_pieces, "spiece.model", _read_pieces),
+    "SentencePiece": Reader(
+        texts.make_pieces, "spiece.model", texts.read_pieces
+    ),
     "bert_config.json": Reader(
-        _text("b.json", BERT),
+        texts.writes("b.json", texts.BERT),
         "b.json",
-        lambda folder: _check_config(
+        lambda folder: texts.check_config(
             bert_config.read_config(folder / "b.json")
         ),
         JSON,
     ),
     "albert_config.json": Reader(
-        _text("b.json", ALBERT),
+        texts.writes("b.json", texts.ALBERT),
         "b.json",
-        lambda folder: _check_config(
+        lambda folder: texts.check_config(
             albert_config.read_either(folder / "b.json")
         ),
         JSON,
     ),
-    "SQuAD": Reader(_text("dev.json", SQUAD), "dev.json", _read_squad, JSON),
-    "GLUE": Reader(_text("dev.tsv", SST2), "dev.tsv", _read_glue),
+    "SQuAD": Reader(
+        texts.writes("dev.json", texts.SQUAD),
+        "dev.json",
+        texts.read_squad,
+        JSON,
+    ),
+    "GLUE": Reader(
+        texts.writes("dev.tsv", texts.SST2), "dev.tsv", texts.read_glue
+    ),
     "TFRecord": Reader(
         _make_records, "r/examples-00000-of-00001.tfrecord", _read_records
     ),
@@ -445,7 +278,7 @@ READERS: dict[str, Reader] = {
     "checkpoint list": Reader(
         _make_checkpoints, "checkpoint", _read_checkpoints
     ),
-    "CSV table": Reader(_text("t.csv", TABLE), "t.csv", _read_table),
+    "CSV table": Reader(texts.writes("t.csv", TABLE), "t.csv", _read_table),
     "CIFAR binary": Reader(
         _make_cifar(BINARY, tiny_cifar10.binary_file),
         "data_batch_2.bin",
@@ -469,7 +302,7 @@ READERS: dict[str, Reader] = {
         _read_hugging_face,
     ),
     "tokenizer.json": Reader(
-        _make_pipeline, "tokenizer.json", _read_pipeline, JSON
+        texts.make_pipeline, "tokenizer.json", texts.read_pipeline, JSON
     ),
     ".keras": Reader(_make_keras, "m.keras", _read_keras),
     "checkpoint data": Reader(
@@ -483,7 +316,9 @@ READERS: dict[str, Reader] = {
     "ImageNet index": Reader(
         _make_imagenet, "i/counts.json", _read_imagenet, JSON
     ),
-    "JSON": Reader(_text("a.json", BERT), "a.json", _json_file, JSON),
+    "JSON": Reader(
+        texts.writes("a.json", texts.BERT), "a.json", texts.read_json, JSON
+    ),
 }
 
 
