@@ -89,7 +89,9 @@ class Classification:
         scores = {}
         for name in self.task.dev_splits:
             split = self._splits[name]
-            logits = training.outputs_of(model, split.inputs, batch_size)
+            logits = training.outputs_of(
+                model, split.inputs, batch_size, by_length=True
+            )
             scores[name] = metrics.measure(self.task, logits, split.labels)
         return training.Measured(scores)
 
@@ -155,7 +157,9 @@ def predict(folder: Path, path: str, batch_size: int) -> str:
     examples = _read_examples(path, task)
     trained = prediction.open_trained(folder)
     encoded = encode(examples, task, trained.tokenizer, length)
-    logits = training.outputs_of(trained.model, encoded.inputs, batch_size)
+    logits = training.outputs_of(
+        trained.model, encoded.inputs, batch_size, by_length=True
+    )
     return "\n".join(_lines(task, logits))
 
 

@@ -67,6 +67,13 @@ def define_flags(
         "training ends; 0: all epochs are trained.",
         0,
     )
+    flags.DEFINE_boolean(
+        "length_buckets",
+        True,
+        "Put rows of about the same length into a batch and cut it to the "
+        "longest, which saves most of the time that padding takes; false: "
+        "every batch has --max_seq_length columns, and rows in random order.",
+    )
     integer("seeds", 1, "Runs, with the seeds from --seed on.", 1)
     flags.DEFINE_float(
         "layer_decay",
@@ -131,6 +138,7 @@ def fitting_of(task: Task) -> Fitting:
         batch_size=batch // parts,
         batches_per_step=parts,
         eval_batch_size=FLAGS.eval_batch_size,
+        length_buckets=FLAGS.length_buckets,
     )
 
 

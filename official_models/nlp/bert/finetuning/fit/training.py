@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from official_models.common.errors import InputError
+from official_models.nlp.bert.finetuning.fit import batches
 
 TOKENS = ("input_ids", "input_mask", "segment_ids")
 Scores = dict[str, dict[str, float]]
@@ -126,14 +127,27 @@ def new_digest():
 
 
 def outputs_of(
-    model: keras.Model, inputs: Mapping[str, np.ndarray], batch_size: int
+    model: keras.Model,
+    inputs: Mapping[str, np.ndarray],
+    batch_size: int,
+    by_length: bool = False,
 ) -> Any:
     """The model's outputs, float32 [N, ...].
+
+    Args:
+        model: Trained.
+        inputs: {name in `TOKENS`: [N, T]}.
+        batch_size: Rows at once.
+        by_length: Rows of about the same length are computed together,
+            without most padding; for outputs without the axis T.
 
     Raises:
         InputError: They are not finite.
     """
-    found = model.predict(dict(inputs), batch_size=batch_size, verbose=0)
+    if by_length:
+        found = batches.predict(model, inputs, batch_size)
+    else:
+        found = model.predict(dict(inputs), batch_size=batch_size, verbose=0)
     if not all(np.isfinite(x).all() for x in keras.tree.flatten(found)):
         raise InputError(
             "the outputs are not finite: the training has diverged; lower "
@@ -180,6 +194,8 @@ class Fitting(NamedTuple):
         batch_size: Rows in memory at once.
         batches_per_step: Micro-batches of an update.
         eval_batch_size: Rows at once where none is trained.
+        length_buckets: Batches have rows of about the same length, without
+            most of their padding (`batches.by_length`).
     """
 
     epochs: int
@@ -188,6 +204,7 @@ class Fitting(NamedTuple):
     batch_size: int
     batches_per_step: int
     eval_batch_size: int
+    length_buckets: bool = False
 
     def fit(
         self,
@@ -241,26 +258,32 @@ class Fitting(NamedTuple):
         return result, files
 
     def _epoch(self, model, task: Task, seed: int, epoch: int) -> dict:
-        batches = self.steps_per_epoch * self.batches_per_step
-        number = batches * self.batch_size
-        order = np.random.default_rng((seed, epoch)).permutation(
-            task.train.number
-        )
-        part = task.train.take(order[:number])
+        number = self.steps_per_epoch * self.batches_per_step
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(task.train.number)
+        order = order[: number * self.batch_size]
         began = time.perf_counter()
         history = model.fit(
-            part.inputs,
-            part.labels,
-            batch_size=self.batch_size,
+            **self._data(task.train, order, rng),
             initial_epoch=epoch,
             epochs=epoch + 1,
             shuffle=False,
             verbose=0,
-            callbacks=[Progress(f"seed {seed}, epoch {epoch + 1}", batches)],
+            callbacks=[Progress(f"seed {seed}, epoch {epoch + 1}", number)],
         )
         seconds = time.perf_counter() - began
         return {
             "epoch": epoch + 1,
             "loss": float(history.history["loss"][0]),
-            f"{task.unit}_per_second": number / seconds,
+            f"{task.unit}_per_second": len(order) / seconds,
         }
+
+    def _data(self, train: Encoded, order, rng) -> dict[str, Any]:
+        """What `fit` is given of the rows in this order."""
+        if not self.length_buckets:
+            part = train.take(order)
+            x, y, size = part.inputs, part.labels, self.batch_size
+            return {"x": x, "y": y, "batch_size": size}
+        lengths = batches.lengths_of(train.inputs)
+        rows = batches.by_length(lengths, order, self.batch_size, rng)
+        return {"x": batches.Batches(train.inputs, train.labels, rows)}
