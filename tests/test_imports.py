@@ -302,6 +302,7 @@ ROOMS = {
             BERT + r"(config|heads|model)",
             r"official_models\.nlp\.albert\.(config|model)",
             r"official_models\.vision\.resnet\.(blocks|layers)",
+            r"official_models\.vision\.few_shot\.losses",
             r"tf_lamb\.check",
         ),
     ),

@@ -112,8 +112,9 @@ def plot_embedding(
     for place, group in zip(chosen, points, strict=True):
         name = classes.names[place].split("/")[-1].capitalize()
         plot.scatter(*group.T, s=14, label=name)
-    plot.legend(frameon=False, fontsize=7, loc="center left",
-                bbox_to_anchor=(1, 0.5))
+    plot.legend(
+        frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     plot.set(
         title=title,
         xlabel=f"principal axis 1 (both: {share:.0%} of the variance)",

@@ -17,13 +17,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from official_models.common.layer import registration
 from tf_lamb import check
 
 Array = Any
 MARGIN_UNITS = ("absolute", "distance")
 _SMALLEST_NORMAL = 2.0**-126
 
-register = keras.saving.register_keras_serializable("tf_lamb_models.few_shot")
+register = registration("tf_lamb_models.few_shot")
 
 
 def squared_distances(x: Array, y: Array) -> Array:

@@ -138,7 +138,9 @@ def make(
     else:
         logits, distances = _graph(config, features, seed, dtype)
     scores = ops.cast(ops.concatenate([logits, distances], axis=-1), "float32")
-    return functional(images, scores, name=kind, dtype_policy=embed.dtype_policy)
+    return functional(
+        images, scores, name=kind, dtype_policy=embed.dtype_policy
+    )
 
 
 def _embedded(config: FewShotConfig, seed: int, dtype: Any):
