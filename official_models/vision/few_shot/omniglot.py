@@ -42,8 +42,8 @@ def load(data_dir: str, size: int) -> Splits:
     held = set(alphabets[-_VALIDATION_ALPHABETS:])
     if len(alphabets) <= _VALIDATION_ALPHABETS:
         raise InputError(
-            f"{Path(data_dir) / FILES[0]}: {len(alphabets)} alphabets; expected "
-            f"more than the {_VALIDATION_ALPHABETS} that are held out"
+            f"{Path(data_dir) / FILES[0]}: {len(alphabets)} alphabets; "
+            f"expected more than the {_VALIDATION_ALPHABETS} that are held out"
         )
     parts = [
         [

@@ -6,11 +6,12 @@ r"""Few-shot classification with the large-margin term, by LAMB or others.
     python -m official_models.vision.few_shot.train --data omniglot \
         --data_dir omniglot --ways 20 --shots 5 --output_dir runs/omniglot
 
-Without flags: a prototypical network on letters of many scripts, which are drawn
-from a font that matplotlib brings along, 5 ways and 1 shot; training, validation
-and test scripts are disjoint. README.md beside this file has what was measured.
-Each seed is trained to its end and then evaluated on the same 600 episodes of
-new classes; the same command goes on with the seeds that are not there yet.
+Without flags: a prototypical network on letters of many scripts, which are
+drawn from a font that matplotlib brings along, 5 ways and 1 shot; training,
+validation and test scripts are disjoint. README.md beside this file has what
+was measured. Each seed is trained to its end and then evaluated on the same 600
+episodes of new classes; the same command goes on with the seeds that are not
+there yet.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def define_flags() -> None:
     integer("shots", 1, "Support images of a class.", 1)
     integer("queries", 5, "Query images of a class, in training and test.", 1)
     integer("image_size", 28, "Pixels of an image's side.", 16)
-    integer("filters", 64, "Of each convolution.", 1)
+    integer("filters", 64, "Filters of each convolution.", 1)
     integer("steps", 400, "Updates.", 1)
     integer("episodes", 4, "Episodes an update.", 1)
     flags.DEFINE_float(
@@ -82,7 +83,7 @@ def define_flags() -> None:
         "margin_unit",
         "distance",
         losses.MARGIN_UNITS,
-        "Of --margin: squared distances as they are, or in units of their mean "
+        "Unit of --margin: squared distances as they are, or in units of their mean "
         "between classes, in each episode.",
     )
     flags.DEFINE_float(
