@@ -83,8 +83,8 @@ def define_flags() -> None:
         "margin_unit",
         "distance",
         losses.MARGIN_UNITS,
-        "Unit of --margin: squared distances as they are, or in units of their mean "
-        "between classes, in each episode.",
+        "Unit of --margin: squared distances as they are, or in units of their "
+        "mean between classes, in each episode.",
     )
     flags.DEFINE_float(
         "temperature",
