@@ -169,6 +169,7 @@ TF_LAMB = {
     }
     | PURE,
     # Before a training: the command lines, and what they are made of.
+    "diagnostics/command_line": set(),
     "diagnostics/lanczos": {"tf_lamb.check"},
     "diagnostics/curvature": {
         "keras",
@@ -200,6 +201,7 @@ TF_LAMB = {
         f"tf_lamb.diagnostics.{n}"
         for n in (
             "advice",
+            "command_line",
             "curvature",
             "examples",
             "inputs",
