@@ -205,9 +205,35 @@ TF_LAMB = {
             "curvature",
             "examples",
             "inputs",
+            "landscape_command",
             "noise_scale",
             "probe",
             "spectrum",
+        )
+    },
+    # Weights that are not the model's own: slices, curves, kernels.
+    "diagnostics/at_weights": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/landscape": {
+        "tf_lamb.check",
+        "tf_lamb.exclusion",
+        "tf_lamb.diagnostics.at_weights",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/landscape_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in (
+            "at_weights",
+            "command_line",
+            "examples",
+            "inputs",
+            "landscape",
         )
     },
     "diagnostics/heat_map": {"tf_lamb.callbacks"},

@@ -25,6 +25,7 @@ from tf_lamb.diagnostics import (
     advice,
     curvature,
     inputs,
+    landscape_command,
     noise_scale,
     probe,
     spectrum,
@@ -241,8 +242,16 @@ def run_advise(arguments: argparse.Namespace) -> None:
     _show(f"-> {folder}/advice.json, advice.png")
 
 
-COMMANDS = {"spectrum": run_spectrum, "advise": run_advise}
-_ARGUMENTS = {"spectrum": _spectrum_arguments, "advise": _advise_arguments}
+COMMANDS = {
+    "spectrum": run_spectrum,
+    "advise": run_advise,
+    "landscape": landscape_command.run,
+}
+_ARGUMENTS = {
+    "spectrum": _spectrum_arguments,
+    "advise": _advise_arguments,
+    "landscape": landscape_command.arguments,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
