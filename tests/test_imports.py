@@ -202,6 +202,7 @@ TF_LAMB = {
         for n in (
             "advice",
             "command_line",
+            "connect_command",
             "curvature",
             "examples",
             "inputs",
@@ -234,6 +235,34 @@ TF_LAMB = {
             "examples",
             "inputs",
             "landscape",
+        )
+    },
+    "diagnostics/curves": {
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.at_weights",
+    },
+    # An optimizer, inside the function that makes it.
+    "diagnostics/curve_training": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb",
+        "tf_lamb.check",
+    }
+    | {
+        f"tf_lamb.diagnostics.{n}"
+        for n in ("at_weights", "curves", "examples", "probe")
+    },
+    "diagnostics/connect_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in (
+            "at_weights",
+            "command_line",
+            "curve_training",
+            "curves",
+            "examples",
+            "inputs",
+            "probe",
         )
     },
     "diagnostics/heat_map": {"tf_lamb.callbacks"},

@@ -23,6 +23,7 @@ import numpy as np
 
 from tf_lamb.diagnostics import (
     advice,
+    connect_command,
     curvature,
     inputs,
     landscape_command,
@@ -246,11 +247,13 @@ COMMANDS = {
     "spectrum": run_spectrum,
     "advise": run_advise,
     "landscape": landscape_command.run,
+    "connect": connect_command.run,
 }
 _ARGUMENTS = {
     "spectrum": _spectrum_arguments,
     "advise": _advise_arguments,
     "landscape": landscape_command.arguments,
+    "connect": connect_command.arguments,
 }
 
 
