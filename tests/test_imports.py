@@ -208,6 +208,7 @@ TF_LAMB = {
             "inputs",
             "landscape_command",
             "noise_scale",
+            "ntk_command",
             "probe",
             "spectrum",
         )
@@ -264,6 +265,19 @@ TF_LAMB = {
             "inputs",
             "probe",
         )
+    },
+    "diagnostics/ntk": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.at_weights",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/ntk_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in ("command_line", "examples", "inputs", "ntk")
     },
     "diagnostics/heat_map": {"tf_lamb.callbacks"},
     "diagnostics/monitor": {

@@ -203,7 +203,7 @@ def test_a_training_that_stops_resumes_to_the_same():
 def test_the_command_resumes_to_the_same(tmp_path, capsys):
     classifier(tmp_path, norm=True)
     classifier(tmp_path, "other.keras", seed=1, norm=True)
-    flags = [str(tmp_path / "other.keras"), *FLAGS]
+    flags = ["--other", str(tmp_path / "other.keras"), *FLAGS]
     assert run(tmp_path, "connect", *flags) == 0
     out = tmp_path / "out"
     first = json.loads((out / "connect.json").read_text())
@@ -239,7 +239,9 @@ def test_bad_input_is_one_line(tmp_path, capsys):
 
     def line(other, *more):
         path = str(tmp_path / other)
-        return refused(capsys, tmp_path, "connect", path, *FLAGS, *more)
+        return refused(
+            capsys, tmp_path, "connect", "--other", path, *FLAGS, *more
+        )
 
     assert "no such file" in line("none.keras")
     assert "same shapes" in line("norm.keras")
@@ -259,7 +261,7 @@ def test_other_variables_have_to_be_the_same(tmp_path, capsys):
     model.layers[1].moving_mean.assign(np.ones(8))
     model.save(tmp_path / "other.keras")
     other = str(tmp_path / "other.keras")
-    line = refused(capsys, tmp_path, "connect", other, *FLAGS)
+    line = refused(capsys, tmp_path, "connect", "--other", other, *FLAGS)
     assert (
         "moving_mean does not train and differs" in line
         and "by up to 1" in (line)

@@ -2,6 +2,9 @@
 
     python -m tf_lamb.diagnostics spectrum MODEL DATA --output_dir runs/spectrum
     python -m tf_lamb.diagnostics advise MODEL DATA --output_dir runs/advice
+    python -m tf_lamb.diagnostics landscape MODEL DATA --output_dir runs/slice
+    python -m tf_lamb.diagnostics connect MODEL DATA --other OTHER
+    python -m tf_lamb.diagnostics ntk MODEL DATA --other LATER
 
 MODEL is a `.keras` file, DATA an `.npz` file with `x` and `y`; either may be
 `module:function`, which gives a model, or arrays `(x, y)` or a
@@ -28,6 +31,7 @@ from tf_lamb.diagnostics import (
     inputs,
     landscape_command,
     noise_scale,
+    ntk_command,
     probe,
     spectrum,
 )
@@ -248,12 +252,14 @@ COMMANDS = {
     "advise": run_advise,
     "landscape": landscape_command.run,
     "connect": connect_command.run,
+    "ntk": ntk_command.run,
 }
 _ARGUMENTS = {
     "spectrum": _spectrum_arguments,
     "advise": _advise_arguments,
     "landscape": landscape_command.arguments,
     "connect": connect_command.arguments,
+    "ntk": ntk_command.arguments,
 }
 
 

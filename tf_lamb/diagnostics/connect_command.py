@@ -27,7 +27,11 @@ def arguments(add: Any) -> None:
     Args:
       add: `add_argument` of a parser.
     """
-    add("other", help="The other end: a .keras file or module:function.")
+    add(
+        "--other",
+        required=True,
+        help="The other end: a .keras file or module:function.",
+    )
     add("--held_out", help="Data of losses and accuracies; default: DATA.")
     add("--examples", type=count, default=1024, help="Of losses, of norms.")
     add("--batch_size", type=count, default=128, help="Of a step, of norms.")
@@ -144,7 +148,7 @@ def _check_others(model: Any, other: Any) -> None:
         values = probe.to_numpy(ours), probe.to_numpy(theirs)
         if not np.array_equal(*values):
             raise ValueError(
-                f"OTHER: {theirs.path} does not train and differs from "
+                f"--other: {theirs.path} does not train and differs from "
                 f"MODEL's by up to {abs(values[0] - values[1]).max():.3g}; "
                 "expected the same, or make its layer trainable in both."
             )

@@ -1,6 +1,6 @@
 r"""Curves in weight space between two trained models, and the loss on them.
 
-    python -m tf_lamb.diagnostics connect MODEL DATA OTHER --output_dir runs/c
+    python -m tf_lamb.diagnostics connect MODEL DATA --other OTHER
 
 With ends `w` and `v` and a bend `theta`, for `t` in [0, 1],
 

@@ -101,7 +101,7 @@ def load_same(model: Any, name: str, loss: str | None = None) -> Any:
                 str(s[place]) if place < len(s) else "none" for s in shapes
             ]
             raise ValueError(
-                f"OTHER {name}: expected the variables of MODEL, of the same "
+                f"--other {name}: expected the variables of MODEL, of the same "
                 f"shapes; number {place + 1} is {shown[1]} and not {shown[0]}."
             )
     return other
