@@ -247,7 +247,6 @@ TF_LAMB = {
         "keras",
         "tensorflow",
         "jax",
-        "tf_lamb",
         "tf_lamb.check",
     }
     | {
@@ -277,7 +276,13 @@ TF_LAMB = {
     },
     "diagnostics/ntk_command": {
         f"tf_lamb.diagnostics.{n}"
-        for n in ("command_line", "examples", "inputs", "ntk")
+        for n in (
+            "at_weights",
+            "command_line",
+            "examples",
+            "inputs",
+            "ntk",
+        )
     },
     "diagnostics/heat_map": {"tf_lamb.callbacks"},
     "diagnostics/monitor": {

@@ -68,7 +68,7 @@ def test_a_known_barrier_and_a_curve_around_it(kind):
     np.testing.assert_allclose(straight.losses, exact, atol=1e-6)
     high = curves.barrier(straight)
     assert high.value == pytest.approx(np.mean(x**2) / 4, rel=1e-5)
-    assert high.place == 0.5
+    assert high.place == 0.5 and high.rise == high.value
     per_batch = (x.reshape(4, 8) ** 2).mean(1) / 4
     error = per_batch.std(ddof=1) / 2
     assert high.standard_error == pytest.approx(error, rel=1e-5)
@@ -86,6 +86,10 @@ def test_a_known_barrier_and_a_curve_around_it(kind):
         at, lambda t: curves.point(kind, t, start, trained.bend, end)
     )
     assert curves.barrier(curve).value < 0.1 * high.value
+    upside_down = straight._replace(batch_losses=-straight.batch_losses)
+    low = curves.barrier(upside_down)
+    assert low.value == 0
+    assert low.rise == pytest.approx(-(0.18**2) * 4 * high.value, rel=1e-4)
     # By symmetry both units bend alike.
     np.testing.assert_allclose(
         trained.bend[0][0], trained.bend[1][:, 0], rtol=1e-5

@@ -223,6 +223,23 @@ def test_the_command_resumes_to_the_same(tmp_path, capsys, monkeypatch):
     assert (first["rows"], first["parameters"]) == (40, 6 * 8 + 8 + 16 + 2)
 
 
+def test_statistics_of_the_examples(tmp_path):
+    """Those that another model of the same weights was saved with."""
+    model, _, _ = classifier(tmp_path, norm=True)
+    x = np.load(tmp_path / "data.npz")["x"]
+    norm = model.layers[1]
+    out = tmp_path / "out" / "kernel_model.npz"
+    assert run(tmp_path, "ntk", *FLAGS, "--statistics", "recomputed") == 0
+    found = np.load(out)["kernel"]
+    rows = np.random.default_rng(0).choice(96, 20, replace=False)
+    hidden = keras.ops.convert_to_numpy(model.layers[0](x[rows]))
+    norm.moving_mean.assign(hidden.mean(0))
+    norm.moving_variance.assign(hidden.var(0))
+    model.save(tmp_path / "model.keras")
+    assert run(tmp_path, "ntk", *FLAGS) == 0
+    np.testing.assert_allclose(np.load(out)["kernel"], found, atol=1e-4)
+
+
 def test_no_drift_of_the_same_model(tmp_path):
     classifier(tmp_path)
     same = str(tmp_path / "model.keras")

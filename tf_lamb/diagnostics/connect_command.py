@@ -129,9 +129,10 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for name, high in barriers.items():
         show(
-            f"{name}: barrier {high.value:.4g} ± {high.standard_error:.2g} "
-            f"(standard error over {at.examples // size} batches) at t = "
-            f"{high.place:.3g}"
+            f"{name}: barrier {high.value:.4g}; between the ends, the loss is "
+            f"at most {high.rise:.4g} ± {high.standard_error:.2g} (standard "
+            f"error over {at.examples // size} batches) above the line, at "
+            f"t = {high.place:.3g}"
         )
     show(f"-> {folder}/connect.json, connect.png, curve.npz (the bend)")
 

@@ -41,6 +41,9 @@ def load_model(name: str, loss: str | None = None) -> Any:
     """
     import keras
 
+    import tf_lamb
+
+    _ = tf_lamb.LAMB  # Known to Keras from here on, as what a file may have.
     if ":" in name:
         model = _call("MODEL", name)
     else:

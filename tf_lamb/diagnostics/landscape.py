@@ -270,12 +270,19 @@ def plot(path: Any, found: Slice) -> None:
 
 
 def _contours(figure: Any, axes: Any, found: Slice) -> None:
+    from matplotlib.colors import BoundaryNorm
+
     losses = np.ma.masked_invalid(found.losses)
     low, high = float(losses.min()), float(losses.max())
     # Each level is as much farther above the least loss as the one before.
     rise = np.geomspace(1e-3, 1, 16) * (high - low if high > low else 1.0)
+    levels = [low, *(low + rise)]
     drawn = axes.contourf(
-        found.offsets, found.offsets_2, losses, levels=[low, *(low + rise)]
+        found.offsets,
+        found.offsets_2,
+        losses,
+        levels=levels,
+        norm=BoundaryNorm(levels, 256),  # each level a colour of its own
     )
     figure.colorbar(drawn, ax=axes, format="%.3g", label="loss")
     axes.plot(0, 0, "r+")

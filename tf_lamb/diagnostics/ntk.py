@@ -97,12 +97,13 @@ class Jacobian:
     Args:
       model: built, with one output, of Keras 3 on TensorFlow or JAX.
       x: inputs, arrays of `n` examples in the model's structure.
+      others: values of the variables that are not trained; None: the model's.
 
     Raises:
       ValueError: the model is none for this.
     """
 
-    def __init__(self, model: Any, x: Any) -> None:
+    def __init__(self, model: Any, x: Any, others: Any = None) -> None:
         backend = probe.backend_of(model)
         if not hasattr(model, "stateless_call") or backend == "torch":
             raise ValueError(
@@ -110,6 +111,11 @@ class Jacobian:
                 f"of {type(model).__module__.split('.')[0]} on {backend}."
             )
         self.model, self._x = model, x
+        if others is None:
+            others = [v.value for v in model.non_trainable_variables]
+        self._others = [
+            tensor(a, v) for a, v in zip(others, model.non_trainable_variables)
+        ]
         self.examples = len(leaves(x)[0])
         first = model(each(lambda a: tensor(a[:1]), x), training=False)
         if not hasattr(first, "shape"):
@@ -165,8 +171,7 @@ class Jacobian:
         model = self.model
         part = each(lambda a: tensor(a[start:stop]), self._x)
         weights = [tensor(v.value) for v in model.trainable_variables]
-        others = [tensor(v.value) for v in model.non_trainable_variables]
-        found, outputs = self._program(weights, others, part)
+        found, outputs = self._program(weights, self._others, part)
         rows = (stop - start) * self.outputs
         flat = [np.asarray(a).reshape(rows, -1) for a in found]
         values = np.asarray(outputs, np.float64)
@@ -338,7 +343,7 @@ def fit(predicted: np.ndarray, y: np.ndarray, classes: bool) -> Regression:
 
 
 def plot(path: Any, kernels: dict[str, np.ndarray], order: Any) -> None:
-    """Draws the eigenvalues of kernels, and the first kernel by example.
+    """Draws the eigenvalues of kernels, and the last kernel by example.
 
     Args:
       path: of a PNG file.
@@ -360,10 +365,10 @@ def plot(path: Any, kernels: dict[str, np.ndarray], order: Any) -> None:
     left.set_ylabel("eigenvalue of the kernel")
     left.legend()
     n = len(order)
-    name, kernel = next(iter(kernels.items()))
     by_output = kernel.reshape(n, len(kernel) // n, n, len(kernel) // n)
     by_example = np.einsum("icjc->ij", by_output)
     image = right.imshow(by_example[np.ix_(order, order)])
     figure.colorbar(image, ax=right)
+    right.set_xlabel("example")
     right.set_title(f"{name}: sum over outputs, examples by target")
     figure.savefig(path, dpi=120)

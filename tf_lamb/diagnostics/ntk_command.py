@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_lamb.diagnostics import inputs, ntk
+from tf_lamb.diagnostics.at_weights import AtWeights
 from tf_lamb.diagnostics.command_line import count, facts, positive, show
 from tf_lamb.diagnostics.examples import Examples
 
@@ -29,6 +30,12 @@ def arguments(add: Any) -> None:
     add("--examples", type=count, default=100, help="That are learned from.")
     add("--held_out", type=count, default=100, help="That are predicted.")
     add("--batch_size", type=count, default=10, help="Taken at once.")
+    add(
+        "--statistics",
+        choices=("saved", "recomputed"),
+        default="saved",
+        help="Of batch normalisation: the model's, or those of the examples.",
+    )
     add(
         "--ridge",
         type=positive,
@@ -64,7 +71,10 @@ def run(arguments: argparse.Namespace) -> None:
     if weight is not None:
         show("sample_weight is ignored: the kernel and its regression take all")
     found = {
-        name: ntk.Jacobian(each_one, x) for name, each_one in models.items()
+        name: ntk.Jacobian(
+            each_one, x, _others(each_one, (x, y, weight), arguments)
+        )
+        for name, each_one in models.items()
     }
     first = found["MODEL"]
     wanted, classes = ntk.targets(y, first.outputs)
@@ -102,7 +112,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments=facts(arguments),
     )
     inputs.write_json(folder / "ntk.json", report)
-    order = np.lexsort(wanted.T[::-1]) if classes else np.arange(total)
+    sorted_by = wanted.argmax(1) if classes else wanted[:, 0]
+    order = np.argsort(sorted_by, kind="stable")
     ntk.plot(folder / "ntk.png", kernels, order)
     for name, one in reports.items():
         show(f"{name}: kernel regression {_shown(one['regression'])}")
@@ -115,6 +126,15 @@ def run(arguments: argparse.Namespace) -> None:
             " (jackknife over examples)"
         )
     show(f"-> {folder}/ntk.json, ntk.png, kernel_*.npz")
+
+
+def _others(model: Any, drawn: Any, arguments: Any) -> Any:
+    """Values of the variables that are not trained, or None: the model's."""
+    if arguments.statistics == "saved":
+        return None
+    half = (arguments.examples + arguments.held_out) // 2
+    at = AtWeights(model, drawn, min(half, arguments.batch_size))
+    return at.with_statistics(at.weights())
 
 
 def _shown(found: ntk.Regression) -> str:
