@@ -46,6 +46,7 @@ __all__ = [
     "Jacobian",
     "Regression",
     "drift",
+    "fit",
     "gram",
     "plot",
     "regress",
@@ -367,7 +368,9 @@ def plot(path: Any, kernels: dict[str, np.ndarray], order: Any) -> None:
     n = len(order)
     by_output = kernel.reshape(n, len(kernel) // n, n, len(kernel) // n)
     by_example = np.einsum("icjc->ij", by_output)
-    image = right.imshow(by_example[np.ix_(order, order)])
+    image = right.imshow(
+        by_example[np.ix_(order, order)], interpolation="nearest"
+    )
     figure.colorbar(image, ax=right)
     right.set_xlabel("example")
     right.set_title(f"{name}: sum over outputs, examples by target")
