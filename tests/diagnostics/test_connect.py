@@ -247,7 +247,8 @@ def test_bad_input_is_one_line(tmp_path, capsys):
             capsys, tmp_path, "connect", "--other", path, *FLAGS, *more
         )
 
-    assert "no such file" in line("none.keras")
+    found = line("none.keras")
+    assert "--other" in found and "no such file" in found
     assert "same shapes" in line("norm.keras")
     assert "3 or more" in line("model.keras", "--points", "2")
     assert "two batches" in line("model.keras", "--examples", "16")

@@ -185,7 +185,10 @@ def test_targets():
             ntk.targets(y, 3)
     predicted = np.array([[0.2, 0.1, 0], [0.3, 0, 0.1]])
     found = ntk.fit(predicted, classes, classes=True)
-    assert found.score == 0.5 and found.score_error == pytest.approx(0.5)
+    assert found.score == 0.5
+    assert found.score_error == pytest.approx((0.25 / 6) ** 0.5)
+    found = ntk.fit(classes, classes, classes=True)
+    assert found.score == 1 and found.score_error > 0.1
 
 
 def test_the_command_resumes_to_the_same(tmp_path, capsys, monkeypatch):

@@ -30,16 +30,54 @@ def arguments(add: Any) -> None:
     add(
         "--other",
         required=True,
-        help="The other end: a .keras file or module:function.",
+        help="The model at the other end, a .keras file or module:function.",
     )
-    add("--held_out", help="Data of losses and accuracies; default: DATA.")
-    add("--examples", type=count, default=1024, help="Of losses, of norms.")
-    add("--batch_size", type=count, default=128, help="Of a step, of norms.")
-    add("--curve", choices=curves.KINDS, default="bezier", help="Its kind.")
-    add("--steps", type=count, default=300, help="Of the curve's training.")
-    add("--optimizer", choices=curve_training.OPTIMIZERS, default="lamb")
-    add("--rate", type=positive, default=0.01, help="Highest; falls to 0.")
-    add("--points", type=count, default=21, help="On each path, ends too.")
+    add(
+        "--held_out",
+        help="Data whose losses and accuracies are shown; default: DATA.",
+    )
+    add(
+        "--examples",
+        type=count,
+        default=1024,
+        help="Losses and batch statistics are taken of so many examples.",
+    )
+    add(
+        "--batch_size",
+        type=count,
+        default=128,
+        help="Steps and batch statistics take so many examples at once.",
+    )
+    add(
+        "--curve",
+        choices=curves.KINDS,
+        default="bezier",
+        help="The kind of the curve.",
+    )
+    add(
+        "--steps",
+        type=count,
+        default=300,
+        help="The curve is trained for so many steps.",
+    )
+    add(
+        "--optimizer",
+        choices=curve_training.OPTIMIZERS,
+        default="lamb",
+        help="The optimizer that trains the curve.",
+    )
+    add(
+        "--rate",
+        type=positive,
+        default=0.01,
+        help="The optimizer's highest rate, from which it falls to 0.",
+    )
+    add(
+        "--points",
+        type=count,
+        default=21,
+        help="Each path has so many places, the ends among them.",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -72,7 +72,7 @@ def filter_axes(layer: Any, variable: Any) -> tuple[int, ...]:
     """The axes of a kernel over which one filter extends.
 
     Args:
-      layer: of Keras, that has it; its kind decides.
+      layer: of Keras, that has it; its class decides.
       variable: of rank 2 or more.
 
     Returns:
@@ -81,15 +81,16 @@ def filter_axes(layer: Any, variable: Any) -> tuple[int, ...]:
       `F`, of an embedding `[V, H]` the last (a row is a filter), and of an
       einsum all that the output has not.
     """
-    name = type(layer).__name__
+    kinds = {kind.__name__ for kind in type(layer).__mro__}
     axes = tuple(range(len(variable.shape)))
-    if "Depthwise" in name or variable.name == "depthwise_kernel":
+    depthwise = {"DepthwiseConv1D", "DepthwiseConv2D"}
+    if kinds & depthwise or variable.name == "depthwise_kernel":
         return axes[:-2]
-    if name.startswith("Conv") and name.endswith("Transpose"):
+    if kinds & {f"Conv{n}DTranspose" for n in (1, 2, 3)}:
         return (*axes[:-2], axes[-1])
-    if name == "Embedding":
+    if variable.name.endswith("embeddings"):
         return axes[1:]
-    if name == "EinsumDense" and variable.name == "kernel":
+    if "EinsumDense" in kinds and variable.name == "kernel":
         inputs, output = layer.equation.replace(" ", "").split("->")
         letters = inputs.split(",")[1]
         return tuple(i for i in axes if letters[i] not in output)

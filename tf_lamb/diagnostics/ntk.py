@@ -83,7 +83,9 @@ class Regression(NamedTuple):
       squared_error: mean over examples and outputs.
       squared_error_error: its standard error.
       score: share of right classes, or None where targets are no classes.
-      score_error: its standard error, or None.
+      score_error: its standard error, or None; with two right and two wrong
+        examples more (Agresti, Coull 1998), so that it is not 0 where all are
+        right.
     """
 
     squared_error: float
@@ -340,7 +342,9 @@ def fit(predicted: np.ndarray, y: np.ndarray, classes: bool) -> Regression:
     if not classes:
         return Regression(*error, None, None)
     right = predicted.argmax(1) == y.argmax(1)
-    return Regression(*error, *mean_and_error(right))
+    share = (right.sum() + 2) / (len(right) + 4)
+    deviation = np.sqrt(share * (1 - share) / (len(right) + 4))
+    return Regression(*error, float(right.mean()), float(deviation))
 
 
 def plot(path: Any, kernels: dict[str, np.ndarray], order: Any) -> None:

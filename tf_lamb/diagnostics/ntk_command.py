@@ -25,22 +25,37 @@ def arguments(add: Any) -> None:
     """
     add(
         "--other",
-        help="A later checkpoint, for the drift: .keras or module:function.",
+        help="A later checkpoint, from which the drift is taken.",
     )
-    add("--examples", type=count, default=100, help="That are learned from.")
-    add("--held_out", type=count, default=100, help="That are predicted.")
-    add("--batch_size", type=count, default=10, help="Taken at once.")
+    add(
+        "--examples",
+        type=count,
+        default=100,
+        help="The regression learns from so many examples.",
+    )
+    add(
+        "--held_out",
+        type=count,
+        default=100,
+        help="The regression predicts so many examples.",
+    )
+    add(
+        "--batch_size",
+        type=count,
+        default=10,
+        help="So many examples are differentiated at once.",
+    )
     add(
         "--statistics",
         choices=("saved", "recomputed"),
         default="saved",
-        help="Of batch normalisation: the model's, or those of the examples.",
+        help="Batch normalisation takes its own, or those of the examples.",
     )
     add(
         "--ridge",
         type=positive,
         default=1e-3,
-        help="Of the regression, times the kernel's mean diagonal.",
+        help="The regression's ridge over the kernel's mean diagonal.",
     )
     add(
         "--memory_gib",
