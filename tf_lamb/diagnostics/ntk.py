@@ -347,20 +347,25 @@ def fit(predicted: np.ndarray, y: np.ndarray, classes: bool) -> Regression:
     return Regression(*error, float(right.mean()), float(deviation))
 
 
-def plot(path: Any, kernels: dict[str, np.ndarray], order: Any) -> None:
+def plot(
+    path: Any,
+    eigenvalues: dict[str, np.ndarray],
+    kernel: np.ndarray,
+    order: Any,
+) -> None:
     """Draws the eigenvalues of kernels, and the last kernel by example.
 
     Args:
       path: of a PNG file.
-      kernels: `[n k, n k]`, by name.
+      eigenvalues: of kernels, descending, `[n k]`, by name.
+      kernel: the last of these kernels, `[n k, n k]`.
       order: of the examples in the picture, `[n]`; by class, if they have some.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10.5, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name, kernel in kernels.items():
-        values = np.linalg.eigvalsh(kernel)[::-1]
+    for name, values in eigenvalues.items():
         left.loglog(
             np.arange(1, len(values) + 1),
             np.maximum(values, values[0] * 1e-12),

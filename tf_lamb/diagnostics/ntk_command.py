@@ -101,17 +101,18 @@ def run(arguments: argparse.Namespace) -> None:
     kept = inputs.Progress(folder, model, {**facts(arguments), **digests})
     began = time.monotonic()
     kernels: dict[str, np.ndarray] = {}
+    eigenvalues: dict[str, np.ndarray] = {}
     reports: dict[str, dict[str, Any]] = {}
     for name, jacobian in found.items():
         kernel, outputs = _kernel(name, jacobian, arguments, kept)
         kernels[name] = kernel
         predicted = ntk.regress(kernel, wanted, train, arguments.ridge)
-        values = np.linalg.eigvalsh(kernel)[::-1]
+        eigenvalues[name] = np.linalg.eigvalsh(kernel)[::-1]
         reports[name] = dict(
             regression=ntk.fit(predicted, wanted[train:], classes),
             model=ntk.fit(outputs[train:], wanted[train:], classes),
             trace=float(np.trace(kernel)),
-            eigenvalues=values[:20],
+            eigenvalues=eigenvalues[name][:20],
         )
     change = None
     if arguments.other:
@@ -129,7 +130,7 @@ def run(arguments: argparse.Namespace) -> None:
     inputs.write_json(folder / "ntk.json", report)
     sorted_by = wanted.argmax(1) if classes else wanted[:, 0]
     order = np.argsort(sorted_by, kind="stable")
-    ntk.plot(folder / "ntk.png", kernels, order)
+    ntk.plot(folder / "ntk.png", eigenvalues, kernel, order)
     for name, one in reports.items():
         show(f"{name}: kernel regression {_shown(one['regression'])}")
         show(f"{name}: the model itself {_shown(one['model'])}")
