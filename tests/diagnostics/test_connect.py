@@ -230,6 +230,9 @@ def test_the_command_resumes_to_the_same(tmp_path, capsys):
     second = json.loads((out / "connect.json").read_text())
     del first["seconds"], second["seconds"]
     assert first == second
+    (out / "curve.npz").write_text("no archive")
+    line = refused(capsys, tmp_path, "connect", *flags)
+    assert "curve.npz: NumPy cannot read it" in line
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
