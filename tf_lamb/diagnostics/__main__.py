@@ -1,10 +1,10 @@
 """`python -m tf_lamb.diagnostics COMMAND`: what is to be known of a training.
 
     python -m tf_lamb.diagnostics spectrum MODEL DATA --output_dir runs/spectrum
-    python -m tf_lamb.diagnostics advise MODEL DATA --output_dir runs/advice
     python -m tf_lamb.diagnostics landscape MODEL DATA --output_dir runs/slice
     python -m tf_lamb.diagnostics connect MODEL DATA --other OTHER
     python -m tf_lamb.diagnostics ntk MODEL DATA --other LATER
+    python -m tf_lamb.diagnostics advise MODEL DATA --output_dir runs/advice
 
 MODEL is a `.keras` file, DATA an `.npz` file with `x` and `y`; either may be
 `module:function`, which gives a model, or arrays `(x, y)` or a
@@ -250,16 +250,16 @@ def run_advise(arguments: argparse.Namespace) -> None:
 COMMANDS = {
     "spectrum": run_spectrum,
     "advise": run_advise,
+    "ntk": ntk_command.run,
     "landscape": landscape_command.run,
     "connect": connect_command.run,
-    "ntk": ntk_command.run,
 }
 _ARGUMENTS = {
     "spectrum": _spectrum_arguments,
     "advise": _advise_arguments,
+    "ntk": ntk_command.arguments,
     "landscape": landscape_command.arguments,
     "connect": connect_command.arguments,
-    "ntk": ntk_command.arguments,
 }
 
 

@@ -44,7 +44,7 @@ def load_model(name: str, loss: str | None = None, what: str = "MODEL") -> Any:
 
     import tf_lamb
 
-    _ = tf_lamb.LAMB  # Known to Keras from here on, as what a file may have.
+    tf_lamb.LAMB  # noqa: B018 - registers our optimizers for saved models
     if ":" in name:
         model = _call(what, name)
     else:
