@@ -248,6 +248,16 @@ def test_the_rate_decays_by_layer(bert, sst2, tmp_path):
     assert found == {"bert/pooler/dense/kernel", "bert/pooler/dense/bias"}
 
 
+def test_rates_are_multiplied(bert, sst2, tmp_path):
+    """Vanishing ones: what they match stays; the first that matches counts."""
+    run(
+        *(bert, sst2, tmp_path / "run", "sst-2", "--epochs=1"),
+        "--learning_rate_multipliers=bias|LayerNorm=1e-9,embeddings=1e-9,"
+        "pooler=1,.=1e-9",
+    )
+    assert moved(bert, tmp_path / "run") == {"bert/pooler/dense/kernel"}
+
+
 def test_frozen_variables_stay(bert, sst2, tmp_path):
     run(
         *(bert, sst2, tmp_path / "run", "sst-2", "--epochs=1"),
@@ -274,6 +284,23 @@ def test_frozen_variables_stay(bert, sst2, tmp_path):
         (["--init_checkpoint=none"], ["--init_checkpoint none: "]),
         (["--output_dir=gs://a/b"], ["name a local folder"]),
         (["--beta_1=2"], ["--beta_1"]),
+        (
+            ["--learning_rate_multipliers=bias"],
+            ["--learning_rate_multipliers bias: ", "expected REGEX=FACTOR"],
+        ),
+        (["--learning_rate_multipliers=bias=-1"], ["bias=-1: ", "multiplier"]),
+        (
+            ["--learning_rate_multipliers=none=1"],
+            ["--learning_rate_multipliers or --layer_decay: ", "'none'"],
+        ),
+        (
+            ["--learning_rate_multipliers=.=1", "--layer_decay=.5"],
+            ["--learning_rate_multipliers or --layer_decay: ", "group 1"],
+        ),
+        (
+            ["--learning_rate_multipliers=bias=1", "--optimizer=adamw"],
+            ["--learning_rate_multipliers: for"],
+        ),
         (["--frozen=none"], ["--frozen none: matches none of"]),
         (["--frozen=("], ["--frozen (: ", "expected a regex"]),
         (["--frozen=."], ["--frozen .: matches all"]),
