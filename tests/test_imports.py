@@ -169,6 +169,7 @@ TF_LAMB = {
     }
     | PURE,
     # Before a training: the command lines, and what they are made of.
+    "diagnostics/command_line": set(),
     "diagnostics/lanczos": {"tf_lamb.check"},
     "diagnostics/curvature": {
         "keras",
@@ -200,12 +201,68 @@ TF_LAMB = {
         f"tf_lamb.diagnostics.{n}"
         for n in (
             "advice",
+            "command_line",
+            "connect_command",
             "curvature",
             "examples",
             "inputs",
+            "landscape_command",
             "noise_scale",
             "probe",
             "spectrum",
+        )
+    },
+    # Weights that are not the model's own: slices, curves, kernels.
+    "diagnostics/at_weights": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/landscape": {
+        "tf_lamb.check",
+        "tf_lamb.exclusion",
+        "tf_lamb.diagnostics.at_weights",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/landscape_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in (
+            "at_weights",
+            "command_line",
+            "examples",
+            "inputs",
+            "landscape",
+        )
+    },
+    "diagnostics/curves": {
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.at_weights",
+    },
+    # An optimizer, inside the function that makes it.
+    "diagnostics/curve_training": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb",
+        "tf_lamb.check",
+    }
+    | {
+        f"tf_lamb.diagnostics.{n}"
+        for n in ("at_weights", "curves", "examples", "probe")
+    },
+    "diagnostics/connect_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in (
+            "at_weights",
+            "command_line",
+            "curve_training",
+            "curves",
+            "examples",
+            "inputs",
+            "probe",
         )
     },
     "diagnostics/heat_map": {"tf_lamb.callbacks"},

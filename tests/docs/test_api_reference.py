@@ -17,6 +17,7 @@ INTERNAL = {
     "tf_lamb.bundles",
     "tf_lamb.check",
     "tf_lamb.configs",
+    "tf_lamb.diagnostics.command_line",
     "tf_lamb.diagnostics.every",
     "tf_lamb.diagnostics.inputs",
     "tf_lamb.diagnostics.probe",

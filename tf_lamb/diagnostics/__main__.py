@@ -23,12 +23,18 @@ import numpy as np
 
 from tf_lamb.diagnostics import (
     advice,
+    connect_command,
     curvature,
     inputs,
+    landscape_command,
     noise_scale,
     probe,
     spectrum,
 )
+from tf_lamb.diagnostics.command_line import count as _count
+from tf_lamb.diagnostics.command_line import facts as _facts
+from tf_lamb.diagnostics.command_line import positive as _rate
+from tf_lamb.diagnostics.command_line import show as _show
 from tf_lamb.diagnostics.examples import Examples
 
 
@@ -75,33 +81,6 @@ def _advise_arguments(add: Any) -> None:
     add("--range_tests", type=_count, default=3, help="Their number.")
     add("--lowest_rate", type=_rate, default=1e-4, help="Where tests begin.")
     add("--highest_rate", type=_rate, default=1.0, help="Where tests end.")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number >= 1, got {text!r}"
-        )
-    return int(text)
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a rate > 0, got {text!r}")
-    return value
-
-
-def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
-    left_out = "function", "output_dir"
-    return {k: v for k, v in vars(arguments).items() if k not in left_out}
-
-
-def _show(line: str) -> None:
-    print(line, flush=True)
 
 
 def _count_up(text: str, step: int) -> None:
@@ -264,8 +243,18 @@ def run_advise(arguments: argparse.Namespace) -> None:
     _show(f"-> {folder}/advice.json, advice.png")
 
 
-COMMANDS = {"spectrum": run_spectrum, "advise": run_advise}
-_ARGUMENTS = {"spectrum": _spectrum_arguments, "advise": _advise_arguments}
+COMMANDS = {
+    "spectrum": run_spectrum,
+    "advise": run_advise,
+    "landscape": landscape_command.run,
+    "connect": connect_command.run,
+}
+_ARGUMENTS = {
+    "spectrum": _spectrum_arguments,
+    "advise": _advise_arguments,
+    "landscape": landscape_command.arguments,
+    "connect": connect_command.arguments,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,13 +9,24 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from tf_lamb.diagnostics import probe
 from tf_lamb.diagnostics.examples import leaves
 
-__all__ = ["Progress", "check_dtypes", "load_data", "load_model", "write_json"]
+__all__ = [
+    "Progress",
+    "check_dtypes",
+    "load_data",
+    "load_model",
+    "load_same",
+    "read_arrays",
+    "weights_digest",
+    "write_arrays",
+    "write_json",
+]
 
 
 def load_model(name: str, loss: str | None = None) -> Any:
@@ -64,6 +75,36 @@ def load_model(name: str, loss: str | None = None) -> Any:
             "give --loss."
         )
     return model
+
+
+def load_same(model: Any, name: str, loss: str | None = None) -> Any:
+    """A second model, of the same variables as a first.
+
+    Args:
+      model: the first.
+      name: see `load_model`.
+      loss: see `load_model`.
+
+    Raises:
+      ValueError: there is none such, or its variables have other shapes.
+    """
+    other = load_model(name, loss)
+    for ours, theirs in (
+        (model.trainable_variables, other.trainable_variables),
+        (model.non_trainable_variables, other.non_trainable_variables),
+    ):
+        shapes = [[tuple(v.shape) for v in found] for found in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            differ = [a != b for a, b in zip(*shapes)]
+            place = differ.index(True) if any(differ) else len(differ)
+            shown = [
+                str(s[place]) if place < len(s) else "none" for s in shapes
+            ]
+            raise ValueError(
+                f"OTHER {name}: expected the variables of MODEL, of the same "
+                f"shapes; number {place + 1} is {shown[1]} and not {shown[0]}."
+            )
+    return other
 
 
 def load_data(name: str) -> Any:
@@ -169,6 +210,55 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def write_arrays(path: Path, key: str, arrays: dict[str, Any]) -> None:
+    """Writes an `.npz` file under a temporary name and renames it.
+
+    Args:
+      path: of the file.
+      key: of what it is (see `Progress.key`).
+      arrays: by name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, key=np.asarray(key), **arrays)
+    temporary.replace(path)
+
+
+def read_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
+    """What `write_arrays` wrote; nothing where it has another key.
+
+    Args:
+      path: of the file; there may be none.
+      key: of what is wanted.
+
+    Raises:
+      ValueError: the file cannot be read.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"{path}: NumPy cannot read it as .npz; remove it to begin anew."
+        ) from error
+    return found if str(found.pop("key", "")) == key else {}
+
+
+def weights_digest(model: Any) -> str:
+    """A digest of all variables of a model.
+
+    Args:
+      model: of Keras 3.
+    """
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(np.ascontiguousarray(probe.to_numpy(variable)).data)
+    return digest.hexdigest()
+
+
 class Progress:
     """What a command has measured so far, kept in its output folder.
 
@@ -180,10 +270,7 @@ class Progress:
 
     def __init__(self, folder: Path, model: Any, facts: dict[str, Any]) -> None:
         self._path = folder / "progress.json"
-        digest = hashlib.sha256()
-        for variable in model.variables:
-            digest.update(np.ascontiguousarray(probe.to_numpy(variable)).data)
-        self._key = {**_plain(facts), "weights": digest.hexdigest()}
+        self._key = {**_plain(facts), "weights": weights_digest(model)}
         self.found: dict[str, Any] = {}
         if self._path.exists():
             kept = json.loads(self._path.read_text(encoding="utf-8"))
@@ -196,6 +283,12 @@ class Progress:
                     "anew",
                     flush=True,
                 )
+
+    @property
+    def key(self) -> str:
+        """A digest of what is measured, for files beside `progress.json`."""
+        text = json.dumps(self._key, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def keep(self, name: str, value: Any) -> None:
         """Keeps one measurement.
