@@ -186,6 +186,7 @@ TF_LAMB = {
     },
     "diagnostics/inputs": {
         "keras",
+        "tf_lamb",
         "tf_lamb.diagnostics.examples",
         "tf_lamb.diagnostics.probe",
     },
@@ -209,8 +210,17 @@ TF_LAMB = {
             "landscape_command",
             "noise_scale",
             "probe",
+            "prune_command",
             "spectrum",
         )
+    },
+    # Lottery tickets.
+    "diagnostics/masks": {"keras", "tf_lamb.check"},
+    "diagnostics/tickets": {"keras", "tf_lamb.check"}
+    | {f"tf_lamb.diagnostics.{n}" for n in ("examples", "masks", "probe")},
+    "diagnostics/prune_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in ("command_line", "examples", "inputs", "masks", "tickets")
     },
     # Weights that are not the model's own: slices, curves, kernels.
     "diagnostics/at_weights": {

@@ -21,6 +21,7 @@ INTERNAL = {
     "tf_lamb.diagnostics.every",
     "tf_lamb.diagnostics.inputs",
     "tf_lamb.diagnostics.probe",
+    "tf_lamb.diagnostics.prune_command",
     "tf_lamb.directions",
     "tf_lamb.keras2_arguments",
     "tf_lamb.keras3_loop",

@@ -2,6 +2,7 @@
 
     python -m tf_lamb.diagnostics spectrum MODEL DATA --output_dir runs/spectrum
     python -m tf_lamb.diagnostics advise MODEL DATA --output_dir runs/advice
+    python -m tf_lamb.diagnostics prune MODEL DATA --output_dir runs/prune
 
 MODEL is a `.keras` file, DATA an `.npz` file with `x` and `y`; either may be
 `module:function`, which gives a model, or arrays `(x, y)` or a
@@ -29,6 +30,7 @@ from tf_lamb.diagnostics import (
     landscape_command,
     noise_scale,
     probe,
+    prune_command,
     spectrum,
 )
 from tf_lamb.diagnostics.command_line import count as _count
@@ -248,12 +250,14 @@ COMMANDS = {
     "advise": run_advise,
     "landscape": landscape_command.run,
     "connect": connect_command.run,
+    "prune": prune_command.run,
 }
 _ARGUMENTS = {
     "spectrum": _spectrum_arguments,
     "advise": _advise_arguments,
     "landscape": landscape_command.arguments,
     "connect": connect_command.arguments,
+    "prune": prune_command.arguments,
 }
 
 

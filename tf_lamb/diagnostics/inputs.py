@@ -41,6 +41,9 @@ def load_model(name: str, loss: str | None = None) -> Any:
     """
     import keras
 
+    import tf_lamb
+
+    tf_lamb.LAMB  # noqa: B018 - registers our optimizers for saved models
     if ":" in name:
         model = _call("MODEL", name)
     else:
