@@ -146,7 +146,13 @@ TF_LAMB = {
         "tf_lamb.wrapped",
     }
     | CORE,
-    "diagnostics/__init__": set(),
+    "diagnostics/__init__": {"tf_lamb.diagnostics.initialisation"},
+    "diagnostics/initialisation": {
+        "keras",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
     "diagnostics/noise_scale": {"tf_lamb.check"},
     "diagnostics/alarms": {"tf_lamb.check"},
     "diagnostics/examples": {"tf_lamb.check"},
