@@ -60,6 +60,7 @@ TF_LAMB = {
             "groups",
             "keras3",
             "layerwise",
+            "local_sgd",
             "wrapped",
         )
     },
@@ -137,6 +138,13 @@ TF_LAMB = {
         "tf_lamb.check",
         "tf_lamb.same_model",
         "tf_lamb.loss_scaling",
+    },
+    "local_sgd": {
+        "tensorflow",
+        "tf_lamb",
+        "tf_lamb.check",
+        "tf_lamb.multi_worker",
+        "tf_lamb.diagnostics.every",
     },
     # TensorFlow only where TensorBoard is asked for.
     "callbacks": {
