@@ -221,12 +221,22 @@ TF_LAMB = {
             "curvature",
             "examples",
             "inputs",
+            "jacobian",
             "landscape_command",
             "noise_scale",
             "probe",
             "prune_command",
             "spectrum",
         )
+    },
+    # SciPy inside the function that needs it.
+    "diagnostics/jacobian": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
     },
     # Lottery tickets.
     "diagnostics/masks": {"keras", "tf_lamb.check"},

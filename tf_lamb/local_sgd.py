@@ -34,12 +34,12 @@ class LocalSGD(EveryUpdates):
     At the beginning every worker gets the chief's weights; at the end of
     `fit` the weights are averaged once more, so that all workers have the same
     model. In a custom loop, call `set_model(model)` before the first batch,
-    `record(model)` after each one, and `close()` at the end. All floating-point variables of the model are averaged, moving
-    statistics of batch normalisation too. The optimizer's moments stay each
-    worker's own: with plain SGD and with momentum, whose updates are linear in
-    the gradients, `steps=1` is synchronous SGD to rounding; with LAMB, LARS
-    or Adam it is not, because each worker's step is normalised by its own
-    gradients.
+    `record(model)` after each one, and `close()` at the end. All floating-point
+    variables of the model are averaged, moving statistics of batch
+    normalisation too. The optimizer's moments stay each worker's own: with
+    plain SGD and with momentum, whose updates are linear in the gradients,
+    `steps=1` is synchronous SGD to rounding; with LAMB, LARS or Adam it is
+    not, because each worker's step is normalised by its own gradients.
 
     Every worker needs data of its own (`dataset.shard(n, i)`) and as many
     batches as the others. Keras 3 on TensorFlow, tf_keras, and `tf.keras` of
