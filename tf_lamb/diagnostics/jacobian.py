@@ -59,15 +59,15 @@ def between(
 
     if first is None and last is None:
         return model
-    start = model.input if first is None else _output(model, first)
-    end = model.output if last is None else _output(model, last)
+    graph = getattr(model, "_functional", None) or model
+    start = graph.input if first is None else _output(graph, first)
+    end = graph.output if last is None else _output(graph, last)
     return keras.Model(start, end)
 
 
-def _output(model: Any, name: str) -> Any:
+def _output(graph: Any, name: str) -> Any:
     """A layer's output in this model; a loaded layer has others too."""
-    layer = model.get_layer(name)
-    graph = getattr(model, "_functional", model)
+    layer = graph.get_layer(name)
     for nodes in graph._nodes_by_depth.values():
         for node in nodes:
             if node.operation is layer:
