@@ -224,6 +224,7 @@ TF_LAMB = {
             "jacobian",
             "landscape_command",
             "noise_scale",
+            "ntk_command",
             "probe",
             "prune_command",
             "spectrum",
@@ -280,7 +281,6 @@ TF_LAMB = {
         "keras",
         "tensorflow",
         "jax",
-        "tf_lamb",
         "tf_lamb.check",
     }
     | {
@@ -297,6 +297,25 @@ TF_LAMB = {
             "examples",
             "inputs",
             "probe",
+        )
+    },
+    "diagnostics/ntk": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.at_weights",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/ntk_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in (
+            "at_weights",
+            "command_line",
+            "examples",
+            "inputs",
+            "ntk",
         )
     },
     "diagnostics/heat_map": {"tf_lamb.callbacks"},

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+import tf_lamb
 from tf_lamb.diagnostics import __main__ as command
 
 
@@ -22,7 +23,7 @@ def classifier(folder, name="model.keras", seed=0, norm=False):
         layers.append(keras.layers.BatchNormalization())
     model = keras.Sequential([*layers, keras.layers.Dense(2)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss)
+    model.compile(tf_lamb.LAMB(0.01), loss)
     model.save(folder / name)
     random = np.random.default_rng(0)
     x = random.normal(size=(96, 6)).astype("float32")

@@ -68,7 +68,7 @@ def test_a_known_barrier_and_a_curve_around_it(kind):
     np.testing.assert_allclose(straight.losses, exact, atol=1e-6)
     high = curves.barrier(straight)
     assert high.value == pytest.approx(np.mean(x**2) / 4, rel=1e-5)
-    assert high.place == 0.5
+    assert high.place == 0.5 and high.rise == high.value
     per_batch = (x.reshape(4, 8) ** 2).mean(1) / 4
     error = per_batch.std(ddof=1) / 2
     assert high.standard_error == pytest.approx(error, rel=1e-5)
@@ -86,6 +86,10 @@ def test_a_known_barrier_and_a_curve_around_it(kind):
         at, lambda t: curves.point(kind, t, start, trained.bend, end)
     )
     assert curves.barrier(curve).value < 0.1 * high.value
+    upside_down = straight._replace(batch_losses=-straight.batch_losses)
+    low = curves.barrier(upside_down)
+    assert low.value == 0
+    assert low.rise == pytest.approx(-(0.18**2) * 4 * high.value, rel=1e-4)
     # By symmetry both units bend alike.
     np.testing.assert_allclose(
         trained.bend[0][0], trained.bend[1][:, 0], rtol=1e-5
@@ -203,7 +207,7 @@ def test_a_training_that_stops_resumes_to_the_same():
 def test_the_command_resumes_to_the_same(tmp_path, capsys):
     classifier(tmp_path, norm=True)
     classifier(tmp_path, "other.keras", seed=1, norm=True)
-    flags = [str(tmp_path / "other.keras"), *FLAGS]
+    flags = ["--other", str(tmp_path / "other.keras"), *FLAGS]
     assert run(tmp_path, "connect", *flags) == 0
     out = tmp_path / "out"
     first = json.loads((out / "connect.json").read_text())
@@ -226,6 +230,9 @@ def test_the_command_resumes_to_the_same(tmp_path, capsys):
     second = json.loads((out / "connect.json").read_text())
     del first["seconds"], second["seconds"]
     assert first == second
+    (out / "curve.npz").write_text("no archive")
+    line = refused(capsys, tmp_path, "connect", *flags)
+    assert "curve.npz: NumPy cannot read it" in line
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
@@ -239,9 +246,12 @@ def test_bad_input_is_one_line(tmp_path, capsys):
 
     def line(other, *more):
         path = str(tmp_path / other)
-        return refused(capsys, tmp_path, "connect", path, *FLAGS, *more)
+        return refused(
+            capsys, tmp_path, "connect", "--other", path, *FLAGS, *more
+        )
 
-    assert "no such file" in line("none.keras")
+    found = line("none.keras")
+    assert "--other" in found and "no such file" in found
     assert "same shapes" in line("norm.keras")
     assert "3 or more" in line("model.keras", "--points", "2")
     assert "two batches" in line("model.keras", "--examples", "16")
@@ -259,7 +269,7 @@ def test_other_variables_have_to_be_the_same(tmp_path, capsys):
     model.layers[1].moving_mean.assign(np.ones(8))
     model.save(tmp_path / "other.keras")
     other = str(tmp_path / "other.keras")
-    line = refused(capsys, tmp_path, "connect", other, *FLAGS)
+    line = refused(capsys, tmp_path, "connect", "--other", other, *FLAGS)
     assert (
         "moving_mean does not train and differs" in line
         and "by up to 1" in (line)

@@ -1,6 +1,9 @@
 """`python -m tf_lamb.diagnostics COMMAND`: what is to be known of a training.
 
     python -m tf_lamb.diagnostics spectrum MODEL DATA --output_dir runs/spectrum
+    python -m tf_lamb.diagnostics landscape MODEL DATA --output_dir runs/slice
+    python -m tf_lamb.diagnostics connect MODEL DATA --other OTHER
+    python -m tf_lamb.diagnostics ntk MODEL DATA --other LATER
     python -m tf_lamb.diagnostics advise MODEL DATA --output_dir runs/advice
     python -m tf_lamb.diagnostics prune MODEL DATA --output_dir runs/prune
 
@@ -30,6 +33,7 @@ from tf_lamb.diagnostics import (
     jacobian,
     landscape_command,
     noise_scale,
+    ntk_command,
     probe,
     prune_command,
     spectrum,
@@ -287,6 +291,7 @@ def run_advise(arguments: argparse.Namespace) -> None:
 COMMANDS = {
     "spectrum": run_spectrum,
     "advise": run_advise,
+    "ntk": ntk_command.run,
     "landscape": landscape_command.run,
     "connect": connect_command.run,
     "prune": prune_command.run,
@@ -294,6 +299,7 @@ COMMANDS = {
 _ARGUMENTS = {
     "spectrum": _spectrum_arguments,
     "advise": _advise_arguments,
+    "ntk": ntk_command.arguments,
     "landscape": landscape_command.arguments,
     "connect": connect_command.arguments,
     "prune": prune_command.arguments,

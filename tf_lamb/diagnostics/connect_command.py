@@ -27,15 +27,57 @@ def arguments(add: Any) -> None:
     Args:
       add: `add_argument` of a parser.
     """
-    add("other", help="The other end: a .keras file or module:function.")
-    add("--held_out", help="Data of losses and accuracies; default: DATA.")
-    add("--examples", type=count, default=1024, help="Of losses, of norms.")
-    add("--batch_size", type=count, default=128, help="Of a step, of norms.")
-    add("--curve", choices=curves.KINDS, default="bezier", help="Its kind.")
-    add("--steps", type=count, default=300, help="Of the curve's training.")
-    add("--optimizer", choices=curve_training.OPTIMIZERS, default="lamb")
-    add("--rate", type=positive, default=0.01, help="Highest; falls to 0.")
-    add("--points", type=count, default=21, help="On each path, ends too.")
+    add(
+        "--other",
+        required=True,
+        help="The model at the other end, a .keras file or module:function.",
+    )
+    add(
+        "--held_out",
+        help="Data whose losses and accuracies are shown; default: DATA.",
+    )
+    add(
+        "--examples",
+        type=count,
+        default=1024,
+        help="Losses and batch statistics are taken of so many examples.",
+    )
+    add(
+        "--batch_size",
+        type=count,
+        default=128,
+        help="Steps and batch statistics take so many examples at once.",
+    )
+    add(
+        "--curve",
+        choices=curves.KINDS,
+        default="bezier",
+        help="The kind of the curve.",
+    )
+    add(
+        "--steps",
+        type=count,
+        default=300,
+        help="The curve is trained for so many steps.",
+    )
+    add(
+        "--optimizer",
+        choices=curve_training.OPTIMIZERS,
+        default="lamb",
+        help="The optimizer that trains the curve.",
+    )
+    add(
+        "--rate",
+        type=positive,
+        default=0.01,
+        help="The optimizer's highest rate, from which it falls to 0.",
+    )
+    add(
+        "--points",
+        type=count,
+        default=21,
+        help="Each path has so many places, the ends among them.",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -125,9 +167,10 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for name, high in barriers.items():
         show(
-            f"{name}: barrier {high.value:.4g} ± {high.standard_error:.2g} "
-            f"(standard error over {at.examples // size} batches) at t = "
-            f"{high.place:.3g}"
+            f"{name}: barrier {high.value:.4g}; between the ends, the loss is "
+            f"at most {high.rise:.4g} ± {high.standard_error:.2g} (standard "
+            f"error over {at.examples // size} batches) above the line, at "
+            f"t = {high.place:.3g}"
         )
     show(f"-> {folder}/connect.json, connect.png, curve.npz (the bend)")
 
@@ -144,7 +187,7 @@ def _check_others(model: Any, other: Any) -> None:
         values = probe.to_numpy(ours), probe.to_numpy(theirs)
         if not np.array_equal(*values):
             raise ValueError(
-                f"OTHER: {theirs.path} does not train and differs from "
+                f"--other: {theirs.path} does not train and differs from "
                 f"MODEL's by up to {abs(values[0] - values[1]).max():.3g}; "
                 "expected the same, or make its layer trainable in both."
             )

@@ -1,6 +1,6 @@
 r"""Curves in weight space between two trained models, and the loss on them.
 
-    python -m tf_lamb.diagnostics connect MODEL DATA OTHER --output_dir runs/c
+    python -m tf_lamb.diagnostics connect MODEL DATA --other OTHER
 
 With ends `w` and `v` and a bend `theta`, for `t` in [0, 1],
 
@@ -71,13 +71,15 @@ class Barrier(NamedTuple):
     """How high the loss rises above the line between the ends' losses.
 
     Attributes:
-      value: the largest rise, 0 at least, that of the ends. Being the largest
-        of several, it is on average somewhat above the true one.
+      value: `rise`, or 0, that of the ends, where it is below.
+      rise: the largest between the ends. Being the largest of several, it is
+        on average somewhat above the true one.
       standard_error: of that rise, over batches.
       place: its `t`.
     """
 
     value: float
+    rise: float
     standard_error: float
     place: float
 
@@ -174,7 +176,7 @@ def barrier(path: Path) -> Barrier:
     """The barrier on a path.
 
     Args:
-      path: from 0 to 1.
+      path: from 0 to 1, of three places or more.
 
     Raises:
       ValueError: a loss on it is not finite.
@@ -187,9 +189,10 @@ def barrier(path: Path) -> Barrier:
     t = path.places[:, None]
     ends = path.batch_losses[0], path.batch_losses[-1]
     rises = path.batch_losses - (1 - t) * ends[0] - t * ends[1]  # [P, B]
-    highest = int(np.argmax(rises.mean(1)))
-    value, error = mean_and_error(rises[highest])
-    return Barrier(max(value, 0.0), error, float(path.places[highest]))
+    highest = 1 + int(np.argmax(rises[1:-1].mean(1)))
+    rise, error = mean_and_error(rises[highest])
+    place = float(path.places[highest])
+    return Barrier(max(rise, 0.0), rise, error, place)
 
 
 def plot(path: Any, paths: dict[str, Path]) -> None:
@@ -207,7 +210,7 @@ def plot(path: Any, paths: dict[str, Path]) -> None:
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for name, found in paths.items():
         high = barrier(found)
-        label = f"{name}: barrier {high.value:.3g} ± {high.standard_error:.1g}"
+        label = f"{name}: highest {high.rise:.2g} ± {high.standard_error:.1g}"
         rows: list[Any] = [(found.losses, found.errors, label)]
         if found.scores is not None:
             rows.append((found.scores, found.score_errors, name))
@@ -215,6 +218,7 @@ def plot(path: Any, paths: dict[str, Path]) -> None:
             axis.errorbar(
                 found.places, values, errors, label=text, marker=".", capsize=2
             )
+    axes[0].set_title("highest: above the line between the ends")
     for axis, title in zip(axes, ("loss", "accuracy")):
         axis.set_xlabel("t (0: MODEL, 1: OTHER)")
         axis.set_ylabel(f"{title} (± standard error over batches)")

@@ -29,12 +29,13 @@ __all__ = [
 ]
 
 
-def load_model(name: str, loss: str | None = None) -> Any:
+def load_model(name: str, loss: str | None = None, what: str = "MODEL") -> Any:
     """A model of Keras 3, built and with a loss.
 
     Args:
       name: a `.keras` file, or `module:function`, which gives a model.
       loss: compiled with it, a name that Keras knows; None: its own.
+      what: the argument, for a message.
 
     Raises:
       ValueError: there is none such, it is not built or has no loss.
@@ -45,11 +46,11 @@ def load_model(name: str, loss: str | None = None) -> Any:
 
     tf_lamb.LAMB  # noqa: B018 - registers our optimizers for saved models
     if ":" in name:
-        model = _call("MODEL", name)
+        model = _call(what, name)
     else:
         if not os.path.isfile(name):
             raise ValueError(
-                f"MODEL {name}: no such file; expected a .keras file or "
+                f"{what} {name}: no such file; expected a .keras file or "
                 "module:function."
             )
         try:
@@ -57,24 +58,24 @@ def load_model(name: str, loss: str | None = None) -> Any:
         except Exception as error:
             first = str(error).strip().split("\n")[0][:200]
             raise ValueError(
-                f"MODEL {name}: Keras cannot read it ({first}); of a model "
+                f"{what} {name}: Keras cannot read it ({first}); of a model "
                 "with classes of your own give module:function."
             ) from error
     if not isinstance(model, keras.Model):
         raise ValueError(
-            f"MODEL {name}: expected a model of Keras {keras.__version__}, got "
-            f"{type(model).__module__}.{type(model).__name__}."
+            f"{what} {name}: expected a model of Keras {keras.__version__}, "
+            f"got {type(model).__module__}.{type(model).__name__}."
         )
     if not model.built or not model.trainable_variables:
         raise ValueError(
-            f"MODEL {name}: it has no weights to train; build it (call it on "
+            f"{what} {name}: it has no weights to train; build it (call it on "
             "an input) and make some trainable."
         )
     if loss is not None:
         model.compile(optimizer=model.optimizer or "sgd", loss=loss)
     if not model.compiled or model.loss is None:
         raise ValueError(
-            f"MODEL {name}: it has no loss; compile it before it is saved, or "
+            f"{what} {name}: it has no loss; compile it before it is saved, or "
             "give --loss."
         )
     return model
@@ -91,7 +92,7 @@ def load_same(model: Any, name: str, loss: str | None = None) -> Any:
     Raises:
       ValueError: there is none such, or its variables have other shapes.
     """
-    other = load_model(name, loss)
+    other = load_model(name, loss, "--other")
     for ours, theirs in (
         (model.trainable_variables, other.trainable_variables),
         (model.non_trainable_variables, other.non_trainable_variables),
@@ -104,7 +105,7 @@ def load_same(model: Any, name: str, loss: str | None = None) -> Any:
                 str(s[place]) if place < len(s) else "none" for s in shapes
             ]
             raise ValueError(
-                f"OTHER {name}: expected the variables of MODEL, of the same "
+                f"--other {name}: expected the variables of MODEL, of the same "
                 f"shapes; number {place + 1} is {shown[1]} and not {shown[0]}."
             )
     return other

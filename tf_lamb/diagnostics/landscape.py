@@ -72,7 +72,7 @@ def filter_axes(layer: Any, variable: Any) -> tuple[int, ...]:
     """The axes of a kernel over which one filter extends.
 
     Args:
-      layer: of Keras, that has it; its kind decides.
+      layer: of Keras, that has it; its class decides.
       variable: of rank 2 or more.
 
     Returns:
@@ -81,15 +81,16 @@ def filter_axes(layer: Any, variable: Any) -> tuple[int, ...]:
       `F`, of an embedding `[V, H]` the last (a row is a filter), and of an
       einsum all that the output has not.
     """
-    name = type(layer).__name__
+    kinds = {kind.__name__ for kind in type(layer).__mro__}
     axes = tuple(range(len(variable.shape)))
-    if "Depthwise" in name or variable.name == "depthwise_kernel":
+    depthwise = {"DepthwiseConv1D", "DepthwiseConv2D"}
+    if kinds & depthwise or variable.name == "depthwise_kernel":
         return axes[:-2]
-    if name.startswith("Conv") and name.endswith("Transpose"):
+    if kinds & {f"Conv{n}DTranspose" for n in (1, 2, 3)}:
         return (*axes[:-2], axes[-1])
-    if name == "Embedding":
+    if variable.name.endswith("embeddings"):
         return axes[1:]
-    if name == "EinsumDense" and variable.name == "kernel":
+    if "EinsumDense" in kinds and variable.name == "kernel":
         inputs, output = layer.equation.replace(" ", "").split("->")
         letters = inputs.split(",")[1]
         return tuple(i for i in axes if letters[i] not in output)
@@ -270,12 +271,19 @@ def plot(path: Any, found: Slice) -> None:
 
 
 def _contours(figure: Any, axes: Any, found: Slice) -> None:
+    from matplotlib.colors import BoundaryNorm
+
     losses = np.ma.masked_invalid(found.losses)
     low, high = float(losses.min()), float(losses.max())
     # Each level is as much farther above the least loss as the one before.
     rise = np.geomspace(1e-3, 1, 16) * (high - low if high > low else 1.0)
+    levels = [low, *(low + rise)]
     drawn = axes.contourf(
-        found.offsets, found.offsets_2, losses, levels=[low, *(low + rise)]
+        found.offsets,
+        found.offsets_2,
+        losses,
+        levels=levels,
+        norm=BoundaryNorm(levels, 256),  # each level a colour of its own
     )
     figure.colorbar(drawn, ax=axes, format="%.3g", label="loss")
     axes.plot(0, 0, "r+")

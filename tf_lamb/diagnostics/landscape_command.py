@@ -22,16 +22,31 @@ def arguments(add: Any) -> None:
     Args:
       add: `add_argument` of a parser.
     """
-    add("--examples", type=count, default=1024, help="Of the loss.")
-    add("--batch_size", type=count, default=128, help="Taken at once.")
+    add(
+        "--examples",
+        type=count,
+        default=1024,
+        help="The loss is taken of so many examples.",
+    )
+    add(
+        "--batch_size",
+        type=count,
+        default=128,
+        help="So many examples are taken at once.",
+    )
     add(
         "--dimensions",
         type=int,
         choices=(1, 2),
         default=2,
-        help="Of the slice: a line, or a plane and the line in it.",
+        help="The slice is a line, or a plane and the line in it.",
     )
-    add("--points", type=count, default=21, help="On each axis; odd.")
+    add(
+        "--points",
+        type=count,
+        default=21,
+        help="Each axis has so many places, an odd number.",
+    )
     add(
         "--span",
         type=positive,

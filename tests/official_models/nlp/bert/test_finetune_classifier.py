@@ -224,23 +224,39 @@ def test_albert_and_a_regression(albert, stsb, tmp_path, capsys):
     assert not loaded.new
 
 
-def test_the_rate_decays_by_layer(bert, sst2, tmp_path):
-    """A vanishing factor: all but the head and the pooler stay."""
-    run(
-        *(bert, sst2, tmp_path / "run", "sst-2", "--layer_decay=1e-9"),
-        "--epochs=1",
-    )
-    model, _ = make(open_source(tmp_path / "run"))
-    before, _ = make(open_source(bert))
+def moved(checkpoint, folder):
+    """Paths of variables that a run changed, of those that it was given."""
+    model, _ = make(open_source(folder))
+    before, _ = make(open_source(checkpoint))
     before = weights.by_path(before)
-    moved = {
+    return {
         path
         for path, variable in weights.by_path(model).items()
         if path in before
         and before[path].shape == variable.shape
         and np.abs(np.subtract(variable, before[path])).max() > 1e-5
     }
-    assert moved == {"bert/pooler/dense/kernel", "bert/pooler/dense/bias"}
+
+
+def test_the_rate_decays_by_layer(bert, sst2, tmp_path):
+    """A vanishing factor: all but the head and the pooler stay."""
+    run(
+        *(bert, sst2, tmp_path / "run", "sst-2", "--layer_decay=1e-9"),
+        "--epochs=1",
+    )
+    found = moved(bert, tmp_path / "run")
+    assert found == {"bert/pooler/dense/kernel", "bert/pooler/dense/bias"}
+
+
+def test_frozen_variables_stay(bert, sst2, tmp_path):
+    run(
+        *(bert, sst2, tmp_path / "run", "sst-2", "--epochs=1"),
+        *("--frozen=word_embeddings,/layer_0/", "--optimizer=adamw"),
+    )
+    found = moved(bert, tmp_path / "run")
+    assert not [p for p in found if "word_emb" in p or "/layer_0/" in p]
+    assert "bert/embeddings/position_embeddings" in found
+    assert "bert/encoder/layer_1/output/dense/kernel" in found
 
 
 @pytest.mark.parametrize(
@@ -258,6 +274,9 @@ def test_the_rate_decays_by_layer(bert, sst2, tmp_path):
         (["--init_checkpoint=none"], ["--init_checkpoint none: "]),
         (["--output_dir=gs://a/b"], ["name a local folder"]),
         (["--beta_1=2"], ["--beta_1"]),
+        (["--frozen=none"], ["--frozen none: matches none of"]),
+        (["--frozen=("], ["--frozen (: ", "expected a regex"]),
+        (["--frozen=."], ["--frozen .: matches all"]),
     ],
 )
 def test_refuses_flags(arguments, parts, bert, sst2, tmp_path):

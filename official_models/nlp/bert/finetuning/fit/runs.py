@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ def define_flags(
         "Factor of the learning rate from each layer to the one below (LAMB, "
         "LARS); 1: the same rate for all.",
     )
+    flags.DEFINE_list(
+        "frozen",
+        [],
+        "Regexes on variable paths, each of which has to match one: these "
+        "variables keep their values, such as word_embeddings.",
+    )
     flags.DEFINE_string("predict", None, predict)
     run_flags.without_effect("eval_batch_size", "seeds", "predict")
 
@@ -154,6 +161,7 @@ def make_model(
     keras.utils.set_random_seed(seed)
     with run_flags.naming_the_flag():
         model = task.make_model(source.config, seed, FLAGS.dtype)
+        _freeze(model.trainable_variables)
         optimizer = optimizers.from_flags(total_steps, groups=_groups(model))
         optimizers.build(optimizer, model.trainable_variables)
     loaded = load(source, model)
@@ -163,6 +171,36 @@ def make_model(
         jit_compile=backend.compiles_step(),
     )
     return model, loaded
+
+
+def _freeze(variables: Sequence[Any]) -> None:
+    """Makes variables that --frozen matches untrainable.
+
+    Raises:
+        InputError: A pattern matches none, or all are matched.
+    """
+    frozen: set[str] = set()
+    for pattern in FLAGS.frozen:
+        try:
+            found = {v.path for v in variables if re.search(pattern, v.path)}
+        except re.error as error:
+            raise InputError(
+                f"--frozen {pattern}: {error}; expected a regex"
+            ) from error
+        if not found:
+            raise InputError(
+                f"--frozen {pattern}: matches none of {len(variables)} "
+                f"variables, such as {variables[0].path}; it is searched in "
+                "the full path and minds the case"
+            )
+        frozen |= found
+    if len(frozen) == len(variables):
+        raise InputError(
+            f"--frozen {','.join(FLAGS.frozen)}: matches all {len(variables)} "
+            "variables, so that nothing would be trained; name fewer"
+        )
+    for variable in variables:
+        variable.trainable = variable.path not in frozen
 
 
 def _groups(model: keras.Model) -> list[tf_lamb.Group]:
