@@ -60,6 +60,7 @@ TF_LAMB = {
             "groups",
             "keras3",
             "layerwise",
+            "local_sgd",
             "wrapped",
         )
     },
@@ -138,6 +139,13 @@ TF_LAMB = {
         "tf_lamb.same_model",
         "tf_lamb.loss_scaling",
     },
+    "local_sgd": {
+        "tensorflow",
+        "tf_lamb",
+        "tf_lamb.check",
+        "tf_lamb.multi_worker",
+        "tf_lamb.diagnostics.every",
+    },
     # TensorFlow only where TensorBoard is asked for.
     "callbacks": {
         "keras",
@@ -146,7 +154,13 @@ TF_LAMB = {
         "tf_lamb.wrapped",
     }
     | CORE,
-    "diagnostics/__init__": set(),
+    "diagnostics/__init__": {"tf_lamb.diagnostics.initialisation"},
+    "diagnostics/initialisation": {
+        "keras",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
     "diagnostics/noise_scale": {"tf_lamb.check"},
     "diagnostics/alarms": {"tf_lamb.check"},
     "diagnostics/examples": {"tf_lamb.check"},
@@ -186,6 +200,7 @@ TF_LAMB = {
     },
     "diagnostics/inputs": {
         "keras",
+        "tf_lamb",
         "tf_lamb.diagnostics.examples",
         "tf_lamb.diagnostics.probe",
     },
@@ -206,12 +221,31 @@ TF_LAMB = {
             "curvature",
             "examples",
             "inputs",
+            "jacobian",
             "landscape_command",
             "noise_scale",
             "ntk_command",
             "probe",
+            "prune_command",
             "spectrum",
         )
+    },
+    # SciPy inside the function that needs it.
+    "diagnostics/jacobian": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    # Lottery tickets.
+    "diagnostics/masks": {"keras", "tf_lamb.check"},
+    "diagnostics/tickets": {"keras", "tf_lamb.check"}
+    | {f"tf_lamb.diagnostics.{n}" for n in ("examples", "masks", "probe")},
+    "diagnostics/prune_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in ("command_line", "examples", "inputs", "masks", "tickets")
     },
     # Weights that are not the model's own: slices, curves, kernels.
     "diagnostics/at_weights": {

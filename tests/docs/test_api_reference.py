@@ -24,6 +24,7 @@ INTERNAL = {
     "tf_lamb.diagnostics.landscape_command",
     "tf_lamb.diagnostics.ntk_command",
     "tf_lamb.diagnostics.probe",
+    "tf_lamb.diagnostics.prune_command",
     "tf_lamb.directions",
     "tf_lamb.keras2_arguments",
     "tf_lamb.keras3_loop",
