@@ -181,7 +181,7 @@ class _Peak:
         self.whole = 1024 * usage.ru_maxrss
 
 
-def memory(job: dict) -> dict:
+def run_job(job: dict) -> dict:
     """Peak memory of a training step, and of what comes after it."""
     import keras
 
@@ -234,7 +234,7 @@ def _memories(quick: bool) -> dict:
     return found
 
 
-def main() -> None:
+def main(words=None) -> None:
     """Measures both and writes them."""
     parser = measure.parser(MODULE, __doc__, "memory of a small network only")
     parser.add_argument(
@@ -242,9 +242,9 @@ def main() -> None:
         action="store_true",
         help="the noise scale over a training of digits, and nothing else",
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.job:
-        print(json.dumps(memory(arguments.job)))
+        print(json.dumps(run_job(arguments.job)))
         return
     found = {**measure.provenance(), "load": os.getloadavg()}
     if arguments.digits:
