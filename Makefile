@@ -160,7 +160,9 @@ test-tf215: .venv-tf215/ready .venv/ready
 
 test-torch: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/hugging_face \
-		tests/callbacks tests/support_matrix
+		tests/callbacks tests/support_matrix tests/diagnostics/test_masks.py \
+		tests/diagnostics/test_initialisation.py \
+		tests/diagnostics/test_second_opinion.py
 	KERAS_BACKEND=torch $(PY_TORCH) $(CODE_BLOCKS)
 
 test-oldest: .venv-oldest/ready

@@ -60,6 +60,7 @@ TF_LAMB = {
             "groups",
             "keras3",
             "layerwise",
+            "local_sgd",
             "wrapped",
         )
     },
@@ -138,6 +139,13 @@ TF_LAMB = {
         "tf_lamb.same_model",
         "tf_lamb.loss_scaling",
     },
+    "local_sgd": {
+        "tensorflow",
+        "tf_lamb",
+        "tf_lamb.check",
+        "tf_lamb.multi_worker",
+        "tf_lamb.diagnostics.every",
+    },
     # TensorFlow only where TensorBoard is asked for.
     "callbacks": {
         "keras",
@@ -146,7 +154,13 @@ TF_LAMB = {
         "tf_lamb.wrapped",
     }
     | CORE,
-    "diagnostics/__init__": set(),
+    "diagnostics/__init__": {"tf_lamb.diagnostics.initialisation"},
+    "diagnostics/initialisation": {
+        "keras",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
     "diagnostics/noise_scale": {"tf_lamb.check"},
     "diagnostics/alarms": {"tf_lamb.check"},
     "diagnostics/examples": {"tf_lamb.check"},
@@ -169,6 +183,7 @@ TF_LAMB = {
     }
     | PURE,
     # Before a training: the command lines, and what they are made of.
+    "diagnostics/command_line": set(),
     "diagnostics/lanczos": {"tf_lamb.check"},
     "diagnostics/curvature": {
         "keras",
@@ -185,6 +200,7 @@ TF_LAMB = {
     },
     "diagnostics/inputs": {
         "keras",
+        "tf_lamb",
         "tf_lamb.diagnostics.examples",
         "tf_lamb.diagnostics.probe",
     },
@@ -200,12 +216,106 @@ TF_LAMB = {
         f"tf_lamb.diagnostics.{n}"
         for n in (
             "advice",
+            "command_line",
+            "connect_command",
             "curvature",
             "examples",
             "inputs",
+            "jacobian",
+            "landscape_command",
             "noise_scale",
+            "ntk_command",
             "probe",
+            "prune_command",
             "spectrum",
+        )
+    },
+    # SciPy inside the function that needs it.
+    "diagnostics/jacobian": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    # Lottery tickets.
+    "diagnostics/masks": {"keras", "tf_lamb.check"},
+    "diagnostics/tickets": {"keras", "tf_lamb.check"}
+    | {f"tf_lamb.diagnostics.{n}" for n in ("examples", "masks", "probe")},
+    "diagnostics/prune_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in ("command_line", "examples", "inputs", "masks", "tickets")
+    },
+    # Weights that are not the model's own: slices, curves, kernels.
+    "diagnostics/at_weights": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/landscape": {
+        "tf_lamb.check",
+        "tf_lamb.exclusion",
+        "tf_lamb.diagnostics.at_weights",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/landscape_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in (
+            "at_weights",
+            "command_line",
+            "examples",
+            "inputs",
+            "landscape",
+        )
+    },
+    "diagnostics/curves": {
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.at_weights",
+    },
+    # An optimizer, inside the function that makes it.
+    "diagnostics/curve_training": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+    }
+    | {
+        f"tf_lamb.diagnostics.{n}"
+        for n in ("at_weights", "curves", "examples", "probe")
+    },
+    "diagnostics/connect_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in (
+            "at_weights",
+            "command_line",
+            "curve_training",
+            "curves",
+            "examples",
+            "inputs",
+            "probe",
+        )
+    },
+    "diagnostics/ntk": {
+        "keras",
+        "tensorflow",
+        "jax",
+        "tf_lamb.check",
+        "tf_lamb.diagnostics.at_weights",
+        "tf_lamb.diagnostics.examples",
+        "tf_lamb.diagnostics.probe",
+    },
+    "diagnostics/ntk_command": {
+        f"tf_lamb.diagnostics.{n}"
+        for n in (
+            "at_weights",
+            "command_line",
+            "examples",
+            "inputs",
+            "ntk",
         )
     },
     "diagnostics/heat_map": {"tf_lamb.callbacks"},

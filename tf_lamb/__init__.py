@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tf_lamb.keras3 import Rewarmup as Rewarmup
     from tf_lamb.keras3 import WarmupPolynomial as WarmupPolynomial
     from tf_lamb.layerwise import layer_decay as layer_decay
+    from tf_lamb.local_sgd import LocalSGD as LocalSGD
     from tf_lamb.wrapped import find_optimizer as find_optimizer
     from tf_lamb.wrapped import find_optimizers as find_optimizers
 
@@ -36,6 +37,7 @@ _KERAS = ("LAMB", "LARS", "WarmupPolynomial", "Rewarmup")
 _OTHERS = {
     "GradientNoiseScale": "diagnostics.noise_callback",
     "Group": "groups",
+    "LocalSGD": "local_sgd",
     "TrainingMonitor": "diagnostics.monitor",
     "layer_decay": "layerwise",
     "find_optimizer": "wrapped",
@@ -51,6 +53,7 @@ _MODULES = (
     "keras2",
     "keras3",
     "layerwise",
+    "local_sgd",
     "multi_worker",
     "optimizers",
     "rules",

@@ -205,8 +205,13 @@ def _reset_names(keras: Any) -> None:
     naming.reset_uids()
 
 
-def _gather(strategy: tf.distribute.Strategy, codes: Sequence[int]) -> Any:
-    """Each replica's vector of whole numbers, int32 `[replicas, length]`."""
+def gather(strategy: tf.distribute.Strategy, codes: Sequence[int]) -> Any:
+    """Each replica's vector of whole numbers, int32 `[replicas, length]`.
+
+    Args:
+      strategy: any strategy; every worker makes the same call.
+      codes: as many on each worker.
+    """
     values = strategy.experimental_distribute_values_from_function(
         lambda _: tf.constant([list(codes)], tf.int32)
     )
@@ -218,8 +223,8 @@ def _compare(
 ) -> None:
     """Raises ValueError on every worker if two workers' descriptions differ."""
     text = json.dumps(described).encode("utf-8")
-    longest = int(_gather(strategy, [len(text)]).max())
-    rows = _gather(strategy, list(text.ljust(longest)))
+    longest = int(gather(strategy, [len(text)]).max())
+    rows = gather(strategy, list(text.ljust(longest)))
     workers = [json.loads(bytes(row.tolist()).decode()) for row in rows]
     first = workers[0]
     for i, other in enumerate(workers):

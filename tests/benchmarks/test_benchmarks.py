@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    advice,
     albert_sharing,
     first_step,
     groups,
@@ -119,6 +120,27 @@ def test_memory(in_process, monkeypatch, tmp_path, capsys):
         beside = row["later"]["median"] - row["programs"]["median"]
         assert row["beside"]["median"] == beside
     assert "| tf_lamb.LAMB |" in capsys.readouterr().out
+
+
+def test_advice(in_process, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(advice, "LAYERS", 1)
+    monkeypatch.setattr(advice, "STEPS", 2)
+    path = tmp_path / "cost.json"
+    advice.main(["--quick", "--output", str(path)])
+    found = json.loads(path.read_text())
+    assert found["command"] and found["date"]
+    parameters = 128 * 128 + 128 + 128 * 10 + 10
+    for name in ("training_step", "hessian", "gauss_newton"):
+        row = found["memory"][name]
+        assert row["parameters"] == parameters
+        assert row["whole"] >= row["anonymous"] > 4 * parameters
+    beyond = found["memory"]["hessian"]["beyond_over_parameters"]
+    expected = (
+        found["memory"]["hessian"]["whole"]
+        - found["memory"]["training_step"]["whole"]
+    ) / (4 * parameters)
+    assert beyond["whole"] == pytest.approx(expected, abs=0.01)
+    assert json.loads(capsys.readouterr().out.split("\n", 0)[0]) == found
 
 
 def test_albert_sharing(in_process, monkeypatch, tmp_path, capsys):

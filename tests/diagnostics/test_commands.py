@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.diagnostics.saved_models import refused, run
 from tf_lamb.diagnostics import __main__ as command
 from tf_lamb.diagnostics import advice
 
@@ -29,13 +30,6 @@ def saved(tmp_path):
     x = random.normal(size=(96, 6)).astype("float32")
     np.savez(tmp_path / "data.npz", x=x, y=(x[:, 0] > 0).astype("int32"))
     return tmp_path
-
-
-def run(folder, name, *more, model="model.keras", data="data.npz"):
-    files = str(folder / model), str(folder / data)
-    return command.main(
-        [name, *files, "--output_dir", str(folder / "out"), *more]
-    )
 
 
 SPECTRUM = "--examples 64 --batch_size 32 --steps 4 --vectors 2".split()
@@ -113,19 +107,6 @@ def test_the_rate_of_a_range_test():
     assert (found.lower, found.upper) == pytest.approx((0.01, 0.1))
     with pytest.raises(ValueError, match="finite loss"):
         advice.summarize(rates, [fall * np.nan])
-
-
-def refused(capsys, *arguments, **files):
-    """The one line of a command that is refused."""
-    capsys.readouterr()
-    assert run(*arguments, **files) == 2
-    lines = [
-        line
-        for line in capsys.readouterr().err.splitlines()
-        if line.startswith("error: ")
-    ]
-    assert len(lines) == 1
-    return lines[0]
 
 
 def test_bad_input_is_one_line(saved, capsys):

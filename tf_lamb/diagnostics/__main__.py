@@ -1,7 +1,11 @@
 """`python -m tf_lamb.diagnostics COMMAND`: what is to be known of a training.
 
     python -m tf_lamb.diagnostics spectrum MODEL DATA --output_dir runs/spectrum
+    python -m tf_lamb.diagnostics landscape MODEL DATA --output_dir runs/slice
+    python -m tf_lamb.diagnostics connect MODEL DATA --other OTHER
+    python -m tf_lamb.diagnostics ntk MODEL DATA --other LATER
     python -m tf_lamb.diagnostics advise MODEL DATA --output_dir runs/advice
+    python -m tf_lamb.diagnostics prune MODEL DATA --output_dir runs/prune
 
 MODEL is a `.keras` file, DATA an `.npz` file with `x` and `y`; either may be
 `module:function`, which gives a model, or arrays `(x, y)` or a
@@ -23,13 +27,22 @@ import numpy as np
 
 from tf_lamb.diagnostics import (
     advice,
+    connect_command,
     curvature,
     inputs,
+    jacobian,
+    landscape_command,
     noise_scale,
+    ntk_command,
     probe,
+    prune_command,
     spectrum,
 )
-from tf_lamb.diagnostics.examples import Examples
+from tf_lamb.diagnostics.command_line import count as _count
+from tf_lamb.diagnostics.command_line import facts as _facts
+from tf_lamb.diagnostics.command_line import positive as _rate
+from tf_lamb.diagnostics.command_line import show as _show
+from tf_lamb.diagnostics.examples import Examples, each
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,6 +72,10 @@ def _spectrum_arguments(add: Any) -> None:
     add("--steps", type=_count, default=30, help="Of Lanczos, a vector.")
     add("--vectors", type=_count, default=4, help="Random ones.")
     add("--matrices", default=",".join(spectrum.MATRICES), help="With commas.")
+    add("--jacobians", type=_count, help="Of so many examples; default: none.")
+    add("--singular_values", type=_count, default=10, help="Of a Jacobian.")
+    add("--jacobian_from", help="A layer's output; default: the input.")
+    add("--jacobian_to", help="A layer's output; default: the output.")
 
 
 def _advise_arguments(add: Any) -> None:
@@ -75,33 +92,6 @@ def _advise_arguments(add: Any) -> None:
     add("--range_tests", type=_count, default=3, help="Their number.")
     add("--lowest_rate", type=_rate, default=1e-4, help="Where tests begin.")
     add("--highest_rate", type=_rate, default=1.0, help="Where tests end.")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number >= 1, got {text!r}"
-        )
-    return int(text)
-
-
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a rate > 0, got {text!r}")
-    return value
-
-
-def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
-    left_out = "function", "output_dir"
-    return {k: v for k, v in vars(arguments).items() if k not in left_out}
-
-
-def _show(line: str) -> None:
-    print(line, flush=True)
 
 
 def _count_up(text: str, step: int) -> None:
@@ -138,12 +128,14 @@ def run_spectrum(arguments: argparse.Namespace) -> None:
             folder=str(folder) if folder.is_dir() else None,
             progress=_show,
         )
+    jacobians = _jacobians(model, drawn[0], kept, arguments)
     report: dict[str, Any] = dict(found)
     report.update(
         {k: v._asdict() for k, v in found.items()},
         parameters=at.size,
         examples=at.examples,
         loss=at.loss(),
+        jacobians=jacobians,
         seconds=round(time.monotonic() - began, 1),
         arguments=_facts(arguments),
     )
@@ -163,7 +155,39 @@ def run_spectrum(arguments: argparse.Namespace) -> None:
             f"{one.trace.value:.6g} ± {one.trace.standard_error:.2g} "
             "(standard error)"
         )
+    if jacobians:
+        tops: Any = np.array([one["values"][0] for one in jacobians])
+        _show(
+            f"Jacobians of {len(tops)} examples: largest singular value "
+            f"{tops.mean():.6g} on average, from {tops.min():.6g} to "
+            f"{tops.max():.6g}"
+        )
     _show(f"-> {folder}/spectrum.json, spectrum.png")
+
+
+def _jacobians(
+    model: Any, x: Any, kept: inputs.Progress, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Singular values of each example's Jacobian, kept when it is done."""
+    count = arguments.jacobians or 0
+    if count > arguments.examples:
+        raise ValueError(
+            f"--jacobians {count}: expected at most --examples "
+            f"{arguments.examples}."
+        )
+    names = arguments.jacobian_from, arguments.jacobian_to
+    part = jacobian.between(model, *names) if count else None
+    if count and names[0]:
+        x = probe.to_numpy(jacobian.between(model, None, names[0])(x))
+    for i in range(count):
+        if f"jacobian/{i}" not in kept.found:
+            at = jacobian.Jacobian(part, each(lambda a, i=i: a[i], x))
+            found = jacobian.singular_values(
+                at, arguments.singular_values, arguments.seed
+            )
+            kept.keep(f"jacobian/{i}", found)
+            _show(f"Jacobian {i + 1}/{count}: largest {found.values[0]:.6g}")
+    return [kept.found[f"jacobian/{i}"] for i in range(count)]
 
 
 def _noise(
@@ -264,8 +288,22 @@ def run_advise(arguments: argparse.Namespace) -> None:
     _show(f"-> {folder}/advice.json, advice.png")
 
 
-COMMANDS = {"spectrum": run_spectrum, "advise": run_advise}
-_ARGUMENTS = {"spectrum": _spectrum_arguments, "advise": _advise_arguments}
+COMMANDS = {
+    "spectrum": run_spectrum,
+    "advise": run_advise,
+    "ntk": ntk_command.run,
+    "landscape": landscape_command.run,
+    "connect": connect_command.run,
+    "prune": prune_command.run,
+}
+_ARGUMENTS = {
+    "spectrum": _spectrum_arguments,
+    "advise": _advise_arguments,
+    "ntk": ntk_command.arguments,
+    "landscape": landscape_command.arguments,
+    "connect": connect_command.arguments,
+    "prune": prune_command.arguments,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

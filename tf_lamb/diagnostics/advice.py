@@ -123,7 +123,8 @@ class Trial:
 
         model, losses = self._model, [math.nan] * len(rates)
         model.set_weights(self._weights)
-        self._exchange(
+        probe.exchange(
+            model,
             tf_lamb.LAMB(
                 _schedule(rates),
                 weight_decay=0.01,
@@ -145,12 +146,7 @@ class Trial:
     def close(self) -> None:
         """Gives the model its weights, optimizer and loss again."""
         self._model.set_weights(self._weights)
-        self._exchange(*self._compiled)
-
-    def _exchange(self, optimizer: Any, jit_compile: Any) -> None:
-        self._model.optimizer = optimizer
-        self._model.jit_compile = jit_compile
-        self._model.train_function = None  # Keras traces it again
+        probe.exchange(self._model, *self._compiled)
 
 
 def _schedule(rates: Sequence[float]) -> Any:

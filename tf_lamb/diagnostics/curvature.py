@@ -113,7 +113,7 @@ class Curvature:
 
     def gradient(self) -> np.ndarray:
         """The gradient, `[size]`."""
-        return self._flat(self._mean("gradient", []))
+        return self._mean("gradient", [])
 
     def hessian_vector(self, vector: np.ndarray) -> np.ndarray:
         """`H v`, `[size]`.
@@ -121,7 +121,7 @@ class Curvature:
         Args:
           vector: `v`, `[size]`.
         """
-        return self._flat(self._mean("hessian", self._parts(vector)))
+        return self._mean("hessian", self._parts(vector))
 
     def gauss_newton_vector(self, vector: np.ndarray) -> np.ndarray:
         """`G v`, `[size]`, split at the model's outputs.
@@ -129,7 +129,7 @@ class Curvature:
         Args:
           vector: `v`, `[size]`.
         """
-        return self._flat(self._mean("gauss_newton", self._parts(vector)))
+        return self._mean("gauss_newton", self._parts(vector))
 
     def functions(self, values: Any) -> tuple[Any, Any, Any]:
         """At these weights: outputs of a batch, loss of outputs, loss of it.
@@ -165,20 +165,22 @@ class Curvature:
 
         return outputs, loss, whole
 
-    def _mean(self, name: str, vector: list[Any]) -> list[Any]:
-        total: list[Any] | None = None
+    def _mean(self, name: str, vector: list[Any]) -> np.ndarray:
+        """Over batches, one float64 array: no second copy beside it."""
+        total = np.zeros(1 if name == "loss" else self.size)
         weights = [v.value for v in self._variables]
         others = [v.value for v in self._others]
-        for batch in self._batches:
-            found = self._run(name, weights, vector, (*batch, others))
-            found = [np.asarray(a, np.float64) for a in found]
-            total = (
-                found
-                if total is None
-                else [a + b for a, b in zip(total, found)]
-            )
-        assert total is not None
-        return [a / len(self._batches) for a in total]
+        for number, batch in enumerate(self._batches, start=1):
+            found = list(self._run(name, weights, vector, (*batch, others)))
+            if number == len(self._batches):
+                vector.clear()  # as soon as it is not needed
+            end = 0
+            while found:
+                part = np.ravel(np.asarray(found.pop(0)))
+                start, end = end, end + part.size
+                total[start:end] += part
+        total /= len(self._batches)
+        return total
 
     def _run(self, name: str, *arguments: Any) -> Any:
         try:
@@ -205,9 +207,6 @@ class Curvature:
             parts.append(_tensor(part, variable.dtype))
             start = end
         return parts
-
-    def _flat(self, arrays: list[Any]) -> np.ndarray:
-        return np.concatenate([np.ravel(a) for a in arrays])
 
 
 def _tensor(array: np.ndarray, dtype: Any = None) -> Any:

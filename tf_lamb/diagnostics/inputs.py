@@ -9,33 +9,48 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from tf_lamb.diagnostics import probe
 from tf_lamb.diagnostics.examples import leaves
 
-__all__ = ["Progress", "check_dtypes", "load_data", "load_model", "write_json"]
+__all__ = [
+    "Progress",
+    "check_dtypes",
+    "load_data",
+    "load_model",
+    "load_same",
+    "read_arrays",
+    "weights_digest",
+    "write_arrays",
+    "write_json",
+]
 
 
-def load_model(name: str, loss: str | None = None) -> Any:
+def load_model(name: str, loss: str | None = None, what: str = "MODEL") -> Any:
     """A model of Keras 3, built and with a loss.
 
     Args:
       name: a `.keras` file, or `module:function`, which gives a model.
       loss: compiled with it, a name that Keras knows; None: its own.
+      what: the argument, for a message.
 
     Raises:
       ValueError: there is none such, it is not built or has no loss.
     """
     import keras
 
+    import tf_lamb
+
+    tf_lamb.LAMB  # noqa: B018 - registers our optimizers for saved models
     if ":" in name:
-        model = _call("MODEL", name)
+        model = _call(what, name)
     else:
         if not os.path.isfile(name):
             raise ValueError(
-                f"MODEL {name}: no such file; expected a .keras file or "
+                f"{what} {name}: no such file; expected a .keras file or "
                 "module:function."
             )
         try:
@@ -43,27 +58,57 @@ def load_model(name: str, loss: str | None = None) -> Any:
         except Exception as error:
             first = str(error).strip().split("\n")[0][:200]
             raise ValueError(
-                f"MODEL {name}: Keras cannot read it ({first}); of a model "
+                f"{what} {name}: Keras cannot read it ({first}); of a model "
                 "with classes of your own give module:function."
             ) from error
     if not isinstance(model, keras.Model):
         raise ValueError(
-            f"MODEL {name}: expected a model of Keras {keras.__version__}, got "
-            f"{type(model).__module__}.{type(model).__name__}."
+            f"{what} {name}: expected a model of Keras {keras.__version__}, "
+            f"got {type(model).__module__}.{type(model).__name__}."
         )
     if not model.built or not model.trainable_variables:
         raise ValueError(
-            f"MODEL {name}: it has no weights to train; build it (call it on "
+            f"{what} {name}: it has no weights to train; build it (call it on "
             "an input) and make some trainable."
         )
     if loss is not None:
         model.compile(optimizer=model.optimizer or "sgd", loss=loss)
     if not model.compiled or model.loss is None:
         raise ValueError(
-            f"MODEL {name}: it has no loss; compile it before it is saved, or "
+            f"{what} {name}: it has no loss; compile it before it is saved, or "
             "give --loss."
         )
     return model
+
+
+def load_same(model: Any, name: str, loss: str | None = None) -> Any:
+    """A second model, of the same variables as a first.
+
+    Args:
+      model: the first.
+      name: see `load_model`.
+      loss: see `load_model`.
+
+    Raises:
+      ValueError: there is none such, or its variables have other shapes.
+    """
+    other = load_model(name, loss, "--other")
+    for ours, theirs in (
+        (model.trainable_variables, other.trainable_variables),
+        (model.non_trainable_variables, other.non_trainable_variables),
+    ):
+        shapes = [[tuple(v.shape) for v in found] for found in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            differ = [a != b for a, b in zip(*shapes)]
+            place = differ.index(True) if any(differ) else len(differ)
+            shown = [
+                str(s[place]) if place < len(s) else "none" for s in shapes
+            ]
+            raise ValueError(
+                f"--other {name}: expected the variables of MODEL, of the same "
+                f"shapes; number {place + 1} is {shown[1]} and not {shown[0]}."
+            )
+    return other
 
 
 def load_data(name: str) -> Any:
@@ -169,6 +214,55 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def write_arrays(path: Path, key: str, arrays: dict[str, Any]) -> None:
+    """Writes an `.npz` file under a temporary name and renames it.
+
+    Args:
+      path: of the file.
+      key: of what it is (see `Progress.key`).
+      arrays: by name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, key=np.asarray(key), **arrays)
+    temporary.replace(path)
+
+
+def read_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
+    """What `write_arrays` wrote; nothing where it has another key.
+
+    Args:
+      path: of the file; there may be none.
+      key: of what is wanted.
+
+    Raises:
+      ValueError: the file cannot be read.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise ValueError(
+            f"{path}: NumPy cannot read it as .npz; remove it to begin anew."
+        ) from error
+    return found if str(found.pop("key", "")) == key else {}
+
+
+def weights_digest(model: Any) -> str:
+    """A digest of all variables of a model.
+
+    Args:
+      model: of Keras 3.
+    """
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(np.ascontiguousarray(probe.to_numpy(variable)).data)
+    return digest.hexdigest()
+
+
 class Progress:
     """What a command has measured so far, kept in its output folder.
 
@@ -180,10 +274,7 @@ class Progress:
 
     def __init__(self, folder: Path, model: Any, facts: dict[str, Any]) -> None:
         self._path = folder / "progress.json"
-        digest = hashlib.sha256()
-        for variable in model.variables:
-            digest.update(np.ascontiguousarray(probe.to_numpy(variable)).data)
-        self._key = {**_plain(facts), "weights": digest.hexdigest()}
+        self._key = {**_plain(facts), "weights": weights_digest(model)}
         self.found: dict[str, Any] = {}
         if self._path.exists():
             kept = json.loads(self._path.read_text(encoding="utf-8"))
@@ -196,6 +287,12 @@ class Progress:
                     "anew",
                     flush=True,
                 )
+
+    @property
+    def key(self) -> str:
+        """A digest of what is measured, for files beside `progress.json`."""
+        text = json.dumps(self._key, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def keep(self, name: str, value: Any) -> None:
         """Keeps one measurement.

@@ -30,6 +30,7 @@ __all__ = ["Estimate", "Ritz", "density", "moment", "quadrature", "run"]
 
 # A basis below this many bytes stays in memory; a larger one is a file.
 IN_MEMORY = 16 << 20
+CHUNK = 1 << 16  # numbers that are worked on at once
 
 
 class Ritz(NamedTuple):
@@ -92,8 +93,11 @@ def run(
             basis: Any = np.memmap(file, np.float64, "w+", shape=(steps, size))
         else:
             basis = np.empty((steps, size))
-        signs = random.integers(0, 2, size) * 2.0 - 1
-        alphas, betas = _steps(product, signs, basis, progress)
+        for begin in range(0, size, CHUNK):
+            signs = random.integers(0, 2, min(CHUNK, size - begin))
+            basis[0, begin : begin + CHUNK] = signs * 2.0 - 1
+        basis[0] /= np.linalg.norm(basis[0])
+        alphas, betas = _steps(product, basis, progress)
         del basis
     values, vectors = np.linalg.eigh(
         np.diag(alphas) + np.diag(betas[:-1], 1) + np.diag(betas[:-1], -1)
@@ -102,30 +106,38 @@ def run(
 
 
 def _steps(
-    product: Any, start: np.ndarray, basis: np.ndarray, progress: Any
+    product: Any, basis: np.ndarray, progress: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    vector = start / np.linalg.norm(start)
+    """From the unit vector `basis[0]`."""
     alphas, betas = [], []
     for k in range(len(basis)):
-        basis[k] = vector
-        next_one = np.asarray(product(vector), np.float64)
+        next_one = np.asarray(product(basis[k]), np.float64)
         if not np.isfinite(next_one).all():
             raise ValueError(
                 "product: not finite; the loss or its derivative overflows at "
                 "these weights, or the data are not finite."
             )
         norm = np.linalg.norm(next_one)
-        alphas.append(float(vector @ next_one))
+        alphas.append(float(basis[k] @ next_one))
         for _ in range(2):
             for row in basis[: k + 1]:
-                next_one -= (row @ next_one) * row
+                _subtract(next_one, row @ next_one, row)
         betas.append(float(np.linalg.norm(next_one)))
         progress(k + 1)
-        if betas[-1] <= 1e-12 * norm or k + 1 == len(start):
+        if betas[-1] <= 1e-12 * norm or k + 1 == basis.shape[1]:
             betas[-1] = 0.0  # the space is invariant
             break
-        vector = next_one / betas[-1]
+        if k + 1 < len(basis):
+            np.divide(next_one, betas[-1], out=basis[k + 1])
+        del next_one  # the basis, perhaps a file, has it
     return np.array(alphas), np.array(betas)
+
+
+def _subtract(array: np.ndarray, factor: float, row: np.ndarray) -> None:
+    """`array -= factor * row`, without a third array of that size."""
+    for begin in range(0, len(array), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        array[part] -= factor * row[part]
 
 
 def moment(runs: Sequence[Ritz], power: int = 1) -> Estimate:

@@ -35,6 +35,19 @@ def sync(model: Any) -> None:
         model.jax_state_sync()
 
 
+def exchange(model: Any, optimizer: Any, jit_compile: Any) -> None:
+    """Gives a compiled model another optimizer.
+
+    Args:
+      model: of Keras 3.
+      optimizer: of Keras.
+      jit_compile: whether XLA compiles the step, as `compile` takes it.
+    """
+    model.optimizer = optimizer
+    model.jit_compile = jit_compile
+    model.train_function = None  # Keras traces it again
+
+
 def keys(model: Any) -> tuple[str, ...]:
     """The paths of a model's trainable variables, repeated ones numbered."""
     paths = [getattr(v, "path", v.name) for v in model.trainable_variables]

@@ -160,6 +160,11 @@ class BatchNorm(ResNetLayer):
         super().__init__(*args, autocast=False, **kwargs)
         self.zero_gamma = zero_gamma
 
+    @property
+    def momentum(self) -> float:
+        """Of the running means, as Keras' own layer has it."""
+        return self.config.norm_momentum
+
     def build(self, input_shape):
         size = input_shape[-1]
         self.gamma, self.beta = (

@@ -224,23 +224,49 @@ def test_albert_and_a_regression(albert, stsb, tmp_path, capsys):
     assert not loaded.new
 
 
-def test_the_rate_decays_by_layer(bert, sst2, tmp_path):
-    """A vanishing factor: all but the head and the pooler stay."""
-    run(
-        *(bert, sst2, tmp_path / "run", "sst-2", "--layer_decay=1e-9"),
-        "--epochs=1",
-    )
-    model, _ = make(open_source(tmp_path / "run"))
-    before, _ = make(open_source(bert))
+def moved(checkpoint, folder):
+    """Paths of variables that a run changed, of those that it was given."""
+    model, _ = make(open_source(folder))
+    before, _ = make(open_source(checkpoint))
     before = weights.by_path(before)
-    moved = {
+    return {
         path
         for path, variable in weights.by_path(model).items()
         if path in before
         and before[path].shape == variable.shape
         and np.abs(np.subtract(variable, before[path])).max() > 1e-5
     }
-    assert moved == {"bert/pooler/dense/kernel", "bert/pooler/dense/bias"}
+
+
+def test_the_rate_decays_by_layer(bert, sst2, tmp_path):
+    """A vanishing factor: all but the head and the pooler stay."""
+    run(
+        *(bert, sst2, tmp_path / "run", "sst-2", "--layer_decay=1e-9"),
+        "--epochs=1",
+    )
+    found = moved(bert, tmp_path / "run")
+    assert found == {"bert/pooler/dense/kernel", "bert/pooler/dense/bias"}
+
+
+def test_rates_are_multiplied(bert, sst2, tmp_path):
+    """Vanishing ones: what they match stays; the first that matches counts."""
+    run(
+        *(bert, sst2, tmp_path / "run", "sst-2", "--epochs=1"),
+        "--learning_rate_multipliers=bias|LayerNorm=1e-9,embeddings=1e-9,"
+        "pooler=1,.=1e-9",
+    )
+    assert moved(bert, tmp_path / "run") == {"bert/pooler/dense/kernel"}
+
+
+def test_frozen_variables_stay(bert, sst2, tmp_path):
+    run(
+        *(bert, sst2, tmp_path / "run", "sst-2", "--epochs=1"),
+        *("--frozen=word_embeddings,/layer_0/", "--optimizer=adamw"),
+    )
+    found = moved(bert, tmp_path / "run")
+    assert not [p for p in found if "word_emb" in p or "/layer_0/" in p]
+    assert "bert/embeddings/position_embeddings" in found
+    assert "bert/encoder/layer_1/output/dense/kernel" in found
 
 
 @pytest.mark.parametrize(
@@ -258,6 +284,26 @@ def test_the_rate_decays_by_layer(bert, sst2, tmp_path):
         (["--init_checkpoint=none"], ["--init_checkpoint none: "]),
         (["--output_dir=gs://a/b"], ["name a local folder"]),
         (["--beta_1=2"], ["--beta_1"]),
+        (
+            ["--learning_rate_multipliers=bias"],
+            ["--learning_rate_multipliers bias: ", "expected REGEX=FACTOR"],
+        ),
+        (["--learning_rate_multipliers=bias=-1"], ["bias=-1: ", "multiplier"]),
+        (
+            ["--learning_rate_multipliers=none=1"],
+            ["--learning_rate_multipliers or --layer_decay: ", "'none'"],
+        ),
+        (
+            ["--learning_rate_multipliers=.=1", "--layer_decay=.5"],
+            ["--learning_rate_multipliers or --layer_decay: ", "group 1"],
+        ),
+        (
+            ["--learning_rate_multipliers=bias=1", "--optimizer=adamw"],
+            ["--learning_rate_multipliers: for"],
+        ),
+        (["--frozen=none"], ["--frozen none: matches none of"]),
+        (["--frozen=("], ["--frozen (: ", "expected a regex"]),
+        (["--frozen=."], ["--frozen .: matches all"]),
     ],
 )
 def test_refuses_flags(arguments, parts, bert, sst2, tmp_path):

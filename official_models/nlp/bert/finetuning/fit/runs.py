@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,19 @@ def define_flags(
         "Factor of the learning rate from each layer to the one below (LAMB, "
         "LARS); 1: the same rate for all.",
     )
+    flags.DEFINE_list(
+        "learning_rate_multipliers",
+        [],
+        "REGEX=FACTOR, each regex on variable paths: factors of the learning "
+        "rate, such as word_embeddings=0.1; the first that matches counts "
+        "(LAMB, LARS).",
+    )
+    flags.DEFINE_list(
+        "frozen",
+        [],
+        "Regexes on variable paths, each of which has to match one: these "
+        "variables keep their values, such as word_embeddings.",
+    )
     flags.DEFINE_string("predict", None, predict)
     run_flags.without_effect("eval_batch_size", "seeds", "predict")
 
@@ -105,11 +120,13 @@ def check_flags(*needed: str) -> None:
         if not FLAGS[name].value:
             raise InputError(f"--{name} is missing: training needs it")
     backend.check_dtype()
-    if FLAGS.layer_decay != 1 and FLAGS.optimizer not in ("lamb", "lars"):
-        raise InputError(
-            f"--layer_decay: for --optimizer lamb or lars, not "
-            f"{FLAGS.optimizer}"
-        )
+    for name in ("layer_decay", "learning_rate_multipliers"):
+        flag = FLAGS[name]
+        layered = FLAGS.optimizer in ("lamb", "lars")
+        if flag.value != flag.default and not layered:
+            raise InputError(
+                f"--{name}: for --optimizer lamb or lars, not {FLAGS.optimizer}"
+            )
 
 
 def fitting_of(task: Task) -> Fitting:
@@ -154,8 +171,11 @@ def make_model(
     keras.utils.set_random_seed(seed)
     with run_flags.naming_the_flag():
         model = task.make_model(source.config, seed, FLAGS.dtype)
-        optimizer = optimizers.from_flags(total_steps, groups=_groups(model))
-        optimizers.build(optimizer, model.trainable_variables)
+        _freeze(model.trainable_variables)
+        groups = _groups(model)
+        optimizer = optimizers.from_flags(total_steps, groups=groups)
+        with _naming_the_groups():
+            optimizers.build(optimizer, model.trainable_variables)
     loaded = load(source, model)
     model.compile(
         optimizers.scaled(optimizer),
@@ -165,13 +185,78 @@ def make_model(
     return model, loaded
 
 
-def _groups(model: keras.Model) -> list[tf_lamb.Group]:
-    if FLAGS.layer_decay == 1:
-        return []
+@contextlib.contextmanager
+def _naming_the_groups() -> Iterator[None]:
+    """Names the flags that groups are made of in what is said of groups."""
     try:
-        return tf_lamb.layer_decay(model, FLAGS.layer_decay)
+        yield
+    except InputError as error:
+        begin, _, rest = str(error).partition("groups: ")
+        if begin not in ("", "--"):
+            raise
+        raise InputError(
+            f"--learning_rate_multipliers or --layer_decay: {rest}"
+        ) from error
+
+
+def _freeze(variables: Sequence[Any]) -> None:
+    """Makes variables that --frozen matches untrainable.
+
+    Raises:
+        InputError: A pattern matches none, or all are matched.
+    """
+    frozen: set[str] = set()
+    for pattern in FLAGS.frozen:
+        try:
+            found = {v.path for v in variables if re.search(pattern, v.path)}
+        except re.error as error:
+            raise InputError(
+                f"--frozen {pattern}: {error}; expected a regex"
+            ) from error
+        if not found:
+            raise InputError(
+                f"--frozen {pattern}: matches none of {len(variables)} "
+                f"variables, such as {variables[0].path}; it is searched in "
+                "the full path and minds the case"
+            )
+        frozen |= found
+    if len(frozen) == len(variables):
+        raise InputError(
+            f"--frozen {','.join(FLAGS.frozen)}: matches all {len(variables)} "
+            "variables, so that nothing would be trained; name fewer"
+        )
+    for variable in variables:
+        variable.trainable = variable.path not in frozen
+
+
+def _groups(model: keras.Model) -> list[tf_lamb.Group]:
+    groups = list(map(_multiplied, FLAGS.learning_rate_multipliers))
+    if FLAGS.layer_decay == 1:
+        return groups
+    try:
+        return groups + tf_lamb.layer_decay(model, FLAGS.layer_decay)
     except ValueError as error:
         raise InputError(f"--layer_decay: {error}") from error
+
+
+def _multiplied(word: str) -> tf_lamb.Group:
+    """The group of REGEX=FACTOR.
+
+    Raises:
+        InputError: It has another form, or the factor is out of range.
+    """
+    pattern, _, factor = word.rpartition("=")
+    try:
+        re.compile(pattern)
+        multiplier = float(factor)
+        if not pattern:
+            raise ValueError("no regex")
+        return tf_lamb.Group(pattern, learning_rate_multiplier=multiplier)
+    except (ValueError, re.error) as error:
+        raise InputError(
+            f"--learning_rate_multipliers {word}: {error}; expected "
+            "REGEX=FACTOR, such as word_embeddings=0.1"
+        ) from error
 
 
 def train(task: Task, source: Source) -> None:
