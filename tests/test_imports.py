@@ -435,6 +435,7 @@ ROOMS = {
             r"official_models\.nlp\.checkpoint(\..+)?",
             r"official_models\.nlp\.(bert|albert)\."
             r"(config|heads|huggingface|model)",
+            r"official_models\.nlp\.transformer\.layers",
         ),
     ),
     # Scripts and what only they use: anything but another script.

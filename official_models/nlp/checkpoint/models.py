@@ -15,6 +15,7 @@ from official_models.nlp.bert import heads as bert_heads
 from official_models.nlp.bert import model as bert
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.huggingface import BERT, Naming
+from official_models.nlp.transformer.layers import Encoder
 
 # A variable that only a model with this head has.
 MARKS = {
@@ -36,9 +37,14 @@ def naming_of(config: BertConfig) -> Naming:
     return ALBERT if is_albert(config) else BERT
 
 
+def encoder_of(model: keras.Model) -> Encoder:
+    """The encoder of a BERT or an ALBERT, with or without a head."""
+    return model.get_layer("bert")
+
+
 def config_of(model: keras.Model) -> BertConfig:
     """The configuration of a BERT or an ALBERT, with or without a head."""
-    return model.get_layer("bert").config
+    return encoder_of(model).config
 
 
 def head_of(has: Callable[[str], bool]) -> str:
