@@ -412,6 +412,7 @@ ROOMS = {
             BERT + r"(config|heads|model)",
             r"official_models\.nlp\.albert\.(config|model)",
             r"official_models\.vision\.resnet\.(blocks|layers)",
+            r"official_models\.vision\.few_shot\.losses",
             r"tf_lamb\.check",
         ),
     ),
@@ -435,7 +436,6 @@ ROOMS = {
             r"official_models\.nlp\.checkpoint(\..+)?",
             r"official_models\.nlp\.(bert|albert)\."
             r"(config|heads|huggingface|model)",
-            r"official_models\.nlp\.transformer\.layers",
         ),
     ),
     # Scripts and what only they use: anything but another script.

@@ -15,7 +15,6 @@ from official_models.nlp.bert import heads as bert_heads
 from official_models.nlp.bert import model as bert
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.huggingface import BERT, Naming
-from official_models.nlp.transformer.layers import Encoder
 
 # A variable that only a model with this head has.
 MARKS = {
@@ -37,8 +36,8 @@ def naming_of(config: BertConfig) -> Naming:
     return ALBERT if is_albert(config) else BERT
 
 
-def encoder_of(model: keras.Model) -> Encoder:
-    """The encoder of a BERT or an ALBERT, with or without a head."""
+def encoder_of(model: keras.Model) -> keras.layers.Layer:
+    """The `transformer.layers.Encoder` of a model of ours."""
     return model.get_layer("bert")
 
 
