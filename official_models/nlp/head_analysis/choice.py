@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 SPLITS = ("choose", "report")
 
@@ -24,6 +23,8 @@ def sign_test(better: int, worse: int) -> float:
         better: Cases that improved, 0 or more.
         worse: Cases that became worse; what did not change is left out.
     """
+    from scipy.stats import binomtest
+
     number = better + worse
     return float(binomtest(better, number).pvalue) if number else 1.0
 

@@ -131,9 +131,11 @@ def test_words_are_found_whole(tokenizer, tmp_path):
     path.write_text(json.dumps({"names": ["anna", "bob"]}))
     (names,) = attention_to.read_classes(path, words)
     assert names.places(words, ids).nonzero()[0].tolist() == [4]
-    attention_to.check_found(path, [names], {"names": 1})
+    given = {"input_ids": ids[None]}
+    attention_to.check_found(path, [names], words, given)
+    given = {"input_ids": ends[None]}
     scripts.refusal(
-        lambda: attention_to.check_found(path, [names], {"names": 0}), "names"
+        lambda: attention_to.check_found(path, [names], words, given), "names"
     )
 
 
