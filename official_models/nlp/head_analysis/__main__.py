@@ -13,6 +13,7 @@ same command finishes an analysis that was interrupted, from the head on that
 was not complete.
 """
 
+import logging as python_logging
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ def define_flags() -> None:
     string("raw_model", None, "The same model before its fine-tuning.")
     string("data", None, "A labelled TSV file in GLUE's form.")
     string("output_dir", "runs/heads", "Folder of the results; resumed.")
-    string("task_name", None, "Of GLUE. Default: what the model's folder says.")
+    string(
+        "task_name",
+        None,
+        "A task of GLUE. Default: what the model's folder says.",
+    )
     integer(
         "max_seq_length",
         None,
@@ -69,6 +74,8 @@ def define_flags() -> None:
 def main(_) -> None:
     """Analyses the models of the flags."""
     logging.set_verbosity(logging.WARNING)
+    # Each length of a batch is traced, of which TensorFlow warns.
+    python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
     for name in ("model", "data"):
         if not FLAGS[name].value:
             raise InputError(f"--{name} is missing: the analysis needs it")
