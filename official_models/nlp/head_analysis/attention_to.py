@@ -142,20 +142,25 @@ def attention(maps: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def check_found(
-    path: str, classes: Sequence[TokenClass], numbers: Mapping[str, int]
+    path: str,
+    classes: Sequence[TokenClass],
+    words: Words,
+    inputs: Mapping[str, np.ndarray],
 ) -> None:
     """Refuses a given class of which no example has a token.
 
     Args:
         path: Where the classes are from.
         classes: From `read_classes`.
-        numbers: {name: how many examples have a token of it}.
+        words: As given there.
+        inputs: Of all examples, `input_ids` [M, T] among them.
 
     Raises:
         InputError: It names the class.
     """
     for one in classes:
-        if not numbers.get(one.name):
+        rows = (one.places(words, ids) for ids in inputs["input_ids"])
+        if not any(row.any() for row in rows):
             raise InputError(
                 f"{path}: class {one.name!r}: none of its words is in the "
                 "texts of --data; correct the words, or leave the class out"

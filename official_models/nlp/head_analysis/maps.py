@@ -94,6 +94,15 @@ class Maps(keras.layers.Layer):
         )
 
 
+def functional(layer: keras.layers.Layer, inputs: dict) -> keras.Model:
+    """A layer of symbolic inputs by name, as a model for `predict_on_batch`."""
+    model = keras.Model(inputs, layer(**inputs))
+    if keras.backend.backend() == "tensorflow":
+        # XLA would compile every length of a batch, for seconds each.
+        model.jit_compile = False
+    return model
+
+
 def reader(model: keras.Model) -> keras.Model:
     """A model of the maps of another, which is a BERT or an ALBERT of ours.
 
@@ -103,7 +112,7 @@ def reader(model: keras.Model) -> keras.Model:
     inputs = {
         name: keras.Input((None,), dtype="int32", name=name) for name in TOKENS
     }
-    return keras.Model(inputs, Maps(models.encoder_of(model))(**inputs))
+    return functional(Maps(models.encoder_of(model)), inputs)
 
 
 def read(maps: keras.Model, batch: Batch) -> np.ndarray:
