@@ -100,7 +100,7 @@ def _columns(tokens: int, rng) -> np.ndarray:
 
 
 def _diagonals(tokens: int, rng) -> np.ndarray:
-    """One or two lines or bands, at most 2 tokens off the diagonal."""
+    """One or two lines along the diagonal, at most 2 tokens off it."""
     found = np.full((tokens, tokens), -9.0)
     offsets = rng.choice(
         [-2, -1, 0, 1, 2],
@@ -108,18 +108,11 @@ def _diagonals(tokens: int, rng) -> np.ndarray:
         replace=False,
         p=[0.1, 0.27, 0.26, 0.27, 0.1],
     )
-    # Some lines are bands, which fall off to both sides.
-    reach = 3 if rng.random() < 0.4 else 0
-    fall = rng.uniform(0.3, 1.5)
     rows = np.arange(tokens)
     for offset in offsets:
+        inside = (rows + offset >= 0) & (rows + offset < tokens)
         line = _line(tokens, rng)
-        for aside in range(-reach, reach + 1):
-            column = rows + offset + aside
-            inside = (column >= 0) & (column < tokens)
-            cells = rows[inside], column[inside]
-            logits = line[inside] - fall * abs(aside)
-            found[cells] = np.maximum(found[cells], logits)
+        found[rows[inside], rows[inside] + offset] = line[inside]
     return found
 
 
