@@ -15,6 +15,7 @@ from official_models.nlp.bert import (
     pretrain,
 )
 from official_models.nlp.head_analysis import __main__ as head_analysis
+from official_models.vision.few_shot import train as few_shot
 from official_models.vision.resnet import train
 from tests.official_models.scripts import flags_of, refusal
 from tpu import job_flags
@@ -35,6 +36,7 @@ WITHOUT_EFFECT = {
     | {"phase2_records", "phase2_eval_records", "per_device_batch_size"}
     | {"cache_dir", "fill", "init_checkpoint", "preset"},
     train: RUN | DEVICES | {"data_dir", "max_corrupt", "cache", "recipe"},
+    few_shot: {"output_dir", "log_every", "seeds", "data_dir"},
     finetune_hub: RUN | {"data_dir", "test"},
     finetune_classifier: {"output_dir", "data_dir", "vocab_file"}
     | {"init_checkpoint", "eval_batch_size", "seeds", "predict"},
@@ -44,7 +46,7 @@ WITHOUT_EFFECT = {
     | {"vocab_file", "init_checkpoint", "eval_batch_size", "seeds", "predict"},
 }
 by_script = pytest.mark.parametrize(
-    "script", WITHOUT_EFFECT, ids=lambda s: s.__name__.rpartition(".")[2]
+    "script", WITHOUT_EFFECT, ids=lambda s: ".".join(s.__name__.split(".")[-2:])
 )
 
 

@@ -1,0 +1,1 @@
+"""Few-shot image classification with the large-margin term (Wang et al.)."""

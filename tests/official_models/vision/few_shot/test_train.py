@@ -1,0 +1,105 @@
+"""The whole script, small: what it writes, resumes, and refuses."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from official_models.vision.few_shot import evaluation, glyphs, train
+from tests.official_models import scripts
+from tests.official_models.scripts import refusal
+
+SMALL = (
+    "--steps=6 --episodes=2 --ways=3 --queries=2 --filters=4 --image_size=16 "
+    "--eval_episodes=4 --log_every=4 --optimizer=lamb"
+).split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def flags():
+    with scripts.flags_of(train):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def few_scripts(monkeypatch):
+    names = {"train": ("OGHAM",), "validation": ("LAO",), "test": ("COPTIC",)}
+    monkeypatch.setattr(glyphs, "SCRIPTS", names)
+
+
+def run(folder, *arguments):
+    scripts.run(train, *SMALL, f"--output_dir={folder}", *arguments)
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_a_run_and_more_seeds_of_it(tmp_path, capsys):
+    first = run(tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "seed 1, step 4 of 6: loss" in out
+    assert "seed 1, step 6 of 6: loss" in out
+    assert [row["step"] for row in first["seeds"][0]["rows"]] == [4, 6]
+    written = {p.name for p in (tmp_path / "run" / "seed_1").iterdir()}
+    assert written == {"embedding.png", "model.keras", "result.json"}
+
+    both = run(tmp_path / "run", "--seeds=2")
+    assert both["seeds"][0] == first["seeds"][0]  # not trained again
+    scores = [s["scores"]["test"]["accuracy"] for s in both["seeds"]]
+    assert both["scores"]["test"]["mean"] == pytest.approx(np.mean(scores))
+    assert both["scores"]["test"]["deviation"] == pytest.approx(
+        np.std(scores, ddof=1)
+    )
+
+    again = run(tmp_path / "other", "--gradient_accumulation_steps=1")
+    assert again["seeds"][0] == first["seeds"][0]  # to the bit
+    saved = keras.saving.load_model(tmp_path / "run/seed_1/model.keras")
+    found = evaluation.evaluate(
+        saved,
+        glyphs.load(16, 20, seed=0).test,
+        (3, 3),
+        4,
+        train._TEST_SEED,
+    )
+    assert found.mean == pytest.approx(scores[0])
+
+    refusal(lambda: run(tmp_path / "run", "--margin=2"), "margin = 0.5")
+
+
+def test_the_margin_and_the_graph_are_trained(tmp_path):
+    short = "--optimizer=sgd", "--steps=2"  # nothing of theirs is compiled
+    plain = run(tmp_path / "plain", *short, "--margin_weight=0")
+    margin = run(tmp_path / "margin", *short, "--margin_weight=2")
+    graph = run(tmp_path / "graph", *short, "--model=graph")
+    losses = [r["seeds"][0]["rows"][0]["loss"] for r in (plain, margin, graph)]
+    assert len(set(losses)) == 3
+    assert all(map(math.isfinite, losses))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--data=omniglot"], ["--data_dir is missing"]),
+        (["--data_dir=x"], ["--data_dir: for --data omniglot"]),
+        (["--ways=1000"], ["classes, but --ways 1000"]),
+        (["--shots=19"], ["20 images a class"]),
+        (["--margin_weight=-1"], ["--margin_weight"]),
+        (["--margin=-1"], ["--margin:"]),
+        (["--temperature=0"], ["--temperature"]),
+        (["--model=graph", "--temperature=2"], ["for --model prototypical"]),
+        (["--gradient_accumulation_steps=3"], ["divisor of --episodes 2"]),
+        (["--learning_rate=-1"], ["--learning_rate"]),
+    ],
+)
+def test_flags_that_are_refused(tmp_path, arguments, parts):
+    refusal(lambda: run(tmp_path / "run", *arguments), *parts)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_the_interval_is_that_of_the_mean():
+    each = np.array([0.2, 0.4, 0.9, 0.5], "float32")
+    found = evaluation.accuracy_of(each)
+    assert found.mean == pytest.approx(0.5)
+    deviation = math.sqrt(((each - 0.5) ** 2).sum() / 3)
+    assert found.interval == pytest.approx(1.96 * deviation / 2, rel=1e-4)
+    assert found.as_json()["episodes"] == 4
