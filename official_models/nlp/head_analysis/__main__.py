@@ -29,10 +29,12 @@ from official_models.nlp.head_analysis import (
     change,
     choice,
     inputs,
+    patterns,
     relations,
     result,
     stages,
 )
+from official_models.nlp.head_analysis import report as pictures
 
 FLAGS = flags.FLAGS
 # Fewer seeds cannot differ by more than chance (2 / 2^5 is 6%).
@@ -135,14 +137,12 @@ def main(_) -> None:
         },
         "models": [one.folder for one in models],
         "raw_model": FLAGS.raw_model,
-        "patterns": None,
         **_of_maps(folder, models, raw, data, asked),
         "switching_off": _switching_off(folder, models, data),
     }
     files.write_json(folder / result.NAME, result.check(found), indent=1)
-    print(f"\n{folder / result.NAME} is complete.")
-    # The page of pictures is drawn from heads.json here:
-    # report.write_report(found, folder)
+    page = pictures.write_report(found, folder)
+    print(f"\n{folder / result.NAME} is complete; {page} shows it.")
 
 
 def _asked(tokenizer, length: int, data: inputs.Data) -> stages.Asked:
@@ -178,6 +178,7 @@ def _of_maps(folder: Path, models, raw, data, asked) -> dict[str, Any]:
         "layers": len(mean_maps),
         "heads": len(mean_maps[0]),
         "mean_maps": mean_maps,
+        "patterns": _patterns([x["patterns"] for x in found]),
         "change": _change(found) if raw else None,
         "attention_to": {
             name: {
@@ -191,6 +192,18 @@ def _of_maps(folder: Path, models, raw, data, asked) -> dict[str, Any]:
             for i, one in enumerate(asked.probes)
         ]
         or None,
+    }
+
+
+def _patterns(found: list) -> dict[str, Any] | None:
+    """The mean over models; None where the classifier has no weights."""
+    if found[0] is None:
+        return None
+    values = np.mean([probabilities for probabilities, _ in found], axis=0)
+    return {
+        "classes": list(patterns.CLASSES),
+        "probabilities": values.tolist(),
+        "maps": found[0][1],
     }
 
 

@@ -23,11 +23,14 @@ from official_models.nlp.head_analysis import (
     choice,
     disable,
     maps,
+    patterns,
     relations,
 )
 from official_models.nlp.head_analysis.inputs import Data, Opened
 
 _DIGITS = 4
+# Examples whose maps are classified: the shares hardly move after so many.
+_CLASSIFIED = 64
 
 
 class Asked(NamedTuple):
@@ -54,6 +57,7 @@ def read_maps(
     """What a model's maps are, in one pass over the data.
 
     Returns:
+        `patterns` [[L][N][5], examples], None without a classifier of maps;
         `mean_maps`, `attention_to` {class: [[L][N], examples]}, `relations`
         [[L][N], ...] and `change` [L][N], None without a raw model.
     """
@@ -65,12 +69,16 @@ def read_maps(
     batches = maps.batches_of(
         data.encoded.inputs, asked.batch_size, trim=not asked.paper_compat
     )
+    kinds = maps.Mean() if patterns.WEIGHTS.is_file() else None
+    classified = set(range(_CLASSIFIED))  # rows are in random order
     shown = time.monotonic()
     for number, batch in enumerate(batches, 1):
         found = maps.read(reader, batch)
         before = maps.read(raw_reader, batch) if raw_reader else None
         for i, own in enumerate(maps.cropped(found, batch)):
             mean_map.add(own)
+            if kinds and batch.rows[i] in classified:
+                _classify(own, kinds)
             ids = batch.inputs["input_ids"][i, : batch.lengths[i]]
             for one in asked.classes:
                 places = one.places(asked.words, ids)
@@ -93,6 +101,9 @@ def read_maps(
         for one in asked.probes
     ]
     return {
+        "patterns": [kinds.value().tolist(), kinds.number]
+        if kinds and kinds.number
+        else None,
         "mean_maps": np.round(mean_map.value(), _DIGITS).tolist(),
         "attention_to": {
             name: [mean.value().tolist(), mean.number]
@@ -102,6 +113,15 @@ def read_maps(
         "relations": [scores.tolist() for scores in probed],
         "change": cosine.value().tolist() if raw_reader else None,
     }
+
+
+def _classify(own: np.ndarray, kinds: maps.Mean) -> None:
+    """Adds the classes of an example's maps, [L, N, T, T], to a mean."""
+    tokens = own.shape[-1]
+    if tokens < patterns.MIN_TOKENS:
+        return
+    found = patterns.classify(own.reshape(-1, tokens, tokens))
+    kinds.add(found.reshape(*own.shape[:2], -1))
 
 
 def _packed(right: np.ndarray) -> str:
