@@ -1,4 +1,4 @@
-r"""The classifier of attention maps against the labels made by hand.
+r"""The classifier of attention maps against labels of real maps.
 
     python -m official_models.nlp.head_analysis.evaluate_patterns \
         --output_dir official_models/nlp/head_analysis/results
@@ -36,7 +36,9 @@ def scores(labels: np.ndarray, found: np.ndarray) -> dict[str, Any]:
 
     Returns:
         "f1" {class: F1}, None for one that neither has; "macro_f1", the mean
-        over the classes that `labels` has; "accuracy"; "confusion", [C, C]
+        over the classes that `labels` has; "macro_f1_of_either", over those
+        that `found` has too, where a class that `labels` lacks counts as 0;
+        "accuracy"; "confusion", [C, C]
         with labels as rows.
     """
     confusion = np.zeros((len(CLASSES), len(CLASSES)), int)
@@ -51,6 +53,7 @@ def scores(labels: np.ndarray, found: np.ndarray) -> dict[str, Any]:
         "maps": len(labels),
         "f1": dict(zip(CLASSES, f1)),
         "macro_f1": float(np.mean(present)),
+        "macro_f1_of_either": float(np.mean([x for x in f1 if x is not None])),
         "accuracy": float(np.mean(labels == found)),
         "confusion": confusion.tolist(),
     }
@@ -92,12 +95,12 @@ def evaluate() -> dict[str, Any]:
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
-    """Bars of the shares by layer, by hand and by the classifier."""
+    """Bars of the shares by layer, by the labels and by the classifier."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    titles = {"labels": "by hand", "classifier": "by the classifier"}
+    titles = {"labels": "by the labels", "classifier": "by the classifier"}
     for axes, (name, title) in zip(panels, titles.items()):
         shares = np.array(figures["share_by_layer"][name])
         below = np.zeros(len(shares))

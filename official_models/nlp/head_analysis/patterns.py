@@ -3,7 +3,7 @@
 A small convolutional network says it, 8 convolutions with ReLU as in the
 paper. Its weights, `patterns.npz` beside this file, are from generated maps
 alone (`generated.py`, `train_patterns.py`); README.md says what it reaches on
-real maps that were labelled by hand.
+real maps with labels.
 
 Axes: K maps, T tokens.
 

@@ -209,7 +209,7 @@ def _switching_off(heads: Mapping[str, Any]) -> str:
     by_layer = accuracy_change(heads, "layers")
     limit = max(float(np.abs(by_head).max()), 1e-9)
     table = heat_map(
-        "accuracy", by_head, (-limit, limit), FALLS, "+.2f", _POINTS
+        "accuracy", by_head, (-limit, limit), FALLS, "+z.2f", _POINTS
     )
     limit = max(float(np.abs(by_layer).max()), 1e-9)
     layers = [
@@ -218,7 +218,7 @@ def _switching_off(heads: Mapping[str, Any]) -> str:
             number_cell(
                 "layer accuracy",
                 value,
-                f"{_POINTS * value:+.2f}",
+                f"{_POINTS * value:+z.2f}",
                 style=cell_style(value, (-limit, limit), FALLS),
                 layer=i,
             ),
@@ -246,7 +246,7 @@ def _switching_off(heads: Mapping[str, Any]) -> str:
 
 def _chosen(chosen: Mapping[str, Any], models: Sequence[str]) -> str:
     def points(part: str, value: float) -> str:
-        return number_cell(part, value, f"{_POINTS * value:+.2f}")
+        return number_cell(part, value, f"{_POINTS * value:+z.2f}")
 
     def row(name: str, what: str, one: Mapping, better: str) -> list[str]:
         place = ".".join(map(str, one["place"]))

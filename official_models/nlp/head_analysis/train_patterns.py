@@ -34,6 +34,7 @@ def train(
     learning_rate: float = 0.01,
     seed: int = 0,
     log_every: int = 50,
+    test_maps: int = 1000,
 ) -> tuple[keras.Model, float]:
     """Trains a network on maps of which each is seen once.
 
@@ -44,9 +45,10 @@ def train(
             steps; then it falls to 0 in a line.
         seed: Of the initial weights and the maps.
         log_every: Updates between two lines on the screen.
+        test_maps: Other generated maps that the accuracy is of.
 
     Returns:
-        The network, and its accuracy on 1,000 other generated maps.
+        The network, and its accuracy on other generated maps.
     """
     model = patterns.network(seed)
     rate = tf_lamb.WarmupPolynomial(learning_rate, steps, max(1, steps // 10))
@@ -67,7 +69,7 @@ def train(
                 flush=True,
             )
             losses.clear()
-    x, labels = batch(1000, int(seeds[0]))
+    x, labels = batch(test_maps, int(seeds[0]))
     found = np.asarray(model.predict_on_batch(x)).argmax(1)
     return model, float(np.mean(found == labels))
 
