@@ -139,11 +139,11 @@ def run_job(job):
     return result
 
 
-def measure_all(quick, repeats, seed):
+def measure_all(quick, repeats, seed, examples):
     """Processes of their own, one after the other."""
     sizes = {**SIZES, **(QUICK if quick else {})}
     job = {"sizes": sizes, "seed": seed}
-    job |= {"examples": 16 if quick else 128, "passes": 2 if quick else 5}
+    job |= {"examples": 16 if quick else examples, "passes": 2 if quick else 3}
     found = []
     for i in range(repeats):
         found.append(measure.fresh(MODULE, job))
@@ -181,13 +181,14 @@ def markdown(found):
 def main(argv=None):
     parser = measure.parser(MODULE, __doc__, "two layers of two heads")
     parser.add_argument("--repeats", type=int, help="default 3, 1 if --quick")
+    parser.add_argument("--examples", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if args.job:
         print(json.dumps(run_job(args.job)))
         return
     repeats = args.repeats or (1 if args.quick else 3)
-    found = measure_all(args.quick, repeats, args.seed)
+    found = measure_all(args.quick, repeats, args.seed, args.examples)
     if args.output:
         value = dict(provenance=measure.provenance(seed=args.seed), **found)
         measure.write_json(args.output, value)

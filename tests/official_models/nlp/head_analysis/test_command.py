@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from official_models.nlp.checkpoint import models
 from official_models.nlp.checkpoint.export import export
@@ -35,6 +36,14 @@ def write_model(folder, seed, head="classifier", labels=2, format="keras"):
     return model
 
 
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    """Nothing is traced, which takes longer than these models do."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="module")
 def there(tmp_path_factory):
     """A fine-tuning run of two seeds, the encoder before it, and data."""
@@ -48,7 +57,8 @@ def there(tmp_path_factory):
         shutil.copy(folder / f"new{seed}/model.keras", run / f"seed_{seed}")
     record = {"task_name": "SST-2", "max_seq_length": 16}
     (run / "task.json").write_text(json.dumps(record))
-    write_model(folder / "raw", 1, "encoder", format="huggingface")
+    for name, seed in (("raw", 1), ("raw2", 2)):
+        write_model(folder / name, seed, "encoder", format="huggingface")
     small_tasks.write_sst2(folder, 4, 22)
     (folder / "classes.json").write_text('{"nouns": ["film", "song"]}')
     (folder / "relations.json").write_text(json.dumps(RELATIONS))
@@ -67,6 +77,7 @@ def analyse(there, output_dir, *arguments, models=("run/seed_1",)):
                 | dict((a.partition("=")[0], a) for a in arguments)
             ).values(),
         )
+    assert (output_dir / "report.html").is_file()
     return json.loads((output_dir / result.NAME).read_text())
 
 
@@ -97,6 +108,9 @@ def test_heads_json_has_every_part(found, there):
         assert (np.array(one["deviation"]) > 0).any()
     maps = np.array(found["mean_maps"])
     np.testing.assert_allclose(maps.sum(-1), 1, atol=1e-3)
+    kinds = np.array(found["patterns"]["probabilities"])
+    assert kinds.shape == (2, 2, 5) and found["patterns"]["maps"] == 22
+    np.testing.assert_allclose(kinds.sum(-1), 1, atol=1e-5)
     (relation,) = found["relations"]
     assert relation["name"] == "subject" and len(relation["above"]) == 1
 
@@ -185,8 +199,8 @@ def test_paper_compat_is_said_and_changes_the_cosines(found, there, tmp_path):
         there,
         tmp_path / "heads",
         f"--raw_model={there / 'raw'}",
-        "--paper_compat",
-        models=("run/seed_2",),
+        *("--paper_compat", "--task_name=sst-2", "--max_seq_length=16"),
+        models=("raw2",),
     )
     assert kept["change"]["padding"] == "kept"
     assert found["change"]["padding"] == "cropped"
