@@ -7,10 +7,12 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from official_models.common import files
-from official_models.common.errors import InputError
+from official_models.common.errors import InputError, first_line
 
 EXPECTED = "expected SQuAD's JSON"
 
@@ -49,7 +51,8 @@ def read_squad(path: str) -> tuple[list[Question], dict[str, list[str]]]:
     paragraph; the nearest one is taken.
 
     Args:
-        path: JSON as published, on `gs://` too.
+        path: JSON as published, on `gs://` too; or the rows of Hugging Face's
+            `datasets`, as JSON lines, a list, or under "data".
 
     Returns:
         The questions, and the ids of those with an answer that was "moved",
@@ -60,7 +63,83 @@ def read_squad(path: str) -> tuple[list[Question], dict[str, list[str]]]:
         InputError: the file cannot be read, is no SQuAD, or has two questions
             of one id.
     """
-    return questions_of(files.read_json(path, EXPECTED), path)
+    return questions_of(_read(path), path)
+
+
+def _read(path: str) -> Any:
+    rows = rows_of_lines(files.read_text(path, EXPECTED), path)
+    return files.read_json(path, EXPECTED) if rows is None else rows
+
+
+def rows_of_lines(text: str, path: str) -> list | None:
+    """Rows of Hugging Face's `datasets` as JSON lines.
+
+    Args:
+        text: of a file.
+        path: begins messages.
+
+    Returns:
+        A value a line, for `questions_of`; None if the first line is no row
+        with a context, or the only one.
+
+    Raises:
+        InputError: a later line is not JSON.
+    """
+    first, _, rest = text.strip().partition("\n")
+    try:
+        row = json.loads(first)
+    except ValueError:
+        row = None
+    if not (rest and isinstance(row, dict) and "context" in row):
+        return None
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {number}: not JSON: {first_line(error)}; "
+                "expected a question a line, as its first line is one"
+            ) from error
+    return rows
+
+
+def _entries(found: Any) -> Iterator[tuple[dict, str]]:
+    """Each question's entry, in the published form, and its paragraph."""
+    if isinstance(found, dict) and "context" in found:
+        found = [found]  # one line of JSON lines
+    rows = found if isinstance(found, list) else found["data"]
+    for row in rows:
+        if "context" in row:
+            yield _published(row), row["context"]
+            continue
+        for paragraph in row["paragraphs"]:
+            for entry in paragraph["qas"]:
+                yield entry, paragraph["context"]
+
+
+def _published(row: dict) -> dict:
+    """A row of Hugging Face's `datasets` as an entry of the published form.
+
+    There a question without an answer has empty lists.
+    """
+    entry = {"id": row["id"], "question": row["question"]}
+    if "answers" not in row:
+        return entry
+    texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
+    if not isinstance(texts, list) or not isinstance(starts, list):
+        raise _Unexpected("its answers' text and answer_start are no lists")
+    if len(texts) != len(starts):
+        raise _Unexpected(
+            f"it has {len(texts)} answers and {len(starts)} places of them"
+        )
+    answers = [
+        {"text": text, "answer_start": start}
+        for text, start in zip(texts, starts)
+    ]
+    return {**entry, "answers": answers, "is_impossible": not answers}
 
 
 def questions_of(
@@ -82,18 +161,15 @@ def questions_of(
     faults: dict[str, list[str]] = {"moved": [], "absent": [], "inside": []}
     ids: set[str] = set()
     try:
-        for article in found["data"]:
-            for paragraph in article["paragraphs"]:
-                for entry in paragraph["qas"]:
-                    question = _question(entry, paragraph["context"], faults)
-                    if question.id in ids:
-                        raise _Unexpected(
-                            f"its id {question.id!r} is that of an earlier "
-                            "one, and answers are kept by id; expected an id "
-                            "of its own for each"
-                        )
-                    ids.add(question.id)
-                    questions.append(question)
+        for entry, context in _entries(found):
+            question = _question(entry, context, faults)
+            if question.id in ids:
+                raise _Unexpected(
+                    f"its id {question.id!r} is that of an earlier one, and "
+                    "answers are kept by id; expected an id of its own for each"
+                )
+            ids.add(question.id)
+            questions.append(question)
     except _Unexpected as error:
         raise InputError(
             f"{path}: question {len(questions)}: {error}"

@@ -144,6 +144,16 @@ def test_it_answers_what_the_report_says(trained, data, capsys):
     rows = predict(folder, data / "dev-v1.1.json", capsys, "--n_best_size=3")
     predicted = json.loads((folder / "predictions.json").read_text())
     assert {row["id"]: row["answer"] for row in rows} == predicted
+    # The same questions as rows of Hugging Face's.
+    questions, _ = squad.read_squad(str(data / "dev-v1.1.json"))
+    path = folder.parent / "rows.jsonl"
+    lines = (
+        {"id": q.id, "context": q.context, "question": q.text}
+        for q in questions
+    )
+    path.write_text("\n".join(map(json.dumps, lines)))
+    rows = predict(folder, path, capsys, "--n_best_size=3")
+    assert {row["id"]: row["answer"] for row in rows} == predicted
     for row in rows:
         assert 1 <= len(row["nbest"]) <= 3
         total = sum(x["probability"] for x in row["nbest"])

@@ -47,6 +47,66 @@ def test_refuses_other_files(content, tmp_path):
     refusal(lambda: squad.read_squad(f"{path}.no"), f"{path}.no")
 
 
+def rows_of(content):
+    """The rows of Hugging Face's `datasets` of a file in the published form."""
+    return [
+        {
+            "id": entry["id"],
+            "title": article.get("title", ""),
+            "context": paragraph["context"],
+            "question": entry["question"],
+            "answers": {
+                "text": [a["text"] for a in entry.get("answers", [])],
+                "answer_start": [
+                    a["answer_start"] for a in entry.get("answers", [])
+                ],
+            },
+        }
+        for article in content["data"]
+        for paragraph in article["paragraphs"]
+        for entry in paragraph["qas"]
+    ]
+
+
+@pytest.mark.parametrize("form", ["lines", "list", "data", "one line"])
+def test_reads_the_rows_of_hugging_face(form, tmp_path):
+    published = small_tasks.write_squad(
+        tmp_path / "dev.json", 3, negative=form != "one line"
+    )
+    content = json.loads(published.read_text())
+    rows = rows_of(content)
+    if form == "one line":
+        rows = rows[:1]
+    texts = {
+        "list": json.dumps(rows),
+        "data": json.dumps({"version": "2.0", "data": rows}, indent=1),
+    }
+    lines = "\n".join(map(json.dumps, rows)) + "\n"
+    path = tmp_path / "rows.json"
+    path.write_text(texts.get(form, lines))
+    found, faults = squad.read_squad(str(path))
+    expected, expected_faults = squad.read_squad(str(published))
+    assert found == expected[: len(rows)]
+    assert faults == expected_faults
+
+
+def test_refuses_other_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+
+    def refused(change, *parts):
+        rows = rows_of(small_tasks.squad(3))
+        change(rows)
+        path.write_text("\n".join(map(json.dumps, rows)))
+        refusal(lambda: squad.read_squad(str(path)), path, *parts)
+
+    refused(lambda r: r[1]["answers"]["text"].append("x"), "question 1: it has")
+    refused(lambda r: r[2].pop("question"), "question 2: KeyError")
+    refused(lambda r: r[1]["answers"].update(text="in"), "are no lists")
+    refused(lambda r: r[1].update(id="q0"), "'q0' is that of an earlier one")
+    path.write_text(path.read_text() + "\n{")
+    refusal(lambda: squad.read_squad(str(path)), "line 4: not JSON")
+
+
 def changed(tmp_path, change):
     content = small_tasks.squad(3)
     paragraphs = content["data"][0]["paragraphs"]

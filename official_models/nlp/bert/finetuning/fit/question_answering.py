@@ -268,7 +268,9 @@ def read_questions(path: str) -> list[squad.Question]:
     name = f"--predict {path}"
     expected = "expected SQuAD's JSON, or a question, a tab, a paragraph a line"
     text = prediction.read_text(path, expected)
-    if text.lstrip().startswith("{"):
+    if rows := squad.rows_of_lines(text, name):
+        return squad.questions_of(rows, name)[0]
+    if text.lstrip().startswith(("{", "[{")):
         try:
             content = json.loads(text)
         except ValueError as error:

@@ -49,7 +49,7 @@ def define_flags(
     """
     run_flags.define_flags(output_dir=output_dir, jit_compile=False)
     optimizers.define_flags(
-        learning_rate=1e-3,
+        learning_rate=5e-4,
         warmup_ratio=0.1,
         weight_decay=0.01,
         exclusions=("LayerNorm", "bias"),
