@@ -143,7 +143,7 @@ def measure_all(quick, repeats, seed, examples):
     """Processes of their own, one after the other."""
     sizes = {**SIZES, **(QUICK if quick else {})}
     job = {"sizes": sizes, "seed": seed}
-    job |= {"examples": 16 if quick else examples, "passes": 2 if quick else 3}
+    job |= {"examples": 16 if quick else examples, "passes": 2 if quick else 5}
     found = []
     for i in range(repeats):
         found.append(measure.fresh(MODULE, job))
