@@ -13,6 +13,7 @@ from benchmarks import (
     albert_sharing,
     first_step,
     groups,
+    head_sweep,
     image_pipeline,
     measure,
     memory,
@@ -154,6 +155,21 @@ def test_albert_sharing(in_process, monkeypatch, tmp_path, capsys):
     assert row["mode"] == "all" and row["variables"] == 32
     assert row["step"]["n"] == 1 and row["step"]["median"] > 0
     assert "| all |" in capsys.readouterr().out
+
+
+def test_head_sweep(in_process, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(head_sweep.SIZES, "initializer_range", 0.5)
+    monkeypatch.setitem(head_sweep.SIZES, "intermediate_size", 16)
+    path = tmp_path / "sweep.json"
+    head_sweep.main(["--quick", "--output", str(path)])
+    found = _written(path)
+    rows = found["rows"]
+    # Two layers of two heads, two whole layers, nothing off.
+    assert rows["models"]["median"] == 7
+    assert 0 < found["largest_difference"] < 1e-4
+    saved = rows["passes"]["median"] / rows["sweep"]["median"]
+    assert rows["saved_passes"]["median"] == pytest.approx(saved)
+    assert "| sweep |" in capsys.readouterr().out
 
 
 def test_peak_of_memory_is_seen_and_forgotten():

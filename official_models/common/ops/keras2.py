@@ -43,6 +43,7 @@ __all__ = [
     "take",
     "tanh",
     "transpose",
+    "where",
 ]
 
 # Of `add_weight`: the variable stays as it is in mixed precision.
@@ -61,6 +62,7 @@ rsqrt = tf.math.rsqrt
 softmax = tf.nn.softmax
 tanh = tf.tanh
 transpose = tf.transpose
+where = tf.where
 
 
 def mean(x, axis=None, keepdims=False):

@@ -29,6 +29,7 @@ from official_models.nlp.bert.model import (
 )
 from official_models.nlp.transformer.layers import (
     Dense,
+    Encoder,
     LayerNorm,
     SelfAttention,
     TransformerPart,
@@ -91,15 +92,20 @@ class AlbertTransformerLayer(TransformerPart):
                 ops.build_child(self.ffn_output, inner)
         ops.build_child(self.ffn_norm, None)
 
-    def call(self, x, bias):
-        context = self.attention_output(self.attention(x, bias))
+    def call(self, x, bias, uniform=None, rows=None):
+        context = self.attention(x, bias, uniform, rows=rows)
+        return self.after_attention(context, x if rows is None else x[:, :rows])
+
+    def after_attention(self, context, x):
+        """As of BERT's `TransformerLayer`."""
+        context = self.attention_output(context)
         x = self.attention_norm(x + self.attention_dropout(context))
-        inner = gelu(self.intermediate(x), self.config.gelu)  # [B, T, I]
+        inner = gelu(self.intermediate(x), self.config.gelu)  # [B, R, I]
         return self.ffn_norm(x + self.ffn_dropout(self.ffn_output(inner)))
 
 
 @register
-class Albert(TransformerPart):
+class Albert(Encoder):
     """The encoder as one layer, named "bert" as in the published code.
 
     Call arguments and results are those of BERT's `Bert`, but the word
@@ -137,15 +143,20 @@ class Albert(TransformerPart):
 
     def call(self, input_ids, input_mask, segment_ids):
         bias = attention_bias(input_mask, self.compute_dtype)
-        x = self.projection(self.embeddings(input_ids, segment_ids))
-        inner = self.config.inner_group_num
+        x = self.apply_layers(self.embedded(input_ids, segment_ids), bias)
+        words = ops.convert_to_tensor(self.embeddings.word_embeddings)
+        return x, self.pooled(x), ops.cast(words, self.compute_dtype)
+
+    @property
+    def applied(self) -> list:
+        inner, layers = self.config.inner_group_num, []
         for i in range(self.config.num_layers):
             first = self.config.group_of(i) * inner
-            for layer in self.groups[first : first + inner]:
-                x = layer(x, bias)
-        pooled = ops.tanh(self.pooler(x[:, 0]))
-        words = ops.convert_to_tensor(self.embeddings.word_embeddings)
-        return x, pooled, ops.cast(words, self.compute_dtype)
+            layers += self.groups[first : first + inner]
+        return layers
+
+    def embedded(self, input_ids, segment_ids):
+        return self.projection(self.embeddings(input_ids, segment_ids))
 
     def compute_output_spec(self, input_ids, input_mask, segment_ids):
         batch, num_tokens = input_ids.shape

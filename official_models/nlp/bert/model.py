@@ -19,6 +19,7 @@ from official_models.common.layer import functional, registration
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.transformer.layers import (
     Dense,
+    Encoder,
     LayerNorm,
     TransformerLayer,
     TransformerPart,
@@ -62,7 +63,7 @@ class Embeddings(TransformerPart):
 
 
 @register
-class Bert(TransformerPart):
+class Bert(Encoder):
     """The encoder as one layer, named "bert".
 
     Call arguments are `input_ids`, `input_mask` (1 = real token, 0 = padding)
@@ -88,12 +89,16 @@ class Bert(TransformerPart):
 
     def call(self, input_ids, input_mask, segment_ids):
         bias = attention_bias(input_mask, self.compute_dtype)
-        x = self.embeddings(input_ids, segment_ids)
-        for layer in self.encoder:
-            x = layer(x, bias)
-        pooled = ops.tanh(self.pooler(x[:, 0]))
+        x = self.apply_layers(self.embedded(input_ids, segment_ids), bias)
         words = ops.convert_to_tensor(self.embeddings.word_embeddings)
-        return x, pooled, ops.cast(words, self.compute_dtype)
+        return x, self.pooled(x), ops.cast(words, self.compute_dtype)
+
+    @property
+    def applied(self) -> list:
+        return list(self.encoder)
+
+    def embedded(self, input_ids, segment_ids):
+        return self.embeddings(input_ids, segment_ids)
 
     def compute_output_spec(self, input_ids, input_mask, segment_ids):
         batch, num_tokens = input_ids.shape

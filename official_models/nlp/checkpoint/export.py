@@ -67,6 +67,7 @@ def export(
             f"--format saved_model: Keras' backend is {keras.config.backend()}"
             "; set KERAS_BACKEND=tensorflow"
         )
+    _check_attention(model, format)
     config = models.config_of(model)
     tokenizer.check_size(tokenizer_files, config.vocab_size, model.name)
     _check_labels(model, labels)
@@ -90,6 +91,16 @@ def export(
             f"--output_dir {output_dir}: {error.strerror or first_line(error)}"
             "; name a folder that can be written"
         ) from error
+
+
+def _check_attention(model: keras.Model, format: str) -> None:
+    heads = models.encoder_of(model).uniform_heads
+    if heads and format in ("huggingface", "tensorflow"):
+        raise InputError(
+            f"--format {format}: {model.name} has heads without attention, "
+            f"such as {heads[0]}, which this format cannot say; expected "
+            "--format keras or saved_model"
+        )
 
 
 def _check_labels(model: keras.Model, labels: Sequence[str]) -> None:

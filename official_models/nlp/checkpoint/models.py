@@ -36,9 +36,14 @@ def naming_of(config: BertConfig) -> Naming:
     return ALBERT if is_albert(config) else BERT
 
 
+def encoder_of(model: keras.Model) -> keras.layers.Layer:
+    """The `transformer.layers.Encoder` of a model of ours."""
+    return model.get_layer("bert")
+
+
 def config_of(model: keras.Model) -> BertConfig:
     """The configuration of a BERT or an ALBERT, with or without a head."""
-    return model.get_layer("bert").config
+    return encoder_of(model).config
 
 
 def head_of(has: Callable[[str], bool]) -> str:

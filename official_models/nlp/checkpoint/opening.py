@@ -131,6 +131,7 @@ def _open_keras(path: Path, where: str, found) -> Source:
         [str(path)],
         dropout,
         labels=_labels_beside(path.parent),
+        uniform_heads=models.encoder_of(model).uniform_heads,
     )
 
 

@@ -49,6 +49,8 @@ class Source(NamedTuple):
         ignored: Names of arrays that need no place, such as a second name of
             a tied one.
         labels: Names of its classifier's labels; none if they have none.
+        uniform_heads: Heads that it computes without attention, as of
+            `transformer.layers.Encoder`.
     """
 
     where: str
@@ -62,6 +64,7 @@ class Source(NamedTuple):
     dropout: float = 0.1
     ignored: Collection[str] = ()
     labels: Sequence[str] = ()
+    uniform_heads: Sequence[tuple[int, int]] = ()
 
     def has(self, path: str) -> bool:
         """Whether it holds the variable of this path."""
@@ -168,6 +171,7 @@ def make(source: Source, *, seed: int = 0) -> tuple[keras.Model, Loaded]:
         model = models.make(source.config, head, seed=seed, **more)
     except ValueError as error:
         raise InputError(f"{source.where}: {error}") from error
+    models.encoder_of(model).uniform_heads = tuple(source.uniform_heads)
     new = (r"^bert/pooler/", r"^cls/seq_relationship/")
     return model, load(source, model, new=new, unused=())
 

@@ -186,6 +186,17 @@ def read_split(
             too many columns, an unknown label, or no example at all.
     """
     path = _find(os.fspath(data_dir), task, split)
+    return read_file(path, task, labelled=labelled)
+
+
+def read_file(
+    path: str, task: Task, *, labelled: bool = True
+) -> tuple[list[Example], list[int]]:
+    """The examples of one file of a task; as `read_split` but for the path.
+
+    Raises:
+        InputError: As there.
+    """
     lines = _read_lines(path)
     columns, first, width = _columns(path, task, lines[0], labelled)
     examples, broken = [], []

@@ -159,7 +159,8 @@ class LayerNorm(TransformerPart):
 class SelfAttention(TransformerPart):
     """softmax(Q K^T / sqrt(D) + bias) V for each head.
 
-    The softmax is taken in the variable dtype, float32 in mixed precision.
+    The softmax is taken in the variable dtype, float32 in mixed precision. R
+    is the number of queries, T but for who needs only the first ones.
 
     References:
         https://arxiv.org/abs/1706.03762, equation 1
@@ -175,21 +176,51 @@ class SelfAttention(TransformerPart):
             ops.build_child(layer, (None, None, size))
         self.dropout = self.add_dropout(self.config.attention_dropout)
 
-    def call(self, x, bias):
-        heads, hidden = self.config.num_heads, self.config.hidden_size
-        size, num_tokens = hidden // heads, ops.shape(x)[1]
-        query, key, value = (
-            ops.reshape(dense(x), (-1, num_tokens, heads, size))
-            for dense in (self.query, self.key, self.value)
-        )  # [B, T, N, D]
-        logits = ops.einsum("btnd,bsnd->bnts", query * size**-0.5, key)
-        logits = ops.cast(logits, self.variable_dtype)  # [B, N, T, T]
-        logits = logits + ops.cast(bias, self.variable_dtype)
-        probabilities = ops.cast(ops.softmax(logits), self.compute_dtype)
+    def call(self, x, bias, uniform=None, rows=None):
+        """The context [B, R, H]; arguments as of `probabilities`."""
+        probabilities = self.probabilities(x, bias, uniform, rows)
         context = ops.einsum(
-            "bnts,bsnd->btnd", self.dropout(probabilities), value
+            "bnts,bsnd->btnd", self.dropout(probabilities), self.values(x)
         )
-        return ops.reshape(context, (-1, num_tokens, hidden))  # [B, T, H]
+        hidden = self.config.hidden_size
+        return ops.reshape(context, (-1, ops.shape(context)[1], hidden))
+
+    def probabilities(self, x, bias, uniform=None, rows=None):
+        """The attention map of each head, before dropout.
+
+        Args:
+            x: [B, T, H].
+            bias: From `attention_bias`, [B, 1, 1, T].
+            uniform: Boolean [N]: heads whose map is replaced by 1 / L in the
+                columns of the L real tokens, and 0 in those of padding. None
+                for no head.
+            rows: R, how many queries, from the first one on; None for all T.
+
+        Returns:
+            [B, N, R, T] in the compute dtype; each row sums to 1.
+        """
+        query = self._by_head(self.query(x if rows is None else x[:, :rows]))
+        key = self._by_head(self.key(x))
+        size = self.config.hidden_size // self.config.num_heads
+        logits = ops.einsum("btnd,bsnd->bnts", query * size**-0.5, key)
+        logits = ops.cast(logits, self.variable_dtype)  # [B, N, R, T]
+        logits = logits + ops.cast(bias, self.variable_dtype)
+        found = ops.softmax(logits)
+        if uniform is not None:
+            even = ops.cast(bias == 0, self.variable_dtype)
+            even = even / ops.sum(even, axis=-1, keepdims=True)
+            off = ops.cast(uniform, "bool")[None, :, None, None]
+            found = ops.where(off, even, found)
+        return ops.cast(found, self.compute_dtype)
+
+    def values(self, x):
+        """What each head sums up of [B, T, H]: V, [B, T, N, D]."""
+        return self._by_head(self.value(x))
+
+    def _by_head(self, x):
+        heads = self.config.num_heads
+        size = self.config.hidden_size // heads
+        return ops.reshape(x, (-1, ops.shape(x)[1], heads, size))
 
 
 @register
@@ -225,7 +256,70 @@ class TransformerLayer(TransformerPart):
             ops.build_child(self.intermediate, hidden)
         ops.build_child(self.feed_forward_output, inner)
 
-    def call(self, x, bias):
-        x = self.attention_output(self.attention(x, bias), x)
-        inner = gelu(self.intermediate(x), self.config.gelu)  # [B, T, I]
+    def call(self, x, bias, uniform=None, rows=None):
+        """The first R rows, [B, R, H]; arguments as of `SelfAttention`."""
+        context = self.attention(x, bias, uniform, rows=rows)
+        return self.after_attention(context, x if rows is None else x[:, :rows])
+
+    def after_attention(self, context, x):
+        """The rest of the layer.
+
+        Args:
+            context: Of `attention`, [B, R, H].
+            x: The layer's input in the same rows.
+        """
+        x = self.attention_output(context, x)
+        inner = gelu(self.intermediate(x), self.config.gelu)  # [B, R, I]
         return self.feed_forward_output(inner, x)
+
+
+class Encoder(TransformerPart):
+    """Layers that are applied one after the other, shared ones repeatedly.
+
+    Args:
+        *args: Of `TransformerPart`, as are keywords.
+        uniform_heads: Pairs (layer, head), from 0, whose attention is replaced
+            by 1 / L over the L real tokens, in training and after it. Values
+            and output projection stay. It is saved with the model.
+
+    Attributes:
+        uniform_heads: As given. A change has an effect on what is traced
+            from then on: compile the model again.
+        applied: The layers in the order in which they are applied.
+    """
+
+    def __init__(self, *args, uniform_heads=(), **kwargs):
+        super().__init__(*args, **kwargs)
+        self.uniform_heads = tuple((int(i), int(j)) for i, j in uniform_heads)
+
+    @property
+    def applied(self) -> list:
+        raise NotImplementedError
+
+    def embedded(self, input_ids, segment_ids):
+        """The input of the first layer, [B, T, H]."""
+        raise NotImplementedError
+
+    def pooled(self, x):
+        """tanh(h_CLS W + b) of the last layer's [B, T, H]: [B, H]."""
+        return ops.tanh(self.pooler(x[:, 0]))
+
+    def apply_layers(self, x, bias):
+        """The output of the last layer, [B, T, H]."""
+        for i, layer in enumerate(self.applied):
+            x = layer(x, bias, self.uniform_in(i))
+        return x
+
+    def uniform_in(self, place: int):
+        """Of the layer at a place in `applied`: boolean [N], None for none."""
+        off = [head for i, head in self.uniform_heads if i == place]
+        if not off:
+            return None
+        heads = range(self.config.num_heads)
+        return ops.convert_to_tensor([head in off for head in heads])
+
+    def get_config(self) -> dict:
+        # Models without it have the configuration that they always had.
+        if not self.uniform_heads:
+            return super().get_config()
+        return {**super().get_config(), "uniform_heads": self.uniform_heads}

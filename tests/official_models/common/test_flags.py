@@ -14,6 +14,7 @@ from official_models.nlp.bert import (
     finetune_squad,
     pretrain,
 )
+from official_models.nlp.head_analysis import __main__ as head_analysis
 from official_models.vision.few_shot import train as few_shot
 from official_models.vision.resnet import train
 from tests.official_models.scripts import flags_of, refusal
@@ -39,6 +40,8 @@ WITHOUT_EFFECT = {
     finetune_hub: RUN | {"data_dir", "test"},
     finetune_classifier: {"output_dir", "data_dir", "vocab_file"}
     | {"init_checkpoint", "eval_batch_size", "seeds", "predict"},
+    head_analysis: {"output_dir", "data", "batch_size"}
+    | {"token_classes", "relations"},
     finetune_squad: {"output_dir", "data_dir", "train_file", "dev_file"}
     | {"vocab_file", "init_checkpoint", "eval_batch_size", "seeds", "predict"},
 }

@@ -1,0 +1,1 @@
+"""What the attention heads of BERT and ALBERT do, and what they are for."""
