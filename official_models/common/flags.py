@@ -95,6 +95,25 @@ def without_effect(*names: str) -> None:
         FLAGS[name].without_effect = True
 
 
+def was_before(name: str, value: Any) -> None:
+    """Says what runs did before a defined flag was there, if not its default.
+
+    Args:
+        name: the flag.
+        value: with which the script does what it did then.
+    """
+    FLAGS[name].was_before = value
+
+
+def before() -> dict[str, Any]:
+    """{name: what runs did before the flag was there}, of all that count."""
+    return {
+        name: getattr(FLAGS[name], "was_before", FLAGS[name].default)
+        for name in defined()
+        if has_effect(name)
+    }
+
+
 def has_effect(name: str) -> bool:
     """Whether a flag may change the weights: unless `without_effect`."""
     return not getattr(FLAGS[name], "without_effect", False)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from official_models.common import files
+from official_models.common import files, flags
 from official_models.common.errors import InputError, first_line
 
 try:
@@ -155,6 +155,16 @@ def _check_same_run(record: Path, identity: Mapping[str, Any]) -> None:
     before = files.read_json(record, remedy)
     if not isinstance(before, dict):
         raise InputError(f"{record}: expected an object; {remedy}")
+    new = {n: x for n, x in flags.before().items() if n not in before}
+    new = {n: x for n, x in new.items() if n in identity}
+    if new:
+        print(
+            f"{record}: written before there was "
+            + ", ".join(f"--{name}" for name in sorted(new))
+            + "; such a run is one with "
+            + ", ".join(f"{name} = {x!r}" for name, x in sorted(new.items()))
+        )
+    before = {**new, **before}
     for name in sorted({*before, *identity}):
         then, now = (_shown(values, name) for values in (before, identity))
         if then != now:

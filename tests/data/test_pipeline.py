@@ -93,6 +93,9 @@ def test_one_bucket_is_the_in_memory_path_byte_by_byte(
     assert one == other
     assert manifest["shards"] == {name: len(packed.lengths)}
     assert manifest["documents"] == 30
+    assert manifest["tokens"] == int(packed.lengths.sum())
+    unknown = vocabulary.count_unknown(packed.input_ids, tokenizer)
+    assert manifest["unknown"] == unknown
     assert _checked(tmp_path / "beam", tokenizer) == len(packed.lengths) > 200
 
 

@@ -153,7 +153,8 @@ def main(argv: list[str]) -> None:
     examples = sum(manifest["shards"].values())
     print(
         f"{examples:,} examples of {manifest['documents']:,} documents in "
-        f"{len(manifest['shards'])} files in {FLAGS.output_dir}",
+        f"{len(manifest['shards'])} files in {FLAGS.output_dir}, "
+        + vocabulary.unknown_words(manifest["unknown"], manifest["tokens"]),
         file=sys.stderr,
     )
     bad = manifest["bad_lines"]

@@ -9,6 +9,8 @@ from tokenizers import Tokenizer
 
 from official_models.nlp.text import sentence_piece, wordpiece
 
+_MUCH_UNKNOWN = 0.01
+
 
 def is_sentence_piece(path: str | os.PathLike) -> bool:
     """Whether a file is one of SentencePiece, by its name: `.model`."""
@@ -55,6 +57,28 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
+
+
+def count_unknown(ids: np.ndarray, tokenizer: Tokenizer) -> int:
+    """How many of some ids are [UNK] (<unk>); padding is none of them."""
+    unknown = tokenizer.token_to_id(special_tokens(tokenizer)["unk_token"])
+    return int((ids == unknown).sum())
+
+
+def unknown_words(unknown: int, tokens: int) -> str:
+    """The share of [UNK] in words; above 1% with a question.
+
+    Args:
+        unknown: Of `count_unknown`.
+        tokens: All tokens without padding.
+    """
+    share = unknown / max(tokens, 1)
+    if share <= _MUCH_UNKNOWN:
+        return f"{share:.2%} [UNK]"
+    return (
+        f"{share:.1%} [UNK], which is much: is the vocabulary for this "
+        "language, and cased as the text is?"
+    )
 
 
 def begins_word(tokenizer: Tokenizer) -> np.ndarray:

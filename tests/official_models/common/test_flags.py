@@ -112,6 +112,41 @@ def test_a_changed_flag_is_refused_by_its_name_or_has_no_effect(
 
 
 @by_script
+def test_a_flag_that_an_older_run_has_not(script, parsed, tmp_path, capsys):
+    """It counts as its default, or as what the script says it was."""
+    identity = run_flags.identity()
+    for name, value in identity.items():
+        others = {n: x for n, x in identity.items() if n != name}
+        run_folder.record_run(tmp_path, others)
+        was = run_flags.before()[name]
+        shown = f"written before there was --{name}; such a run is one with"
+        if was == value:
+            run_folder.open_run(str(tmp_path), identity)
+            run_folder.release()
+            message = capsys.readouterr().out
+        else:
+            with pytest.raises(InputError, match=f"{name} = {was}"):
+                run_folder.open_run(str(tmp_path), identity)
+            message = capsys.readouterr().out
+        assert shown in message
+        assert len(message.splitlines()) == 1
+    different = {n for n in identity if run_flags.before()[n] != identity[n]}
+    new = {finetune_classifier, finetune_squad}
+    assert different - {"data_dir"} == (
+        {"length_buckets"} if script in new else set()
+    )
+
+
+def test_a_flag_that_the_script_has_no_more(tmp_path):
+    with flags_of(finetune_classifier):
+        identity = run_flags.identity()
+        run_folder.record_run(tmp_path, {**identity, "removed": 1})
+        refusal(
+            lambda: run_folder.open_run(str(tmp_path), identity), "removed = 1"
+        )
+
+
+@by_script
 def test_a_new_flag_decides_the_weights_unless_it_says_otherwise(
     script, parsed
 ):

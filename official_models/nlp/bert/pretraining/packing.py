@@ -21,12 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from official_models.common.errors import InputError
+from official_models.nlp.text import vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-
-_MUCH_UNKNOWN = 0.01
 
 
 class PackedPairs(NamedTuple):
@@ -52,18 +50,8 @@ def unknown_words(packed: PackedPairs, tokenizer: Tokenizer) -> str:
         packed: Examples, as arrays.
         tokenizer: Whose token [UNK] (<unk>) stands for them.
     """
-    unknown = tokenizer.token_to_id("[UNK]")
-    if unknown is None:
-        unknown = tokenizer.token_to_id("<unk>")
-    # Padding is no unknown token in any vocabulary.
-    count = int((packed.input_ids == unknown).sum())
-    share = count / int(packed.lengths.sum())
-    if share <= _MUCH_UNKNOWN:
-        return f"{share:.2%} [UNK]"
-    return (
-        f"{share:.1%} [UNK], which is much: is the vocabulary for this "
-        "language, and cased as the text is?"
-    )
+    count = vocabulary.count_unknown(packed.input_ids, tokenizer)
+    return vocabulary.unknown_words(count, int(packed.lengths.sum()))
 
 
 class _Document(NamedTuple):

@@ -30,7 +30,7 @@ from official_models.common import files, records
 from official_models.common.errors import InputError, first_line
 from official_models.nlp.bert.pretraining.recipe import Recipe
 from official_models.nlp.bert.pretraining.records import masked_examples
-from official_models.nlp.text import documents
+from official_models.nlp.text import documents, vocabulary
 from official_models.nlp.text.documents import BadLines, Format, Piece
 
 BAD_LINES = "bad_lines.json"
@@ -242,7 +242,7 @@ class WriteExamples(beam.DoFn):
         """Writes the records of a bucket; says how many there are."""
         recipe, form = self._job.recipe, self._job.form
         masking = recipe.masking(self._tokenizer)
-        counts = {"examples": 0, "documents": 0}
+        counts = {"examples": 0, "documents": 0, "tokens": 0, "unknown": 0}
         compression = {"none": "", "gzip": "GZIP"}[self._job.compression]
         groups = documents.read_groups(
             bucket,
@@ -260,6 +260,10 @@ class WriteExamples(beam.DoFn):
                 packed = recipe.pack(group, self._tokenizer, may_be_empty=True)
                 if not len(packed.lengths):
                     continue
+                counts["tokens"] += int(packed.lengths.sum())
+                counts["unknown"] += vocabulary.count_unknown(
+                    packed.input_ids, self._tokenizer
+                )
                 for example in masked_examples(
                     packed, masking, seed=recipe.seed
                 ):
@@ -295,7 +299,10 @@ def _manifest(reports, job: Job, tokenizer: Tokenizer) -> dict[str, Any]:
     recipe = job.recipe._asdict()
     return {
         "shards": {n: r["examples"] for n, r in zip(names, written)},
-        "documents": sum(report["documents"] for report in reports),
+        **{
+            name: sum(report[name] for report in reports)
+            for name in ("documents", "tokens", "unknown")
+        },
         "bad_lines": dict(bad_lines(reports)),
         "bucket_bytes": job.bucket_bytes,
         "input_format": job.form.name,

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from official_models.common import weights
+from official_models.common.errors import InputError
 from official_models.nlp.bert import finetune_classifier
 from official_models.nlp.bert.finetuning.fit import report as fit_report
 from official_models.nlp.checkpoint.opening import open_source
@@ -97,6 +99,20 @@ def predict(folder, path, capsys):
     )
     lines = capsys.readouterr().out.splitlines()
     return [line.split("\t") for line in lines]
+
+
+def test_unknown_words_are_counted(bert, sst2, tmp_path, capsys):
+    """Before anything is trained: an error ends the script after the data."""
+    data = tmp_path / "data"
+    shutil.copytree(sst2, data)
+    text = (data / "dev.tsv").read_text().replace("film", "\u0444\u0438")
+    (data / "dev.tsv").write_text(text)
+    with pytest.raises(InputError, match="--beta_1"):
+        run(bert, data, tmp_path / "run", "sst-2", "--beta_1=2")
+    lines = capsys.readouterr().out.splitlines()
+    assert "train: 0.00% [UNK]." in lines
+    (line,) = [x for x in lines if x.startswith("dev: ")]
+    assert "which is much: is the vocabulary for this language" in line
 
 
 def test_it_learns_and_reports_the_seeds(trained):

@@ -53,6 +53,7 @@ class Classification:
             self._splits[split] = encode(
                 examples, task, tokenizer, max_seq_length
             )
+            training.print_unknown(split, self._splits[split], tokenizer)
         self.train = self._splits["train"]
         self.compared_by = task.dev_splits[0], metrics.names_of(task)[-1]
         self.figures = {n: split.number for n, split in self._splits.items()}

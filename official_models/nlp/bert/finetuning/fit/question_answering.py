@@ -78,6 +78,8 @@ class QuestionAnswering:
             )
         self._windows = list(cut(self._questions))
         self._dev = encode(self._windows, max_seq_length)
+        for split, data in (("train", self.train), ("dev", self._dev)):
+            training.print_unknown(split, data, tokenizer)
         left_out = len(train) - len(kept)
         self.figures["train"] |= {
             "left_out": left_out,

@@ -98,6 +98,7 @@ def define_flags(
     )
     flags.DEFINE_string("predict", None, predict)
     run_flags.without_effect("eval_batch_size", "seeds", "predict")
+    run_flags.was_before("length_buckets", False)
 
 
 def check_flags(*needed: str) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from official_models.common.errors import InputError
 from official_models.nlp.bert.finetuning.fit import batches
+from official_models.nlp.text import vocabulary
 
 TOKENS = ("input_ids", "input_mask", "segment_ids")
 Scores = dict[str, dict[str, float]]
@@ -119,6 +120,13 @@ def stacked(
             part = np.asarray([row[name] for row in block], dtype)
             parts[name].append(part)
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def print_unknown(split: str, data: Encoded, tokenizer) -> None:
+    """Prints how many tokens of a split its vocabulary does not know."""
+    ids, mask = (data.inputs[name] for name in TOKENS[:2])
+    count = vocabulary.count_unknown(ids, tokenizer)
+    print(f"{split}: {vocabulary.unknown_words(count, int(mask.sum()))}.")
 
 
 def new_digest():
