@@ -16,6 +16,7 @@ from official_models.nlp.bert import heads
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.model import bert_pretrainer
 from official_models.nlp.transformer import layers as transformer_layers
+from official_models.vision.few_shot import model as few_shot
 from official_models.vision.resnet import model as resnet
 
 ROOT = Path(__file__).parents[3]
@@ -108,7 +109,7 @@ def test_each_model_has_a_package_of_its_own():
     packages = {name.split(">")[0] for name in registered()}
     assert packages == {
         f"tf_lamb_models.{name}"
-        for name in ("albert", "bert", "resnet", "transformer")
+        for name in ("albert", "bert", "few_shot", "resnet", "transformer")
     }
 
 
@@ -185,8 +186,11 @@ def test_a_configuration_is_saved_as_what_it_is():
         lambda dtype: heads.bert_classifier(TINY, 2, dtype=dtype),
         lambda dtype: heads.bert_span(TINY, dtype=dtype),
         lambda dtype: resnet.build("resnet8_cifar", dtype=dtype, **IMAGES),
+        lambda dtype: few_shot.make(
+            "prototypical", few_shot.FewShotConfig(filters=4), dtype=dtype
+        ),
     ],
-    ids=["pretrainer", "albert", "classifier", "span", "resnet"],
+    ids=["pretrainer", "albert", "classifier", "span", "resnet", "few_shot"],
 )
 def test_the_loss_is_scaled_where_layers_are_float16(make, dtype):
     model = make(dtype)

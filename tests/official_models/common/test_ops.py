@@ -95,6 +95,10 @@ CASES = {
         lambda: ops.transpose(X, (0, 2, 1, 3)),
         lambda: X.transpose(0, 2, 1, 3),
     ),
+    "where": (
+        lambda: ops.where(X > 0, X, 2 * X),
+        lambda: np.where(X > 0, X, 2 * X),
+    ),
 }
 
 
