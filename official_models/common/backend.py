@@ -12,6 +12,8 @@ from absl import flags
 from official_models.common.errors import InputError
 
 FLAGS = flags.FLAGS
+# Keras 2 has none; the scripts refuse it in one line, after their imports.
+PyDataset = getattr(keras.utils, "PyDataset", object)
 # Weights in float16 are not among them: small updates would be lost.
 DTYPES = (
     "float32",

@@ -8,6 +8,10 @@ files of a checkpoint appear, and started again by the same command; after five
 kills it may end. Its last checkpoint must then have the arrays of a run that
 nothing disturbed, to the bit. Scripts take turns. With the wish to be repeated,
 the moments depend on --seed, but not how far a run has come by then.
+
+--full_disks runs have a disk of their own (a tmpfs, so it takes root) that is
+full somewhere on the way: they have to end with status 2 and one line, and go
+on to the same weights on a larger one.
 """
 
 from __future__ import annotations
@@ -107,12 +111,72 @@ def one_run(name, corpus, whole, folder, rng, kills, seconds):
     if process.returncode:
         wrong.append(f"{name}: not resumed: {said[-1000:]}")
         return counts, wrong
+    wrong += _compared(name, whole, folder, dict(counts))
+    return counts, wrong
+
+
+def _compared(name, whole, folder, what) -> list[str]:
+    """What is wrong with the weights after what was done to a run."""
     expected, found = _arrays(whole, name), _arrays(folder, name)
-    if expected.keys() != found.keys() or not all(
+    if expected.keys() == found.keys() and all(
         np.array_equal(found[key], value) for key, value in expected.items()
     ):
-        wrong.append(f"{name}: other weights after {dict(counts)}")
-    return counts, wrong
+        return []
+    return [f"{name}: other weights after {what}"]
+
+
+def _mount(folder: Path, size: int, option: str = "") -> None:
+    """A disk of so many bytes in a folder, or another size of it."""
+    options = f"{option}size={size}"
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        check=True,
+        capture_output=True,
+    )
+
+
+def one_full_disk(name, corpus, whole, folder, rng):
+    """A run whose disk is full on the way; gives what went wrong.
+
+    Raises:
+        subprocess.CalledProcessError: No disk can be mounted.
+    """
+    size = sum(p.stat().st_size for p in whole.rglob("*") if p.is_file())
+    folder.mkdir()
+    _mount(folder, int(size * rng.uniform(0.02, 0.9)))
+    try:
+        process = start(name, corpus, folder)
+        said = process.communicate(timeout=600)[1]
+        if process.returncode != 2 or "Traceback" in said:
+            status = process.returncode
+            return [f"{name}: full disk: status {status}: {said[-1000:]}"]
+        if "No space left" not in said.strip().splitlines()[-1]:
+            return [f"{name}: full disk: {said[-1000:]}"]
+        _mount(folder, 8 * size, "remount,")
+        process = start(name, corpus, folder)
+        said = process.communicate(timeout=600)[1]
+        if process.returncode:
+            return [f"{name}: not resumed after a full disk: {said[-1000:]}"]
+        return _compared(name, whole, folder, "a full disk")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def full_disks(number, corpus, wholes, root, rng):
+    """That many runs; gives how many there were, and what went wrong."""
+    wrong = []
+    for i in range(number):
+        name = [*JOBS][i % len(JOBS)]
+        folder = Path(root, f"disk {i}")
+        try:
+            found = one_full_disk(name, corpus, wholes[name], folder, rng)
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode().strip()
+            print(f"full disks: not tried, since none can be mounted: {said}")
+            return i, wrong
+        print(f"full disk {i + 1} of {number}: {name}", flush=True)
+        wrong += found
+    return number, wrong
 
 
 def main() -> None:
@@ -122,6 +186,7 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--kills", type=int, default=100, help="how many")
+    parser.add_argument("--full_disks", type=int, default=12, help="how many")
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("--output", type=Path, help="JSON file of the counts")
     args = parser.parse_args()
@@ -152,9 +217,14 @@ def main() -> None:
             wrong += problems
             runs += 1
             bar.update(kills)
+        full, problems = full_disks(args.full_disks, corpus, wholes, root, rng)
+        wrong += problems
     for problem in wrong:
         print(problem)
-    print(f"{args.kills} kills of {runs} runs, {len(wrong)} problems")
+    print(
+        f"{args.kills} kills of {runs} runs, {full} full disks, {len(wrong)} "
+        "problems"
+    )
     if args.output:
         value = dict(
             provenance=measure.provenance(seed=args.seed),
@@ -162,6 +232,7 @@ def main() -> None:
             seconds_undisturbed=seconds,
             problems=wrong,
             kills=counts,
+            full_disks=full,
         )
         measure.write_json(args.output, value)
     sys.exit(bool(wrong))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
+from official_models.common.backend import PyDataset
 from official_models.common.errors import InputError
 
 
@@ -95,7 +95,7 @@ def draw(
     )
 
 
-class Episodes(keras.utils.PyDataset):
+class Episodes(PyDataset):
     """Batches of episodes for `fit` and `predict`.
 
     A batch depends on the seed and its number alone.

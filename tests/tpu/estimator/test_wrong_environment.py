@@ -10,6 +10,7 @@ import pytest
     [
         "nlp.bert.pretrain",
         "nlp.bert.finetune_classifier",
+        "nlp.bert.finetune_squad",
         "vision.resnet.train",
     ],
 )

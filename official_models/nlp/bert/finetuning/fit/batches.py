@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from official_models.common.backend import PyDataset
+
 MASK = "input_mask"
 # Every length is traced (on JAX, and with --jit_compile, compiled) once.
 _LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
@@ -74,7 +76,7 @@ def by_length(
     return [found[i] for i in rng.permutation(len(found))]
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(PyDataset):
     """Rows of arrays, each batch without the columns that only pad it.
 
     Args:
