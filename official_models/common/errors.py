@@ -127,8 +127,12 @@ def run(
         except Exception as error:  # OSError, or one of TensorFlow's
             if _NO_SPACE not in str(error):
                 raise
+            said = first_line(error)
+            # TensorFlow says why behind the name of its operation and the file.
+            if _NO_SPACE not in said:
+                said = f"{_NO_SPACE}: {said}"
             return refuse(
-                f"{first_line(error)}; free some space and give the same "
+                f"{said}; free some space and give the same "
                 "command again: what was written before is whole"
             )
 

@@ -20,6 +20,7 @@ import argparse
 import collections
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -150,7 +151,8 @@ def one_full_disk(name, corpus, whole, folder, rng):
         if process.returncode != 2 or "Traceback" in said:
             status = process.returncode
             return [f"{name}: full disk: status {status}: {said[-1000:]}"]
-        if "No space left" not in said.strip().splitlines()[-1]:
+        # A progress bar may be on the same line.
+        if not re.search(r"error: .*No space left on device.*again", said):
             return [f"{name}: full disk: {said[-1000:]}"]
         _mount(folder, 8 * size, "remount,")
         process = start(name, corpus, folder)

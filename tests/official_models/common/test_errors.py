@@ -23,6 +23,9 @@ def main(argv):
         raise InputError("bad: this is\\nno input")
     if flags.FLAGS.input == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/ckpt-3")
+    if flags.FLAGS.input == "full of TensorFlow":
+        path = 200 * "x" + "/ckpt-3"
+        raise RuntimeError(f"{path}; No space left on device [Op:SaveV2]")
     if flags.FLAGS.input == "interrupted":
         signal.raise_signal(signal.SIGINT)
     if flags.FLAGS.input == "defect":
@@ -100,6 +103,10 @@ def test_a_full_disk_and_an_interrupt():
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert "No space left on device: 'a/ckpt-3'" in line and "again" in line
+    result = _run("--input=full of TensorFlow")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "error: No space left on device: xxx" in line and "again" in line
     result = _run("--input=interrupted")
     assert (result.returncode, result.stderr) == (130, "interrupted\n")
 
