@@ -1,1 +1,5 @@
 """Reference models trained with LAMB and LARS."""
+
+from official_models.common import interrupts
+
+interrupts.end_at_once()

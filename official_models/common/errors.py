@@ -12,6 +12,8 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from official_models.common import interrupts
+
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
 
@@ -107,6 +109,7 @@ def run(
 
     def wrapped(argv: list[str]) -> object:
         try:
+            interrupts.raise_again()
             if commands and (len(argv) < 2 or argv[1] not in commands):
                 raise InputError(
                     f"command: got {argv[1] if len(argv) > 1 else 'none'!r}, "

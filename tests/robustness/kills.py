@@ -105,7 +105,7 @@ def one_run(name, corpus, whole, folder, rng, kills, seconds):
     for _ in range(kills):
         what, said = kill(start(name, corpus, folder), folder, rng, seconds)
         counts[what] += 1
-        if "Traceback" in said and "KeyboardInterrupt" not in said:
+        if "Traceback" in said:
             wrong.append(f"{name}: {what}: {said[-1000:]}")
     process = start(name, corpus, folder)
     said = process.communicate(timeout=600)[1]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from official_models.common import files, report
+from official_models.common import files, interrupts, report
 from official_models.nlp.head_analysis import labelled, patterns
 from official_models.nlp.head_analysis.generated import CLASSES
 from official_models.nlp.head_analysis.report_style import CLASS_COLOURS
@@ -141,4 +141,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    interrupts.raise_again()
     main()

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from official_models.common import files, report
+from official_models.common import files, interrupts, report
 from official_models.common.errors import InputError, refuse
 
 HERE = Path(__file__).parent
@@ -327,4 +327,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    interrupts.raise_again()
     main()

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 import tf_lamb
-from official_models.common import files, report
+from official_models.common import files, interrupts, report
 from official_models.nlp.head_analysis import generated, patterns
 
 
@@ -102,4 +102,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    interrupts.raise_again()
     main()

@@ -1,10 +1,14 @@
 """Scripts end with status 2 and one line when their input is wrong."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from official_models.common import interrupts
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -109,6 +113,57 @@ def test_a_full_disk_and_an_interrupt():
     assert "error: No space left on device: xxx" in line and "again" in line
     result = _run("--input=interrupted")
     assert (result.returncode, result.stderr) == (130, "interrupted\n")
+
+
+SCRIPTS = ["official_models.nlp.bert.pretrain", "tpu.plan"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_interrupt_between_imports_has_no_traceback(script):
+    process = subprocess.Popen(
+        [sys.executable, "-m", script],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    maps = Path(f"/proc/{process.pid}/maps")
+    # Our package is imported before NumPy is.
+    while process.poll() is None and "numpy" not in maps.read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in said
+
+
+def test_who_imports_our_models_keeps_the_interrupt_of_python():
+    program = (
+        "import signal, official_models, tpu\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+
+
+def test_python_s_handler_is_put_back_where_it_was_taken_away(monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        monkeypatch.setattr(sys, "argv", ["-m"])
+        interrupts.end_at_once()
+        interrupts.raise_again()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupts.end_at_once()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        interrupts.raise_again()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        monkeypatch.setattr(sys, "argv", ["a_script.py"])
+        interrupts.end_at_once()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_defect_keeps_its_traceback():
