@@ -309,18 +309,20 @@ def _change(heads: Mapping[str, Any]) -> str:
     )
 
 
+def _weights(name: str, found: Mapping[str, Any]) -> str:
+    """A map of weights of attention, from 0 to the largest of them."""
+    values = np.array(found["mean"])
+    most = max(float(values.max()), 1e-9)
+    deviation = found["deviation"]
+    return heat_map(
+        name, values, (0.0, most), RISES, ".2f", deviation=deviation
+    )
+
+
 def _attention_to(heads: Mapping[str, Any]) -> str:
     tables = []
     for name, found in heads["attention_to"].items():
-        values = np.array(found["mean"])
-        table = heat_map(
-            f"to {name}",
-            values,
-            (0.0, max(float(values.max()), 1e-9)),
-            RISES,
-            ".2f",
-            deviation=found["deviation"],
-        )
+        table = _weights(f"to {name}", found)
         tables.append(
             f"<h3>{escaped(name)}</h3><p>{found['examples']:,} examples have "
             f"such a token.</p>{table}"
@@ -335,15 +337,7 @@ def _attention_to(heads: Mapping[str, Any]) -> str:
 def _relations(heads: Mapping[str, Any]) -> str:
     tables = []
     for one in heads["relations"] or ():
-        values = np.array(one["mean"])
-        table = heat_map(
-            f"relation {one['name']}",
-            values,
-            (0.0, max(float(values.max()), 1e-9)),
-            RISES,
-            ".2f",
-            deviation=one["deviation"],
-        )
+        table = _weights(f"relation {one['name']}", one)
         best = ".".join(map(str, one["best"]))
         above = ", ".join(".".join(map(str, x)) for x in one["above"])
         tables.append(

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from official_models.common import weights
 from official_models.common.errors import InputError
 from official_models.nlp.bert import finetune_classifier
 from official_models.nlp.bert.finetuning.fit import report as fit_report
@@ -23,6 +22,7 @@ from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.official_models.nlp.bert.finetuning.small_checkpoints import (
     albert_checkpoint,
     bert_checkpoint,
+    moved,
 )
 
 ROOT = Path(__file__).parents[4]
@@ -51,16 +51,7 @@ def sst2(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stsb(tmp_path_factory):
-    """Pairs whose adjectives agree (5) or not (0)."""
-    folder = tmp_path_factory.mktemp("stsb")
-    for split, number in (("train", 96), ("dev", 24)):
-        lines = ["index\tsentence1\tsentence2\tscore"]
-        for i, (text, label) in enumerate(small_tasks.sentences(number)):
-            other = ("it is good .", "it is bad .")[i // 6 % 2]
-            score = 5.0 * (label == ("good" in other))
-            lines.append(f"{i}\t{text}\t{other}\t{score:.3f}")
-        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
-    return folder
+    return small_tasks.write_stsb(tmp_path_factory.mktemp("stsb"), 96, 24)
 
 
 @pytest.fixture(autouse=True)
@@ -238,20 +229,6 @@ def test_albert_and_a_regression(albert, stsb, tmp_path, capsys):
     model, loaded = make(open_source(out))
     assert model.name == "albert_classifier"
     assert not loaded.new
-
-
-def moved(checkpoint, folder):
-    """Paths of variables that a run changed, of those that it was given."""
-    model, _ = make(open_source(folder))
-    before, _ = make(open_source(checkpoint))
-    before = weights.by_path(before)
-    return {
-        path
-        for path, variable in weights.by_path(model).items()
-        if path in before
-        and before[path].shape == variable.shape
-        and np.abs(np.subtract(variable, before[path])).max() > 1e-5
-    }
 
 
 def test_the_rate_decays_by_layer(bert, sst2, tmp_path):

@@ -21,9 +21,9 @@ ALBERT = AlbertConfig(
 T, LENGTHS = 20, np.array([20, 3, 9, 20, 4])
 
 
-def inputs():
-    """Random tokens, int32 [5, T]."""
+def inputs(lengths=LENGTHS, vocab_size=V):
+    """Random tokens, int32 [N, longest of the N lengths]."""
     rng = np.random.default_rng(0)
-    mask = (np.arange(T) < LENGTHS[:, None]).astype("int32")
-    ids = rng.integers(5, V, mask.shape, "int32") * mask
+    mask = (np.arange(lengths.max()) < lengths[:, None]).astype("int32")
+    ids = rng.integers(5, vocab_size, mask.shape, "int32") * mask
     return {"input_ids": ids, "input_mask": mask, "segment_ids": 0 * mask}

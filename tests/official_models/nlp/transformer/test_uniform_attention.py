@@ -1,10 +1,12 @@
 """Heads whose attention is replaced by a mean over real tokens."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
-from official_models.nlp.albert.config import AlbertConfig, sharing
+from official_models.nlp.albert.config import sharing
 from official_models.nlp.checkpoint import models
 from official_models.nlp.checkpoint.export import export
 from official_models.nlp.checkpoint.opening import open_source
@@ -13,30 +15,18 @@ from official_models.nlp.checkpoint.tokenizer import TokenizerFiles
 from official_models.nlp.transformer.layers import attention_bias
 from tests.official_models import scripts
 from tests.official_models.nlp.bert.small_bert import V, config_of
+from tests.official_models.nlp.head_analysis import small
 
 T = 7
 LENGTHS = np.array([7, 4, 2])
 
 
 def _albert(mode="all"):
-    return AlbertConfig(
-        vocab_size=V,
-        embedding_size=8,
-        hidden_size=32,
-        num_layers=2,
-        num_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=24,
-        initializer_range=0.5,
-        **sharing(mode, 2),
-    )
+    return dataclasses.replace(small.ALBERT, vocab_size=V, **sharing(mode, 2))
 
 
 def inputs():
-    rng = np.random.default_rng(0)
-    mask = (np.arange(T) < LENGTHS[:, None]).astype("int32")
-    ids = rng.integers(5, V, mask.shape, "int32") * mask
-    return {"input_ids": ids, "input_mask": mask, "segment_ids": 0 * mask}
+    return small.inputs(LENGTHS, V)
 
 
 def _numpy(x):

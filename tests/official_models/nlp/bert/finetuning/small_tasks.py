@@ -41,6 +41,18 @@ def write_sst2(folder, train=48, dev=11, test=7):
     return folder
 
 
+def write_stsb(folder, train=48, dev=11):
+    """STS-B's columns: pairs whose adjectives agree (5) or not (0)."""
+    for split, number in (("train", train), ("dev", dev)):
+        lines = ["index\tsentence1\tsentence2\tscore"]
+        for i, (text, label) in enumerate(sentences(number)):
+            other = ("it is good .", "it is bad .")[i // 6 % 2]
+            score = 5.0 * (label == ("good" in other))
+            lines.append(f"{i}\t{text}\t{other}\t{score:.3f}")
+        _write(folder / f"{split}.tsv", lines)
+    return folder
+
+
 def write_mnli(folder, train=16, dev=(5, 3), test=(4, 2)):
     """MNLI as GLUE publishes it; the mismatched sets are the second ones."""
     folder.mkdir(parents=True, exist_ok=True)
