@@ -105,7 +105,7 @@ def was_before(name: str, value: Any) -> None:
     FLAGS[name].was_before = value
 
 
-def before() -> dict[str, Any]:
+def values_before() -> dict[str, Any]:
     """{name: what runs did before the flag was there}, of all that count."""
     return {
         name: getattr(FLAGS[name], "was_before", FLAGS[name].default)

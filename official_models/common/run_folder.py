@@ -155,16 +155,7 @@ def _check_same_run(record: Path, identity: Mapping[str, Any]) -> None:
     before = files.read_json(record, remedy)
     if not isinstance(before, dict):
         raise InputError(f"{record}: expected an object; {remedy}")
-    new = {n: x for n, x in flags.before().items() if n not in before}
-    new = {n: x for n, x in new.items() if n in identity}
-    if new:
-        print(
-            f"{record}: written before there was "
-            + ", ".join(f"--{name}" for name in sorted(new))
-            + "; such a run is one with "
-            + ", ".join(f"{name} = {x!r}" for name, x in sorted(new.items()))
-        )
-    before = {**new, **before}
+    before = {**_of_new_flags(record, before, identity), **before}
     for name in sorted({*before, *identity}):
         then, now = (_shown(values, name) for values in (before, identity))
         if then != now:
@@ -173,6 +164,25 @@ def _check_same_run(record: Path, identity: Mapping[str, Any]) -> None:
                 f"this one has {_short(now)}; give the flags of that run or "
                 "name another --output_dir"
             )
+
+
+def _of_new_flags(
+    record: Path, before: Mapping[str, Any], identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a run did before there were flags that its record lacks; says so."""
+    found = {
+        name: value
+        for name, value in sorted(flags.values_before().items())
+        if name in identity and name not in before
+    }
+    if found:
+        print(
+            f"{record}: written before there was "
+            + ", ".join(f"--{name}" for name in found)
+            + "; such a run is one with "
+            + ", ".join(f"{name} = {x!r}" for name, x in found.items())
+        )
+    return found
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:

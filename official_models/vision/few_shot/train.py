@@ -169,7 +169,7 @@ def train_seed(data: Splits, seed: int, folder: Path) -> dict[str, Any]:
             *shape,
             FLAGS.episodes // parts,
             count * parts,
-            seed=hash_of(seed, first),
+            seed=episode_seed(seed, first),
         )
         history = made.fit(batches, shuffle=False, verbose=0).history
         row = {name: float(values[-1]) for name, values in history.items()}
@@ -206,8 +206,8 @@ def train_seed(data: Splits, seed: int, folder: Path) -> dict[str, Any]:
     return result
 
 
-def hash_of(seed: int, step: int) -> int:
-    """The seed of the episodes from a step on."""
+def episode_seed(seed: int, step: int) -> int:
+    """The seed of a row's episodes, another one for each seed and step."""
     return seed * 2**32 + step
 
 

@@ -118,7 +118,7 @@ def test_a_flag_that_an_older_run_has_not(script, parsed, tmp_path, capsys):
     for name, value in identity.items():
         others = {n: x for n, x in identity.items() if n != name}
         run_folder.record_run(tmp_path, others)
-        was = run_flags.before()[name]
+        was = run_flags.values_before()[name]
         shown = f"written before there was --{name}; such a run is one with"
         if was == value:
             run_folder.open_run(str(tmp_path), identity)
@@ -130,7 +130,9 @@ def test_a_flag_that_an_older_run_has_not(script, parsed, tmp_path, capsys):
             message = capsys.readouterr().out
         assert shown in message
         assert len(message.splitlines()) == 1
-    different = {n for n in identity if run_flags.before()[n] != identity[n]}
+    different = {
+        n for n in identity if run_flags.values_before()[n] != identity[n]
+    }
     new = {finetune_classifier, finetune_squad}
     assert different - {"data_dir"} == (
         {"length_buckets"} if script in new else set()
