@@ -115,6 +115,7 @@ def main(_) -> None:
         "task": task.folder,
         "length": length,
         "data_sha256": data.digest,
+        "patterns_sha256": patterns.digest(),
         "models": [initial.facts(one.source) for one in opened],
         "asked": [
             files.read_json(path) if path else None

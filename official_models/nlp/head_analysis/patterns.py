@@ -14,6 +14,7 @@ References:
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from pathlib import Path
 
@@ -29,6 +30,13 @@ SIZE = 32
 FILTERS = (16, 16, 24, 24, 32, 32, 48, 48)
 MIN_TOKENS = 4
 _BATCH = 256
+
+
+def digest() -> str | None:
+    """SHA-256 of the weights; None where there are none."""
+    if not WEIGHTS.is_file():
+        return None
+    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
 
 
 def prepare(maps: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from official_models.nlp.checkpoint import models
 from official_models.nlp.checkpoint.export import export
 from official_models.nlp.checkpoint.tokenizer import TokenizerFiles
 from official_models.nlp.head_analysis import __main__ as command
-from official_models.nlp.head_analysis import disable, result
+from official_models.nlp.head_analysis import disable, patterns, result
 from tests.official_models import scripts
 from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.official_models.nlp.head_analysis.small import BERT
@@ -192,6 +192,11 @@ def test_it_resumes_at_the_head_where_it_was_stopped(
             assert kept == off[part][split][:1]
     assert again["change"] is None and again["relations"] is None
     assert "layer 1, head 1 off: accuracy" in capsys.readouterr().out
+    # Half of the maps by another classifier of patterns: another run.
+    monkeypatch.setattr(patterns, "WEIGHTS", tmp_path / "none.npz")
+    scripts.refusal(
+        lambda: analyse(there, tmp_path / "heads"), "patterns_sha256 = "
+    )
 
 
 def test_paper_compat_is_said_and_changes_the_cosines(found, there, tmp_path):
