@@ -316,14 +316,17 @@ def finish(learner: learning.Learner, folder: Path) -> dict[str, Any]:
         "evaluation": scores,
         "episode_gif": {"return": shown, "frames": length},
     }
+    panels = {
+        "return": f"return, mean of {_RECENT} episodes",
+        "loss": "mean squared error",
+    }
+    columns = read_table(folder / METRICS)
     report.write(
         folder,
         figures,
         picture="learning_curve.png",
-        panels={
-            "return": f"return, mean of {_RECENT} episodes",
-            "loss": "mean squared error",
-        },
+        # No episode may have ended.
+        panels={k: label for k, label in panels.items() if columns.get(k)},
         title=f"{FLAGS.game}, {FLAGS.returns}, {FLAGS.optimizer.upper()}",
     )
     return figures
