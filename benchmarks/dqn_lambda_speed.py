@@ -143,16 +143,20 @@ def _jobs(cache):
     }
 
 
-def measure_all(repeats, cache):
-    """{job: {clock or processor: seconds of 1,000 transitions}}, in turns."""
+def run_job(job):
+    """The figures for {"repeats": of each, "cache": C}.
+
+    Seconds of 1,000 transitions are {name: {"clock" or "processor": sample}}.
+    """
+    repeats, cache = job["repeats"], job["cache"]
     jobs = _jobs(cache)
-    for job in jobs.values():
-        job()
+    for work in jobs.values():
+        work()
     samples = {name: {"clock": [], "processor": []} for name in jobs}
     for _ in range(repeats):
-        for name, job in jobs.items():
+        for name, work in jobs.items():
             clock, processor = time.perf_counter(), time.process_time()
-            job()
+            work()
             samples[name]["clock"].append(time.perf_counter() - clock)
             samples[name]["processor"].append(time.process_time() - processor)
     seconds = {
@@ -194,7 +198,7 @@ def main(argv=None):
     parser.add_argument("--repeats", type=int, help="default 7, 1 if --quick")
     args = parser.parse_args(argv)
     if args.job:
-        print(json.dumps(measure_all(**args.job)))
+        print(json.dumps(run_job(args.job)))
         return
     job = {
         "repeats": args.repeats or (1 if args.quick else 7),
