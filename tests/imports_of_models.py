@@ -113,6 +113,23 @@ ROOMS = {
             r"tf_lamb(\.(callbacks|keras2|schedules|multi_worker))?",
         ),
     ),
+    # Reinforcement learning: arrays alone; then what computes and the scripts.
+    r"official_models/rl/dqn_lambda/(environments|replay|returns)\.py": (
+        (),
+        (DATA_TOOLS,),
+    ),
+    r"official_models/rl/dqn_lambda/(agent|evaluation|learning|networks)\.py": (
+        ("keras", "tensorflow"),
+        (DATA_TOOLS, r"official_models\.rl\.dqn_lambda\..+"),
+    ),
+    r"official_models/rl/dqn_lambda/\w+\.py": (
+        ("keras", "tensorflow"),
+        (
+            r"official_models\.common\..+",
+            r"official_models\.rl\.dqn_lambda\..+",
+            r"tf_lamb\.callbacks",
+        ),
+    ),
     # The planner: Keras and JAX, no TensorFlow; models, no data.
     r"tpu/plan/\w+\.py": (
         ("keras", "jax"),
