@@ -95,3 +95,17 @@ def entropy(smoothing: float, vocab: int) -> float:
     off = smoothing / (vocab - 2)
     on = 1 - smoothing
     return -on * math.log(on) - smoothing * math.log(off)
+
+
+@register
+def token_cross_entropy(y_true, y_pred):
+    """-log p of each label, [B, L] and [B, L, V] to [B, L]."""
+    labels = ops.cast(y_true, "int32")
+    return ops.logsumexp(y_pred, axis=-1) - _pick(y_pred, labels)
+
+
+def perplexity_log() -> keras.metrics.Metric:
+    """The mean of `token_cross_entropy`, whose exponential is perplexity."""
+    return keras.metrics.MeanMetricWrapper(
+        token_cross_entropy, name="cross_entropy"
+    )
