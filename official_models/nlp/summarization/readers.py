@@ -172,6 +172,15 @@ def plain(place: str, found: dict) -> Raw:
     return Raw(place, _texts(found, "document"), [_texts(found, "summary")])
 
 
+def document(place: str, found: dict) -> Raw:
+    """A document of `{"document": ...}` without a summary.
+
+    Raises:
+        ValueError: It is missing, or no text.
+    """
+    return Raw(place, _texts(found, "document"), [])
+
+
 def _scitldr_line(place: str, found: dict) -> Raw:
     references = _texts(found, "target")
     if isinstance(references, str):

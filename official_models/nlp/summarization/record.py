@@ -36,6 +36,7 @@ class Record:
         max_tokens: Of a document.
         max_target: Of a summary in training.
         sentences: Of an extractive summary.
+        lowercase: Whether the vocabulary is uncased; None for what it says.
         beam: As of `decoding.Beam`.
     """
 
@@ -43,6 +44,7 @@ class Record:
     max_tokens: int
     max_target: int
     sentences: int
+    lowercase: bool | None
     beam: decoding.Beam
 
     @property
@@ -122,6 +124,7 @@ def from_flags(model: str) -> Record:
         beam = {"block_trigrams": FLAGS.block_trigrams}
     return Record(
         *(model, FLAGS.max_tokens, FLAGS.max_target, FLAGS.sentences),
+        FLAGS.lowercase,
         _beam(beam),
     )
 
