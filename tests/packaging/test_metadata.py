@@ -31,6 +31,7 @@ TESTED_IN = {
     "data": ("data",),
     "hub": ("main",),
     "models": ("main",),
+    "summarization": ("main",),
     "test": ("main",),
 }
 

@@ -77,7 +77,9 @@ def define_summary_flags(known: bool = True) -> None:
     )
     integer("beam_size", 5 if known else None, f"Beams.{end}", 1)
     flags.DEFINE_float(
-        "alpha", 0.95 if known else None, f"Of the length penalty.{end}"
+        "alpha",
+        0.95 if known else None,
+        f"Exponent of the length penalty.{end}",
     )
     integer("min_length", 50 if known else None, f"Tokens at least.{end}", 0)
     integer("max_length", 200 if known else None, f"Tokens at most.{end}", 1)

@@ -79,12 +79,20 @@ def define_flags() -> None:
     integer("global_batch_size", 16, "Documents an update.", 1)
     integer("eval_batch_size", 16, "Documents at once where none trains.", 1)
     integer(
+        "validation_limit",
+        0,
+        "Validation documents of the loss, the first ones; 0: all.",
+        0,
+    )
+    integer(
         "test_limit",
         0,
         "Test documents that are summarized, the first ones; 0: all.",
         0,
     )
-    run_flags.without_effect("eval_batch_size", "test_limit")
+    run_flags.without_effect(
+        "eval_batch_size", "test_limit", "validation_limit"
+    )
 
 
 def _define_data_flags() -> None:
@@ -225,8 +233,9 @@ def main(_) -> None:
     )
     initial.describe(folder, config, FLAGS.vocab_file)
     record.save(folder, record.from_flags(FLAGS.model))
+    limit = FLAGS.validation_limit or len(rows["validation"])
     validation = inputs.held_out(
-        rows["validation"], FLAGS.eval_batch_size, extractive
+        rows["validation"][:limit], FLAGS.eval_batch_size, extractive
     )
     run.fit(
         batches.dataset,
