@@ -121,7 +121,7 @@ ROOMS = {
         ("keras", "tensorflow", "tf_keras"),
         (
             r"official_models\.(common|nlp|vision)\..+",
-            r"tf_lamb(\.(callbacks|keras2|schedules|multi_worker))?",
+            r"tf_lamb(\.(callbacks|check|keras2|schedules|multi_worker))?",
         ),
     ),
     # The planner: Keras and JAX, no TensorFlow; models, no data.

@@ -122,13 +122,13 @@ class Stepper:
             are computed again at each token, for comparison.
 
     Attributes:
-        sequence: The encoder's output of the inputs, [B, T, H].
+        cached: As given.
     """
 
     def __init__(self, model: keras.Model, cached: bool = True):
         self._encoder = models.encoder_of(model)
         self._decoder = model.get_layer(DECODER)
-        self._cached = cached
+        self.cached = cached
         self._encode = _compiled(self._encoded)
         self._first = _compiled(self._begin)
         self._next = _compiled(self._continue)
@@ -172,7 +172,7 @@ class Stepper:
         Args:
             tokens: All so far, the beginning first, int32 [R, L].
         """
-        if not self._cached:
+        if not self.cached:
             ids = ops.convert_to_tensor(tokens)
             found = self._all(ids, self._sequence, self._mask)
             return ops.convert_to_numpy(found)
@@ -189,7 +189,7 @@ class Stepper:
 
     def keep(self, rows: np.ndarray) -> None:
         """Takes the state of these rows, [R]; those of a document may mix."""
-        if self._cached and (rows != np.arange(len(rows))).any():
+        if self.cached and (rows != np.arange(len(rows))).any():
             index = ops.convert_to_tensor(rows.astype("int32"))
             self._state = keras.tree.map_structure(
                 lambda x: ops.take(x, index, axis=0), self._state

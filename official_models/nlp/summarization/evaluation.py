@@ -94,16 +94,14 @@ def write_extracts(
 
 
 def write_abstracts(
-    model: keras.Model,
+    stepper: decoding.Stepper,
     rows: Sequence[Encoded],
     encoding: Encoding,
     beam: decoding.Beam,
     *,
     batch_size: int,
-    cached: bool = True,
 ) -> Written:
     """Summaries by beam search."""
-    stepper = decoding.Stepper(model, cached)
     summaries: list[Any] = [None] * len(rows)
     details: list[Any] = [None] * len(rows)
     tokens = 0
@@ -135,19 +133,22 @@ def write_abstracts(
 
 
 def speeds(
-    write: Callable[[bool], Written],
+    model: keras.Model,
+    write: Callable[[decoding.Stepper], Written],
 ) -> dict[str, float]:
-    """Tokens a second with cached keys and values, and without.
+    """Tokens of summaries a second, keys and values cached and not.
 
     Each is run twice; the second time, nothing is traced.
 
     Args:
-        write: Of `cached`, the summaries.
+        model: That writes.
+        write: Summaries by a stepper of it.
     """
     found = {}
     for name, cached in (("cached", True), ("uncached", False)):
-        write(cached)
-        written = write(cached)
+        stepper = decoding.Stepper(model, cached)
+        write(stepper)
+        written = write(stepper)
         found[name] = written.tokens / written.seconds
     return found
 

@@ -27,10 +27,10 @@ from official_models.nlp.summarization.model import (
     bertsum_abs,
     bertsum_ext,
 )
+from official_models.nlp.summarization.record import MODELS
 from official_models.nlp.text import vocabulary
 
 FLAGS = flags.FLAGS
-MODELS = ("bertsum_ext", "bertsum_abs", "bertsum_extabs")
 _OWN = (f"^{EXTRACTIVE}/", f"^{DECODER}/")
 
 

@@ -158,10 +158,13 @@ def _read(cache: Path) -> dict[str, dict]:
         for line in cache.read_bytes().split(b"\n"):
             try:
                 key, found = json.loads(line)
-                if "bad" in found or set(found) == _FIELDS:
-                    known[key] = found
             except (ValueError, TypeError):
                 continue  # cut short when the process was killed
+            is_whole = isinstance(found, dict) and (
+                set(found) in ({"bad"}, _FIELDS)
+            )
+            if is_whole and isinstance(key, str):
+                known[key] = found
     return known
 
 

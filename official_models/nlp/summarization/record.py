@@ -11,13 +11,15 @@ from absl import flags
 
 from official_models.common import files
 from official_models.common import flags as run_flags
-from official_models.common.errors import InputError
+from official_models.common.errors import InputError, first_line
 from official_models.nlp.summarization import decoding, evaluation
 from official_models.nlp.summarization.inputs import Encoded, Encoding
 from official_models.nlp.summarization.prepare import Document
+from tf_lamb import check
 
 FLAGS = flags.FLAGS
 NAME = "summarizer.json"
+MODELS = ("bertsum_ext", "bertsum_abs", "bertsum_extabs")
 _BEAM = {
     "beam_size": "size",
     "alpha": "alpha",
@@ -154,9 +156,16 @@ def load(folder: Path) -> Record:
                 beam[ours] = FLAGS[name].value
         if FLAGS.sentences is not None:
             found["sentences"] = FLAGS.sentences
+        for name in ("max_tokens", "max_target", "sentences"):
+            check.count(name, found[name])
         record = Record(**found, beam=_beam(beam))
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{folder / NAME}: damaged; {remedy}") from error
+        check.one_of("model", record.model, MODELS)
+    except InputError:
+        raise
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{folder / NAME}: damaged ({first_line(error)}); {remedy}"
+        ) from error
     longest = record.max_target
     if not record.is_extractive and record.beam.max_length > longest:
         raise InputError(
@@ -192,6 +201,7 @@ def write(
             block=record.beam.block_trigrams,
             batch_size=size,
         )
+    stepper = decoding.Stepper(model)
     return evaluation.write_abstracts(
-        model, rows, encoding, record.beam, batch_size=size
+        stepper, rows, encoding, record.beam, batch_size=size
     )

@@ -19,6 +19,12 @@ def show(figures: dict) -> str:
         lines.append(
             f"{figures['tokens_per_second']:.1f} tokens of summaries a second"
         )
+    if "speeds" in figures:
+        found = figures["speeds"]
+        lines.append(
+            f"once traced: {found['cached']:.1f} tokens/s with cached keys and "
+            f"values, {found['uncached']:.1f} without"
+        )
     lines.append(
         f"{figures['steps']} steps at "
         f"{figures['documents_per_second']:.1f} documents/s."

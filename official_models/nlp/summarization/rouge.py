@@ -96,13 +96,13 @@ def difference(
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Rows of `row` by name, in lines for people."""
     width = max(len(name) for name in rows) + 2
-    columns = "".join(f"{title:>24}" for title in NAMES.values())
+    columns = "".join(f"{title:>27}" for title in NAMES.values())
     lines = [" " * width + columns]
     for name, found in rows.items():
         line = name.ljust(width)
         for metric in NAMES:
             low, high = found[metric]["interval_95"]
             mean = found[metric]["mean"]
-            line += f"{f'{mean:.2f} ({low:.2f} to {high:.2f})':>24}"
+            line += f"{f'{mean:.2f} ({low:.2f} to {high:.2f})':>27}"
         lines.append(line)
     return "\n".join(lines)

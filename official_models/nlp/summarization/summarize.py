@@ -112,6 +112,11 @@ def load():
             "official_models.nlp.summarization.train"
         )
     found = record.load(folder)
+    if (EXTRACTIVE if found.is_extractive else DECODER) not in names:
+        raise InputError(
+            f"{folder / record.NAME}: is of {found.model}, the model beside it "
+            f"is {model.name}; copy both from one run"
+        )
     tokenizer = find(folder, lowercase=found.lowercase).load(where)
     return (
         found,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,15 @@ def define_flags() -> None:
         "Test documents that are summarized, the first ones; 0: all.",
         0,
     )
+    flags.DEFINE_boolean(
+        "compare_speed",
+        False,
+        "Whether to measure the beam search without cached keys and values, "
+        "too, on --eval_batch_size documents.",
+    )
     run_flags.without_effect(
-        "eval_batch_size", "test_limit", "validation_limit"
+        *("eval_batch_size", "test_limit", "validation_limit"),
+        "compare_speed",
     )
 
 
@@ -171,6 +179,15 @@ def measure(
     figures = evaluation.compare(
         FLAGS.model, written.summaries, documents, FLAGS.sentences
     )
+    if written.tokens and FLAGS.compare_speed:
+        beam = record.from_flags(FLAGS.model).beam
+        size = FLAGS.eval_batch_size
+        figures["speeds"] = evaluation.speeds(
+            model,
+            lambda stepper: evaluation.write_abstracts(
+                stepper, rows[:size], encoding, beam, batch_size=size
+            ),
+        )
     if written.tokens:
         figures["tokens_per_second"] = written.tokens / written.seconds
     return {"test_documents": len(documents), **figures}
@@ -178,7 +195,10 @@ def measure(
 
 def held_out_figures(model: keras.Model, validation: Any) -> dict[str, float]:
     """The loss of the validation split, and perplexity, if it writes."""
-    found = model.evaluate(validation, verbose=0, return_dict=True)
+    with warnings.catch_warnings():
+        # Keras does not know how many batches there are.
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        found = model.evaluate(validation, verbose=0, return_dict=True)
     figures = {"validation_loss": float(found["loss"])}
     if "cross_entropy" in found:
         figures["perplexity"] = math.exp(min(found["cross_entropy"], 700))

@@ -47,7 +47,7 @@ WITHOUT_EFFECT = {
     | {"data_dir", "cache_dir", "max_bad", "jobs", "vocab_file"}
     | {"init_checkpoint", "eval_batch_size", "test_limit", "validation_limit"}
     | {"sentences", "beam_size", "alpha", "min_length", "max_length"}
-    | {"block_trigrams"},
+    | {"block_trigrams", "compare_speed"},
     finetune_squad: {"output_dir", "data_dir", "train_file", "dev_file"}
     | {"vocab_file", "init_checkpoint", "eval_batch_size", "seeds", "predict"},
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
+from official_models.common.errors import InputError
 from official_models.nlp.summarization import (
     oracle,
     prepare,
@@ -181,6 +182,40 @@ def test_missing_folders_and_files(tmp_path):
         lambda: [read("cnn_dm", tmp_path, split) for split in readers.SPLITS],
         ".story",
     )
+
+
+@pytest.mark.parametrize("form", ["jsonl", "cnn_dm", "xsum", "cache"])
+def test_damaged_files_are_refused_or_read(tmp_path, form):
+    rng = random.Random(5)
+    line = json.dumps({"document": "One two. Three.", "summary": "One."})
+    cache = tmp_path / "cache.jsonl"
+    (tmp_path / "train.jsonl").write_text(line + "\n" + line.upper())
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.story").write_text(STORY)
+    (tmp_path / "7.summary").write_text(XSUM)
+    (tmp_path / readers.XSUM_SPLITS).write_text('{"train": ["7"]}')
+    path = {
+        "jsonl": tmp_path / "train.jsonl",
+        "cnn_dm": tmp_path / "train" / "a.story",
+        "xsum": tmp_path / "7.summary",
+        "cache": cache,
+    }[form]
+    raws = [Raw("0", "A cat sat. It ran.", ["A cat."])]
+    prepare.prepare(raws, cache, BadDocuments(), jobs=1)
+    whole = path.read_bytes()
+    for _ in range(60):
+        content = bytearray(whole[: rng.randrange(1, len(whole) + 1)])
+        for _ in range(rng.randrange(3)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        path.write_bytes(bytes(content))
+        try:
+            if form == "cache":
+                prepare.prepare(raws, cache, BadDocuments(), jobs=1)
+                continue
+            for raw in read(form, tmp_path, most=9)[0]:
+                prepare.label(raw, 3)
+        except InputError as error:
+            assert "\n" not in str(error)
 
 
 def test_sentences_end_where_lines_do():
