@@ -250,7 +250,8 @@ def test_two_optimizers_and_one_rate(places, tmp_path):
             places,
             folder,
             *("--model=bertsum_abs", f"--separate={separate}", "--steps=2"),
-            *("--eval_every=2", "--test_limit=1"),
+            *("--eval_every=2", "--test_limit=1", "--optimizer=sgd"),
+            *("--save_every=2", "--log_every=1", "--validation_limit=4"),
         )
         rows = scripts.rows(folder / "metrics.csv")
         losses[separate] = rows[-1]["val_loss"]
