@@ -52,6 +52,7 @@ class Noam(keras.optimizers.schedules.LearningRateSchedule):
         return {"base": self.base, "warmup_steps": self.warmup_steps}
 
 
+@register
 class TwoOptimizers(keras.optimizers.MultiOptimizer):
     """Keras' MultiOptimizer, whose `learning_rate` is the decoder's.
 
@@ -61,17 +62,30 @@ class TwoOptimizers(keras.optimizers.MultiOptimizer):
     Args:
         encoder: Of the variables whose path `ENCODER` matches.
         decoder: Of the others.
+
+    Attributes:
+        parts: Both.
     """
 
     def __init__(self, encoder, decoder):
-        self._parts = encoder, decoder
         super().__init__(
             lambda v: encoder if v.path.startswith(ENCODER[1:]) else decoder
         )
+        self.parts = (encoder, decoder)
 
     @property
     def learning_rate(self):
-        return self._parts[1].learning_rate
+        return self.parts[1].learning_rate
+
+    def get_config(self) -> dict:
+        names = ("encoder", "decoder")
+        serialize = keras.saving.serialize_keras_object
+        return dict(zip(names, map(serialize, self.parts), strict=True))
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None):
+        deserialize = keras.saving.deserialize_keras_object
+        return cls(**{name: deserialize(x) for name, x in config.items()})
 
 
 def define_flags() -> None:
@@ -195,7 +209,7 @@ def build(optimizer: keras.optimizers.Optimizer, variables) -> None:
     if not isinstance(optimizer, TwoOptimizers):
         optimizers.build(optimizer, variables)
         return
-    for part, inside in zip(optimizer._parts, (True, False), strict=True):
+    for part, inside in zip(optimizer.parts, (True, False), strict=True):
         own = [v for v in variables if v.path.startswith(ENCODER[1:]) == inside]
         optimizers.build(part, own)
     optimizer.build(variables)
