@@ -68,6 +68,16 @@ ROOMS = {
             r"tf_lamb",
         ),
     ),
+    # Processes that label documents import these: no framework.
+    r"official_models/nlp/summarization/"
+    r"(oracle|prepare|ranking|readers|rouge|sentences)\.py": (
+        (),
+        (
+            DATA_TOOLS,
+            r"official_models\.nlp\.summarization\."
+            r"(oracle|readers|sentences)",
+        ),
+    ),
     # Models: Keras through common.ops, of tf_lamb nothing but its checks.
     r"official_models/nlp/transformer/\w+\.py": (("keras",), MODEL_TOOLS),
     r"official_models/(nlp|vision)/\w+/(pretraining/)?"
@@ -80,6 +90,7 @@ ROOMS = {
             r"official_models\.nlp\.albert\.(config|model)",
             r"official_models\.vision\.resnet\.(blocks|layers)",
             r"official_models\.vision\.few_shot\.losses",
+            r"official_models\.nlp\.summarization\.(config|layers)",
             r"tf_lamb\.check",
         ),
     ),
@@ -110,7 +121,7 @@ ROOMS = {
         ("keras", "tensorflow", "tf_keras"),
         (
             r"official_models\.(common|nlp|vision)\..+",
-            r"tf_lamb(\.(callbacks|keras2|schedules|multi_worker))?",
+            r"tf_lamb(\.(callbacks|check|keras2|schedules|multi_worker))?",
         ),
     ),
     # Reinforcement learning: arrays alone; then what computes and the scripts.

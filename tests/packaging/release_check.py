@@ -88,6 +88,7 @@ ROWS = (
     Row("hub", "hub", (("hub_layer.py",),), variables=_LEGACY),
     Row("models", "models"),
     Row("rl", "rl"),
+    Row("summarization", "summarization"),
     Row("test", "test"),
 )
 

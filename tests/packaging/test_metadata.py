@@ -32,6 +32,7 @@ TESTED_IN = {
     "hub": ("main",),
     "models": ("main",),
     "rl": ("main",),
+    "summarization": ("main",),
     "test": ("main",),
 }
 

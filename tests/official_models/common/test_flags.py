@@ -15,6 +15,7 @@ from official_models.nlp.bert import (
     pretrain,
 )
 from official_models.nlp.head_analysis import __main__ as head_analysis
+from official_models.nlp.summarization import train as summaries
 from official_models.rl.dqn_lambda import train as dqn_lambda
 from official_models.vision.few_shot import train as few_shot
 from official_models.vision.resnet import train
@@ -44,6 +45,11 @@ WITHOUT_EFFECT = {
     | {"init_checkpoint", "eval_batch_size", "seeds", "predict"},
     head_analysis: {"output_dir", "data", "batch_size"}
     | {"token_classes", "relations"},
+    summaries: RUN
+    | {"data_dir", "cache_dir", "max_bad", "jobs", "vocab_file"}
+    | {"init_checkpoint", "eval_batch_size", "test_limit", "validation_limit"}
+    | {"sentences", "beam_size", "alpha", "min_length", "max_length"}
+    | {"block_trigrams", "compare_speed"},
     finetune_squad: {"output_dir", "data_dir", "train_file", "dev_file"}
     | {"vocab_file", "init_checkpoint", "eval_batch_size", "seeds", "predict"},
 }

@@ -1,0 +1,1 @@
+"""Summaries of documents: BertSumExt, BertSumAbs and BertSumExtAbs."""
