@@ -80,6 +80,7 @@ ROOMS = {
             r"official_models\.nlp\.albert\.(config|model)",
             r"official_models\.vision\.resnet\.(blocks|layers)",
             r"official_models\.vision\.few_shot\.losses",
+            r"official_models\.vision\.batch_norm\.layers",
             r"tf_lamb\.check",
         ),
     ),
@@ -104,6 +105,16 @@ ROOMS = {
             r"official_models\.nlp\.(bert|albert)\."
             r"(config|heads|huggingface|model)",
         ),
+    ),
+    # For other models too: a regularizer and a callback.
+    r"official_models/vision/batch_norm/gamma_decay\.py": (
+        ("keras",),
+        (r"official_models\.vision\.batch_norm\.layers", r"tf_lamb\.check"),
+    ),
+    # Closed forms, by NumPy and SciPy.
+    r"official_models/vision/batch_norm/(theory|teacher_student)\.py": (
+        (),
+        (DATA_TOOLS, r"official_models\.vision\.batch_norm\.theory"),
     ),
     # Scripts and what only they use: anything but another script.
     r"official_models/(nlp|vision)/\w+/(pretraining/)?\w+\.py": (
