@@ -111,6 +111,14 @@ ROOMS = {
         ("keras",),
         (r"official_models\.vision\.batch_norm\.layers", r"tf_lamb\.check"),
     ),
+    # What a training of its own is given, checked.
+    r"official_models/nlp/term_weighting/learning\.py": (
+        ("keras",),
+        (
+            r"official_models\.nlp\.term_weighting\.(metrics|model|statistics)",
+            r"tf_lamb(\.check)?",
+        ),
+    ),
     # Closed forms, by NumPy and SciPy.
     r"official_models/vision/batch_norm/(theory|teacher_student)\.py": (
         (),

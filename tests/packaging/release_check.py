@@ -87,6 +87,7 @@ ROWS = (
     Row("data", "data"),
     Row("hub", "hub", (("hub_layer.py",),), variables=_LEGACY),
     Row("models", "models"),
+    Row("term_weighting", "term_weighting"),
     Row("test", "test"),
 )
 

@@ -31,6 +31,7 @@ TESTED_IN = {
     "data": ("data",),
     "hub": ("main",),
     "models": ("main",),
+    "term_weighting": ("main",),
     "test": ("main",),
 }
 

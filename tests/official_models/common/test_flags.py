@@ -15,6 +15,7 @@ from official_models.nlp.bert import (
     pretrain,
 )
 from official_models.nlp.head_analysis import __main__ as head_analysis
+from official_models.nlp.term_weighting import train as term_weighting
 from official_models.vision.batch_norm import train as batch_norm
 from official_models.vision.few_shot import train as few_shot
 from official_models.vision.resnet import train
@@ -38,6 +39,8 @@ WITHOUT_EFFECT = {
     | {"cache_dir", "fill", "init_checkpoint", "preset"},
     train: RUN | DEVICES | {"data_dir", "max_corrupt", "cache", "recipe"},
     few_shot: {"output_dir", "log_every", "seeds", "data_dir"},
+    term_weighting: {"output_dir", "data_dir", "categories", "weightings"}
+    | {"optimizers", "batch_sizes", "seed", "seeds", "hours"},
     batch_norm: {"output_dir", "experiments", "data_dir", "filters"}
     | {"batch_sizes", "updates", "optimizers", "reference_batch_size"}
     | {"large_batch_size", "epochs", "zetas", "seeds", "hours", "seed"},

@@ -112,7 +112,7 @@ def test_each_model_has_a_package_of_its_own():
         f"tf_lamb_models.{name}"
         for name in (
             *("albert", "batch_norm", "bert", "few_shot", "resnet"),
-            "transformer",
+            *("term_weighting", "transformer"),
         )
     }
 
