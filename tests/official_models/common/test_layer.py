@@ -15,6 +15,7 @@ from official_models.nlp.albert.model import albert_pretrainer
 from official_models.nlp.bert import heads
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.model import bert_pretrainer
+from official_models.nlp.term_weighting import model as term_weighting
 from official_models.nlp.transformer import layers as transformer_layers
 from official_models.vision.batch_norm import model as batch_norm
 from official_models.vision.few_shot import model as few_shot
@@ -107,6 +108,8 @@ def registered():
 
 
 def test_each_model_has_a_package_of_its_own():
+    weighting = keras.saving.get_registered_name(term_weighting.LearnedWeights)
+    assert weighting == "tf_lamb_models.term_weighting>LearnedWeights"
     packages = {name.split(">")[0] for name in registered()}
     assert packages == {
         f"tf_lamb_models.{name}"

@@ -64,6 +64,14 @@ def test_a_vector_is_the_product_at_length_one(kind, learn_tf):
     assert not np.asarray(layer(0 * x)).any()
 
 
+def test_saved_and_loaded(tmp_path):
+    found, _ = made("global", learn_tf=True)
+    found.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    x = SHARES.toarray().astype("float32")
+    np.testing.assert_array_equal(loaded(x), found(x))
+
+
 def test_the_sizes_of_the_networks():
     _, local = made("local")
     assert [w.shape for w in local.net.weights] == [(2, 5), (5,), (5, 1), (1,)]
