@@ -83,12 +83,41 @@ def sequences(batch=BATCH, steps=10**6):
     )
 
 
-def advise(folder: str) -> dict:
-    """Seconds of `advise` on BERT, and what it says."""
+def resnet():
+    """The ResNet-8 of the study of CIFAR-10's batch, in float32."""
+    import keras
+
+    from official_models.vision.resnet import model as resnet_model
+
+    network = resnet_model.build(
+        "resnet8_cifar",
+        image_size=32,
+        channels=3,
+        num_classes=10,
+        seed=1,
+        patch=2,
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(keras.optimizers.SGD(), loss)
+    return network
+
+
+def cifar10(data_dir: str, path: Path) -> None:
+    """Writes CIFAR-10's 50,000 images, as that study normalises them."""
+    from official_models.vision.datasets import batches
+    from official_models.vision.datasets.cifar10 import load
+
+    train, _ = load.load_cifar10(data_dir)
+    statistics = batches.channel_statistics(train.images)
+    x = np.asarray(statistics.normalise(train.images), np.float32)
+    np.savez(path, x=x, y=np.asarray(train.labels, np.int64))
+
+
+def advise(model: str, data: str, batch: int, folder: str) -> dict:
+    """Seconds of `advise`, and what it says."""
     command = [
-        *(sys.executable, "-m", "tf_lamb.diagnostics", "advise"),
-        *(f"{MODULE}:bert", f"{MODULE}:sequences"),
-        *("--batch_size", str(BATCH), "--output_dir", folder),
+        *(sys.executable, "-m", "tf_lamb.diagnostics", "advise", model, data),
+        *("--batch_size", str(batch), "--output_dir", folder),
     ]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
@@ -104,7 +133,11 @@ def advise(folder: str) -> dict:
             after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
             1,
         ),
-        "report": {k: v for k, v in found.items() if k != "range_test"},
+        "report": {
+            k: v
+            for k, v in found.items()
+            if k not in ("range_test", "arguments")
+        },
         "rate": found["range_test"]["rate"],
     }
 
@@ -242,18 +275,31 @@ def main(words=None) -> None:
         action="store_true",
         help="the noise scale over a training of digits, and nothing else",
     )
+    parser.add_argument(
+        "--cifar10",
+        metavar="DIR",
+        help="what `advise` says of a ResNet-8 on CIFAR-10, nothing else",
+    )
     arguments = parser.parse_args(words)
     if arguments.job:
         print(json.dumps(run_job(arguments.job)))
         return
     found = {**measure.provenance(), "load": os.getloadavg()}
-    if arguments.digits:
-        found["digits"] = over_training()
-    else:
-        found["memory"] = _memories(arguments.quick)
-    if not (arguments.quick or arguments.digits):
-        with tempfile.TemporaryDirectory() as folder:
-            found["advise"] = advise(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.digits:
+            found["digits"] = over_training()
+        elif arguments.cifar10:
+            data = Path(folder) / "cifar10.npz"
+            cifar10(arguments.cifar10, data)
+            found["cifar10"] = advise(
+                f"{MODULE}:resnet", str(data), 128, f"{folder}/advice"
+            )
+        else:
+            found["memory"] = _memories(arguments.quick)
+            if not arguments.quick:
+                found["advise"] = advise(
+                    f"{MODULE}:bert", f"{MODULE}:sequences", BATCH, folder
+                )
     print(json.dumps(found, indent=1))
     if arguments.output:
         measure.write_json(arguments.output, found)

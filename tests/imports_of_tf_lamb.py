@@ -202,6 +202,7 @@ TF_LAMB = {
         f"tf_lamb.diagnostics.{n}"
         for n in (
             "advice",
+            "at_weights",
             "command_line",
             "connect_command",
             "curvature",

@@ -8,7 +8,7 @@ import pytest
 
 from tests.diagnostics.saved_models import refused, run
 from tf_lamb.diagnostics import __main__ as command
-from tf_lamb.diagnostics import advice
+from tf_lamb.diagnostics import advice, at_weights
 
 
 @pytest.fixture
@@ -79,6 +79,51 @@ def test_advise_says_and_resumes(saved, capsys):
     )
     second = read(saved, "advice.json")
     assert first["advice"] == second["advice"]
+
+
+def test_advise_takes_statistics_anew(saved, capsys, monkeypatch):
+    """A gradient at stale statistics is not that of a training step."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((6,)),
+        keras.layers.BatchNormalization(),
+        keras.layers.Dense(2),
+    ]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    found = []
+    for stale in (0.0, 9.0):
+        model = keras.Sequential(layers)
+        model.compile(keras.optimizers.SGD(), loss)
+        model.layers[0].moving_mean.assign(np.full(6, stale))
+        model.layers[0].moving_variance.assign(np.full(6, 1 + stale))
+        model.save(saved / "model.keras")
+        out = ("--output_dir", str(saved / f"stale-{stale}"))
+        assert run(saved, "advise", *ADVISE, *out) == 0
+        shown = capsys.readouterr().out
+        assert "in 1 layers: statistics of 256 examples" in shown
+        path = saved / f"stale-{stale}" / "advice.json"
+        found.append(json.loads(path.read_text())["noise_scale_start"])
+    assert found[0]["trace"] == pytest.approx(found[1]["trace"], rel=1e-4)
+    monkeypatch.setattr(command.probe, "backend_of", lambda model: "torch")
+    command._renew(model, None, 32)
+    assert "warning: on torch, batch norm" in capsys.readouterr().err
+
+
+def test_statistics_are_those_of_the_data():
+    layers = [keras.Input((3,)), keras.layers.BatchNormalization()]
+    model = keras.Sequential([*layers, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(2, 3, (64, 3)).astype("float32")
+    before = [np.array(v) for v in model.trainable_variables]
+    data = x, x[:, :1], None
+    assert at_weights.renew_statistics(model, data, 16) == 1
+    layer = model.layers[0]
+    np.testing.assert_allclose(layer.moving_mean, x.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(layer.moving_variance, x.var(0), rtol=1e-4)
+    for old, new in zip(before, model.trainable_variables):
+        np.testing.assert_array_equal(old, np.array(new))
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    assert at_weights.renew_statistics(plain, data, 16) == 0
 
 
 def test_a_trial_leaves_the_model_as_it_was(saved):

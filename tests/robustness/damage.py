@@ -71,6 +71,21 @@ def flip(content: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def flip_at_an_end(content: bytes, rng: random.Random) -> bytes:
+    """A bit of the first or last 256 bytes, which say how to read the rest."""
+    changed = bytearray(content)
+    changed[rng.randrange(-256, 256) % len(changed)] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def scatter(content: bytes, rng: random.Random, number: int = 8) -> bytes:
+    """Bytes here and there are random ones."""
+    changed = bytearray(content)
+    for _ in range(number):
+        changed[rng.randrange(len(changed))] = rng.randrange(256)
+    return bytes(changed)
+
+
 def overwrite(content: bytes, rng: random.Random) -> bytes:
     """A piece is random bytes."""
     begin, end = _place(content, rng)
@@ -101,6 +116,17 @@ BYTES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     overwrite,
     insert,
 )
+
+
+def certainly(
+    one: Callable[[bytes, random.Random], bytes],
+    content: bytes,
+    rng: random.Random,
+) -> bytes:
+    """What is damaged by `one` until it is not as it was."""
+    while (changed := one(content, rng)) == content:
+        pass
+    return changed
 
 
 def of_bytes(content: bytes, rng: random.Random) -> bytes:

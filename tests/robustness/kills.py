@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import os
 import random
 import re
 import signal
@@ -32,58 +31,34 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import measure
-from tests.official_models import scripts
-from tests.official_models.nlp.bert import pretrain_script
+from tests.robustness.kill_jobs import JOBS, write_inputs
 
 SIGNALS = {"KILL": 9, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 KILLS_OF_A_RUN = 5
-# {name: (arguments, last step)}
-_PRETRAIN = ["-m", "official_models.nlp.bert.pretrain", *pretrain_script.SMALL]
-_RESNET = ["-m", "official_models.vision.resnet.train", "--width=2"]
-JOBS = {
-    "pretrain": ([*_PRETRAIN, "--steps=40"], 40),
-    "pretrain, two phases": (
-        [*_PRETRAIN, "--steps=24", "--phase2_steps=8"],
-        24,
-    ),
-    "resnet": (
-        [*_RESNET, "--global_batch_size=256", "--epochs=3", "--save_every=4"],
-        48,
-    ),
-}
-
-
-def start(name: str, corpus: Path, folder: Path) -> subprocess.Popen:
-    """A script as a process that writes to a folder."""
-    arguments, _ = JOBS[name]
-    text = [f"--input={corpus}"] if "pretrain" in name else []
-    return subprocess.Popen(
-        [sys.executable, *arguments, *text, f"--output_dir={folder}"],
-        cwd=pretrain_script.ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def kill(
-    process: subprocess.Popen, folder: Path, rng: random.Random, seconds: float
+    process: subprocess.Popen,
+    folder: Path,
+    saves: str,
+    rng: random.Random,
+    seconds: float,
 ) -> tuple[str, str]:
     """Kills a process; gives the signal and moment, and what it said.
 
     Args:
-        process: of `start`.
+        process: of `Job.start`.
         folder: where it writes.
+        saves: pattern of the files of a save.
         rng: draws signal and moment.
         seconds: that the script takes undisturbed.
     """
     name = rng.choice(sorted(SIGNALS))
     aimed = rng.random() < 0.5
     end = time.monotonic() + rng.uniform(0.1, seconds)
-    before = {*folder.glob("checkpoints/*")}
+    before = {*folder.glob(saves)}
     while process.poll() is None and time.monotonic() < end + aimed * seconds:
-        if aimed and {*folder.glob("checkpoints/*")} - before:
+        if aimed and {*folder.glob(saves)} - before:
             break
         time.sleep(0.002 if aimed else 0.02)
     ended = process.poll() is not None
@@ -93,21 +68,16 @@ def kill(
     return f"SIG{name} {moment}", said
 
 
-def _arrays(folder: Path, name: str) -> dict[str, np.ndarray]:
-    found = scripts.variables(folder, JOBS[name][1])
-    found.pop("save_counter/.ATTRIBUTES/VARIABLE_VALUE", None)
-    return found
-
-
-def one_run(name, corpus, whole, folder, rng, kills, seconds):
+def one_run(name, inputs, whole, folder, rng, kills, seconds):
     """A run that is killed `kills` times; gives counts and what went wrong."""
-    counts, wrong = collections.Counter(), []
+    job, counts, wrong = JOBS[name], collections.Counter(), []
     for _ in range(kills):
-        what, said = kill(start(name, corpus, folder), folder, rng, seconds)
+        process = job.start(inputs, folder)
+        what, said = kill(process, folder, job.saves, rng, seconds)
         counts[what] += 1
         if "Traceback" in said:
             wrong.append(f"{name}: {what}: {said[-1000:]}")
-    process = start(name, corpus, folder)
+    process = JOBS[name].start(inputs, folder)
     said = process.communicate(timeout=600)[1]
     if process.returncode:
         wrong.append(f"{name}: not resumed: {said[-1000:]}")
@@ -118,9 +88,14 @@ def one_run(name, corpus, whole, folder, rng, kills, seconds):
 
 def _compared(name, whole, folder, what) -> list[str]:
     """What is wrong with the weights after what was done to a run."""
-    expected, found = _arrays(whole, name), _arrays(folder, name)
-    if expected.keys() == found.keys() and all(
-        np.array_equal(found[key], value) for key, value in expected.items()
+    arrays = JOBS[name].arrays
+    expected, found = arrays(whole), arrays(folder)
+    if (
+        expected
+        and expected.keys() == found.keys()
+        and all(
+            np.array_equal(found[key], value) for key, value in expected.items()
+        )
     ):
         return []
     return [f"{name}: other weights after {what}"]
@@ -136,7 +111,7 @@ def _mount(folder: Path, size: int, option: str = "") -> None:
     )
 
 
-def one_full_disk(name, corpus, whole, folder, rng):
+def one_full_disk(name, inputs, whole, folder, rng):
     """A run whose disk is full on the way; gives what went wrong.
 
     Raises:
@@ -146,7 +121,7 @@ def one_full_disk(name, corpus, whole, folder, rng):
     folder.mkdir()
     _mount(folder, int(size * rng.uniform(0.02, 0.9)))
     try:
-        process = start(name, corpus, folder)
+        process = JOBS[name].start(inputs, folder)
         said = process.communicate(timeout=600)[1]
         if process.returncode != 2 or "Traceback" in said:
             status = process.returncode
@@ -155,7 +130,7 @@ def one_full_disk(name, corpus, whole, folder, rng):
         if not re.search(r"error: .*No space left on device.*again", said):
             return [f"{name}: full disk: {said[-1000:]}"]
         _mount(folder, 8 * size, "remount,")
-        process = start(name, corpus, folder)
+        process = JOBS[name].start(inputs, folder)
         said = process.communicate(timeout=600)[1]
         if process.returncode:
             return [f"{name}: not resumed after a full disk: {said[-1000:]}"]
@@ -164,14 +139,14 @@ def one_full_disk(name, corpus, whole, folder, rng):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def full_disks(number, corpus, wholes, root, rng):
+def full_disks(number, inputs, wholes, root, rng):
     """That many runs; gives how many there were, and what went wrong."""
     wrong = []
     for i in range(number):
         name = [*JOBS][i % len(JOBS)]
         folder = Path(root, f"disk {i}")
         try:
-            found = one_full_disk(name, corpus, wholes[name], folder, rng)
+            found = one_full_disk(name, inputs, wholes[name], folder, rng)
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode().strip()
             print(f"full disks: not tried, since none can be mounted: {said}")
@@ -195,15 +170,15 @@ def main() -> None:
     rng, wrong, runs = random.Random(args.seed), [], 0
     counts: dict[str, collections.Counter] = {}
     with tempfile.TemporaryDirectory() as root, tqdm(total=args.kills) as bar:
-        corpus = Path(root, "corpus")
-        corpus.mkdir()
-        pretrain_script.write_corpus(corpus)
+        inputs = Path(root, "inputs")
+        inputs.mkdir()
+        write_inputs(inputs)
         wholes, seconds = {}, {}
         for name in JOBS:
             bar.set_description(f"{name}, undisturbed")
             wholes[name] = Path(root, f"whole {name}")
             began = time.monotonic()
-            if start(name, corpus, wholes[name]).wait():
+            if JOBS[name].start(inputs, wholes[name]).wait():
                 raise SystemExit(f"{name}: does not run")
             seconds[name] = time.monotonic() - began
             counts[name] = collections.Counter()
@@ -212,14 +187,14 @@ def main() -> None:
             bar.set_description(name)
             kills = min(KILLS_OF_A_RUN, args.kills - bar.n)
             found, problems = one_run(
-                *(name, corpus, wholes[name], Path(root, f"run {runs}")),
+                *(name, inputs, wholes[name], Path(root, f"run {runs}")),
                 *(rng, kills, seconds[name]),
             )
             counts[name] += found
             wrong += problems
             runs += 1
             bar.update(kills)
-        full, problems = full_disks(args.full_disks, corpus, wholes, root, rng)
+        full, problems = full_disks(args.full_disks, inputs, wholes, root, rng)
         wrong += problems
     for problem in wrong:
         print(problem)

@@ -33,9 +33,11 @@ def test_damaged_inputs(root):
 
 def test_damages_change_what_they_are_given():
     content = b'{"a": [1, 2, {"b": "x"}], "c": null}' * 3
-    for one in damage.BYTES:
+    for one in (*damage.BYTES, damage.flip_at_an_end, damage.scatter):
         rng = random.Random(1)
         assert any(one(content, rng) != content for _ in range(3)), one
+        for _ in range(50):
+            assert damage.certainly(one, content, rng) != content
     whole = content[: len(content) // 3]
     found = {damage.of_json(whole, random.Random(i)) for i in range(50)}
     assert len(found) > 20

@@ -27,6 +27,7 @@ import numpy as np
 
 from tf_lamb.diagnostics import (
     advice,
+    at_weights,
     connect_command,
     curvature,
     inputs,
@@ -43,6 +44,8 @@ from tf_lamb.diagnostics.command_line import facts as _facts
 from tf_lamb.diagnostics.command_line import positive as _rate
 from tf_lamb.diagnostics.command_line import show as _show
 from tf_lamb.diagnostics.examples import Examples, each
+
+_STATISTICS = 8  # batches, from which batch normalisation takes its statistics
 
 
 def parser() -> argparse.ArgumentParser:
@@ -197,6 +200,7 @@ def _noise(
     what: str,
 ) -> noise_scale.NoiseScale:
     big, small = arguments.batch_size, arguments.small_batch
+    _renew(model, examples, big)
     norms, small_squares, big_squares = probe.Probe(model), [], []
     for k in range(arguments.records):
         pieces, whole = norms.piece_norms(examples.draw(big), small)
@@ -204,6 +208,28 @@ def _noise(
         big_squares.append(whole.sum())
         _show(f"noise scale, {what}: record {k + 1}/{arguments.records}")
     return noise_scale.estimate(small_squares, big_squares, small, big)
+
+
+def _renew(model: Any, examples: Examples, size: int) -> None:
+    """Statistics of batch normalisation at the weights as they are."""
+    if not at_weights.statistics_layers(model):
+        return
+    if probe.backend_of(model) == "torch":
+        print(
+            "warning: on torch, batch normalisation keeps the moving "
+            "statistics that it has; after a few steps they are those of other "
+            "weights, and so is the noise scale. TensorFlow and JAX take them "
+            "anew.",
+            file=sys.stderr,
+        )
+        return
+    parts = [examples.draw(size) for _ in range(_STATISTICS)]
+    data = each(lambda *arrays: np.concatenate(arrays), *parts)
+    layers = at_weights.renew_statistics(model, data, size)
+    _show(
+        f"batch normalisation in {layers} layers: statistics of "
+        f"{_STATISTICS * size:,} examples"
+    )
 
 
 def _noise_once(kept: inputs.Progress, name: str, measure: Any) -> Any:
@@ -237,10 +263,10 @@ def run_advise(arguments: argparse.Namespace) -> None:
     folder = arguments.output_dir
     kept = inputs.Progress(folder, model, _facts(arguments))
     began = time.monotonic()
+    trial = advice.Trial(model, size)
     start = _noise_once(
         kept, "start", lambda: _noise(model, drawn(0), arguments, "as given")
     )
-    trial = advice.Trial(model, size)
     limits = arguments.lowest_rate, arguments.highest_rate
     rates = np.geomspace(*limits, arguments.range_steps).tolist()
     for i in range(arguments.range_tests):

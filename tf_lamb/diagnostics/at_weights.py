@@ -23,7 +23,13 @@ from tf_lamb import check
 from tf_lamb.diagnostics import probe
 from tf_lamb.diagnostics.examples import each, leaves
 
-__all__ = ["AtWeights", "Measured", "mean_and_error", "statistics_layers"]
+__all__ = [
+    "AtWeights",
+    "Measured",
+    "mean_and_error",
+    "renew_statistics",
+    "statistics_layers",
+]
 
 
 class Measured(NamedTuple):
@@ -77,6 +83,37 @@ def statistics_layers(model: Any) -> list[Any]:
             )
         found.append(layer)
     return found
+
+
+def renew_statistics(model: Any, data: Any, batch_size: int) -> int:
+    """Gives batch normalisation the statistics of data, at a model's weights.
+
+    Moving statistics lag behind: those of a model that was trained for 60 steps
+    are mostly of the weights that it began with, and its gradient in inference
+    mode is not near that of a training step.
+
+    Args:
+      model: of Keras 3 on TensorFlow or JAX; its weights stay.
+      data: `(x, y, sample_weight or None)`, arrays of `n` examples.
+      batch_size: examples of a batch, see `AtWeights.with_statistics`.
+
+    Returns:
+      How many layers got others; 0 where there is no batch normalisation.
+
+    Raises:
+      ValueError: see `statistics_layers` and `AtWeights`.
+    """
+    layers = statistics_layers(model)
+    if layers:
+        at = AtWeights(model, data, batch_size)
+        moving = {
+            id(v) for x in layers for v in (x.moving_mean, x.moving_variance)
+        }
+        found = at.with_statistics(at.weights())
+        for variable, value in zip(model.non_trainable_variables, found):
+            if id(variable) in moving:
+                variable.assign(value)
+    return len(layers)
 
 
 class AtWeights:

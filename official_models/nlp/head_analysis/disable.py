@@ -30,6 +30,7 @@ from official_models.common.errors import InputError
 from official_models.nlp.bert.finetuning.fit.training import TOKENS
 from official_models.nlp.checkpoint import models
 from official_models.nlp.head_analysis.maps import Batch, functional
+from official_models.nlp.transformer import heads
 from official_models.nlp.transformer.layers import attention_bias
 
 
@@ -45,19 +46,7 @@ def switch_off(model: keras.Model, places: Iterable[Sequence[int]]) -> None:
     Raises:
         ValueError: There is no such layer or head.
     """
-    encoder = models.encoder_of(model)
-    sizes = len(encoder.applied), encoder.config.num_heads
-    heads = set()
-    for place in places:
-        layer, *rest = place
-        for what, index, size in zip(("layer", "head"), place, sizes):
-            if not 0 <= index < size:
-                raise ValueError(
-                    f"places: {what} {index} of {tuple(place)}; expected 0 to "
-                    f"{size - 1}"
-                )
-        heads |= {(layer, head) for head in rest or range(sizes[1])}
-    encoder.uniform_heads = tuple(sorted(heads))
+    heads.switch_off(models.encoder_of(model), places)
 
 
 class _Start(keras.layers.Layer):

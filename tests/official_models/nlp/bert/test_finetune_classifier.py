@@ -265,6 +265,8 @@ def test_frozen_variables_stay(bert, sst2, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
+        (["--heads_off=1.x"], ["--heads_off: '1.x'; expected LAYER.HEAD"]),
+        (["--heads_off=2"], ["--heads_off: ", "layer 2 of (2,)", "0 to 1"]),
         (["--task_name=none"], ["--task_name none: expected one of cola"]),
         (["--task_name="], ["--task_name is missing"]),
         (["--layer_decay=2"], ["--layer_decay: ", "at most 1"]),

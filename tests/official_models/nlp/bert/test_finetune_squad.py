@@ -129,6 +129,7 @@ def test_the_same_command_is_resumed_by_seed(trained, bert, data, capsys):
     assert "seed 2, epoch 1: " in printed and "seed 1, epoch" not in printed
     assert "1 of 49 questions have an answer that is not in the" in printed
     assert "train 48 questions in 48 windows" in printed
+    assert "train: 0.00% [UNK]." in printed.splitlines()
     for one, other in zip(report["seeds"], again["seeds"], strict=True):
         losses = [[e["loss"] for e in r["epochs"]] for r in (one, other)]
         assert losses[0] == losses[1]

@@ -12,6 +12,7 @@ returns a `Sample`.
 """
 
 import argparse
+import random
 import sys
 import tempfile
 from collections import Counter
@@ -27,6 +28,7 @@ from benchmarks import measure
 from official_models.common.errors import InputError
 from official_models.vision.datasets.cifar10 import jpeg_npz, load, read
 from tests.official_models.vision.datasets.cifar10 import tiny_cifar10 as tiny
+from tests.robustness import damage
 
 # "unclear" is an InputError of several lines or that names no file.
 OUTCOMES = ("refused", "unchanged", "changed", "unclear", "crashed")
@@ -153,50 +155,13 @@ FORMATS = {
 }
 
 
-def _cut(content, rng):
-    return content[: rng.integers(len(content))]
-
-
-def _flip_bit(content, rng):
-    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
-    return content
-
-
-def _overwrite(content, rng):
-    for place in rng.integers(0, len(content), 8):
-        content[place] = rng.integers(256)
-    return content
-
-
-def _clear_block(content, rng):
-    first = rng.integers(len(content))
-    length = min(int(rng.integers(1, 512)), len(content) - first)
-    content[first : first + length] = bytes(length)
-    return content
-
-
-def _flip_bit_at_an_end(content, rng):
-    """Where formats keep what says how to read the rest."""
-    place = int(rng.integers(-256, 256))
-    content[place % len(content)] ^= 1 << rng.integers(8)
-    return content
-
-
 DAMAGE = {
-    "cut short": _cut,
-    "one bit": _flip_bit,
-    "one bit at an end": _flip_bit_at_an_end,
-    "8 bytes": _overwrite,
-    "a block of zeros": _clear_block,
+    "cut short": damage.cut,
+    "one bit": damage.flip,
+    "one bit at an end": damage.flip_at_an_end,
+    "8 bytes": damage.scatter,
+    "a piece of zeros": damage.zeros,
 }
-
-
-def damaged(content, kind, rng):
-    """`content` with one kind of damage, never as it was."""
-    while True:
-        result = bytes(DAMAGE[kind](bytearray(content), rng))
-        if result != content:
-            return result
 
 
 def outcome(sample, folder, sound):
@@ -225,7 +190,7 @@ def count_outcomes(name, files, seed):
         `{kind of damage: {outcome: count}}` and a list of defects: what was
         raised, or that other data was loaded where that must not be.
     """
-    rng = np.random.default_rng((seed, list(FORMATS).index(name)))
+    rng = random.Random(f"{seed} {name}")
     counts = {kind: Counter() for kind in DAMAGE}
     defects = []
     with tempfile.TemporaryDirectory() as folder:
@@ -234,9 +199,9 @@ def count_outcomes(name, files, seed):
         sound = sample.load()
         for number in range(files):
             kind = list(DAMAGE)[number % len(DAMAGE)]
-            path = sample.files[rng.integers(len(sample.files))]
+            path = rng.choice(sample.files)
             content = path.read_bytes()
-            path.write_bytes(damaged(content, kind, rng))
+            path.write_bytes(damage.certainly(DAMAGE[kind], content, rng))
             result, error = outcome(sample, folder, sound)
             path.write_bytes(content)
             counts[kind][result] += 1

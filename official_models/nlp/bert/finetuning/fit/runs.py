@@ -29,8 +29,9 @@ from official_models.nlp.bert.finetuning.fit.training import (
     Scores,
     Task,
 )
-from official_models.nlp.checkpoint import initial, opening
+from official_models.nlp.checkpoint import initial, models, opening
 from official_models.nlp.checkpoint.source import Loaded, Source, load
+from official_models.nlp.transformer import heads
 
 FLAGS = flags.FLAGS
 RESULT = "result.json"
@@ -95,6 +96,13 @@ def define_flags(
         [],
         "Regexes on variable paths, each of which has to match one: these "
         "variables keep their values, such as word_embeddings.",
+    )
+    flags.DEFINE_list(
+        "heads_off",
+        [],
+        "LAYER.HEAD, or LAYER for all its heads, from 0: attention of these is "
+        "1 / L over L real tokens, in training and after it. The saved model "
+        "stays so.",
     )
     flags.DEFINE_string("predict", None, predict)
     run_flags.without_effect("eval_batch_size", "seeds", "predict")
@@ -172,6 +180,7 @@ def make_model(
     keras.utils.set_random_seed(seed)
     with run_flags.naming_the_flag():
         model = task.make_model(source.config, seed, FLAGS.dtype)
+        _switch_off(model, source)
         _freeze(model.trainable_variables)
         groups = _groups(model)
         optimizer = optimizers.from_flags(total_steps, groups=groups)
@@ -184,6 +193,23 @@ def make_model(
         jit_compile=backend.compiles_step(),
     )
     return model, loaded
+
+
+def _switch_off(model: keras.Model, source: Source) -> None:
+    """Heads of --heads_off, and those that the checkpoint has off.
+
+    Raises:
+        InputError: A place has another form, or there is none such.
+    """
+    encoder = models.encoder_of(model)
+    try:
+        places = [heads.place_of(word) for word in FLAGS.heads_off]
+        heads.switch_off(encoder, [*places, *source.uniform_heads])
+    except ValueError as error:
+        raise InputError(f"--heads_off: {error}") from error
+    if encoder.uniform_heads:
+        names = (f"{layer}.{head}" for layer, head in encoder.uniform_heads)
+        print(f"heads without attention: {', '.join(names)}")
 
 
 @contextlib.contextmanager

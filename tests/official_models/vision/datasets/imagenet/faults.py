@@ -16,6 +16,7 @@ import collections
 import io
 import json
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from official_models.vision.datasets.imagenet import (
 from tests.official_models.vision.datasets.imagenet import (
     small_imagenet as small,
 )
+from tests.robustness import damage
 
 MODULE = "tests.official_models.vision.datasets.imagenet.faults"
 REFUSED, SKIPPED = "refused", "skipped and counted"
@@ -48,12 +50,13 @@ SITUATIONS = ("no index", "index", "after opening")
 
 def damaged(data, rng):
     """(kind, bytes): cut, or with one to three bytes replaced."""
-    if rng.integers(2):
-        return "cut", data[: rng.integers(len(data))]
-    broken = bytearray(data)
-    for place in rng.integers(len(data), size=rng.integers(1, 4)):
-        broken[place] ^= rng.integers(1, 256)
-    return "bytes", bytes(broken)
+    if rng.randrange(2):
+        return "cut", damage.cut(data, rng)
+
+    def replace(content, rng):
+        return damage.scatter(content, rng, rng.randint(1, 3))
+
+    return "bytes", damage.certainly(replace, data, rng)
 
 
 def photographs(count, rng):
@@ -62,7 +65,8 @@ def photographs(count, rng):
         photo = Image.open(file).convert("RGB")
     found = []
     for _ in range(count):
-        left, top = rng.integers(0, [photo.width - 300, photo.height - 225])
+        left = rng.randrange(photo.width - 300)
+        top = rng.randrange(photo.height - 225)
         part = photo.crop((left, top, left + 300, top + 225))
         out = io.BytesIO()
         part.resize((200, 150)).save(out, "JPEG", quality=90)
@@ -184,7 +188,7 @@ def main(argv=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON; default: none")
     args = parser.parse_args(argv)
-    rng = np.random.default_rng(args.seed)
+    rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         shards = args.files // 2
         counts = shard_outcomes(shards, Path(folder) / "shards", rng)
