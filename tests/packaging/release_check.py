@@ -89,6 +89,7 @@ ROWS = (
     Row("models", "models"),
     Row("rl", "rl"),
     Row("summarization", "summarization"),
+    Row("term_weighting", "term_weighting"),
     Row("test", "test"),
 )
 

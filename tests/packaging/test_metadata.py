@@ -33,6 +33,7 @@ TESTED_IN = {
     "models": ("main",),
     "rl": ("main",),
     "summarization": ("main",),
+    "term_weighting": ("main",),
     "test": ("main",),
 }
 
