@@ -49,8 +49,8 @@ help:
 	@echo "make evidence     twelve workers killed and resumed (6 minutes)"
 	@echo "make evidence-robustness  10,000 damaged inputs, 100 kills of scripts"
 	@echo "make bench        speed, memory, TPU words (QUICK=1: short); also"
-	@echo "                  bench-update-step -groups -first-step -memory -scaling -tpu"
-	@echo "                  -sharded-memory"
+	@echo "                  bench-update-step -train-step -groups -first-step -memory"
+	@echo "                  -scaling -tpu -sharded-memory"
 	@echo "make bench-image-pipeline  images/s of the ImageNet pipeline"
 	@echo "make bench-pretraining-data ARGS='--input ...'  MB/s, memory of the same"
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
@@ -228,8 +228,11 @@ BENCH = $(PY) -m benchmarks.$(1) $(if $(QUICK),--quick,\
 	--output benchmarks/results/$(1).json)
 
 # What a README quotes comes from here.
-bench: bench-update-step bench-groups bench-first-step bench-memory \
+bench: bench-update-step bench-train-step bench-groups bench-first-step bench-memory \
 	bench-scaling bench-tpu
+
+bench-train-step: .venv/ready .venv-torch/ready
+	$(call BENCH,train_step)
 
 bench-update-step: .venv/ready .venv-torch/ready .venv-tf215/ready
 	$(PY) -m benchmarks.update_step $(if $(QUICK),--quick,--readme)

@@ -11,23 +11,15 @@ which docs/benchmarks.md includes.
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from benchmarks import measure, optimizers, shapes
+from benchmarks import measure, optimizers, shapes, workers
 from official_models.common import files
 
 ROOT = measure.ROOT
-PYTHONS = {
-    "tensorflow": ".venv/bin/python",
-    "jax": ".venv/bin/python",
-    "torch": ".venv-torch/bin/python",
-    "tf215": ".venv-tf215/bin/python",
-}
+MODULE = "benchmarks.update_step"
 MODELS = {
     "BERT-base": lambda: shapes.bert(),
     "ResNet-50": lambda: shapes.resnet50(),
@@ -39,84 +31,32 @@ BEGIN, END = "<!-- update_step: begin -->", "<!-- update_step: end -->"
 
 
 def serve(environment: str, model: str) -> None:
-    """A worker: reads names from standard input, prints seconds."""
+    """A worker: makes the steps whose names it reads."""
     sizes = tuple(MODELS[model]())
     makers = {c.name: c.make for c in optimizers.OPTIMIZERS[environment]}
     steps = {}
-    print(json.dumps({"ready": environment}), flush=True)
-    for line in sys.stdin:
-        name = json.loads(line)
+
+    def step(name: str) -> float:
         if name not in steps:
             steps[name] = makers[name](sizes)
         began = time.perf_counter()
         steps[name]()
-        seconds = time.perf_counter() - began
-        print(json.dumps({"seconds": seconds}), flush=True)
+        return time.perf_counter() - began
 
-
-class Worker:
-    """A process of one environment."""
-
-    def __init__(self, environment: str, python: Path, model: str):
-        self.environment = environment
-        self._process = subprocess.Popen(
-            [
-                python,
-                "-m",
-                "benchmarks.update_step",
-                "--worker",
-                environment,
-                "--model",
-                model,
-            ],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={
-                **os.environ,
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                "KERAS_BACKEND": "tensorflow",
-                "JAX_PLATFORMS": "cpu",
-            },
-        )
-        self._answer("ready")
-
-    def _answer(self, key):
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(
-                f"the worker of {self.environment} ended with status "
-                f"{self._process.wait()}; run python -m benchmarks.update_step "
-                f"--worker {self.environment} to see why"
-            )
-        return json.loads(line)[key]
-
-    def step(self, name: str) -> float:
-        """Seconds of one step; the first one builds and compiles."""
-        self._process.stdin.write(json.dumps(name) + "\n")
-        self._process.stdin.flush()
-        return self._answer("seconds")
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait()
+    workers.serve(environment, step)
 
 
 def race(model: str, rounds: int) -> dict:
     """{optimizer: first step, sample, ratio} on one model's shapes."""
-    workers, entries = [], []
+    running, entries = [], []
     try:
-        for environment, python in PYTHONS.items():
-            if not (ROOT / python).exists():
-                print(
-                    f"{environment}: no {python} (see the Makefile); left out"
-                )
+        for environment, found in optimizers.OPTIMIZERS.items():
+            words = ["--worker", environment, "--model", model]
+            worker = workers.start(MODULE, environment, words, "tensorflow")
+            if worker is None:
                 continue
-            worker = Worker(environment, ROOT / python, model)
-            workers.append(worker)
-            entries += [(worker, c) for c in optimizers.OPTIMIZERS[environment]]
+            running.append(worker)
+            entries += [(worker, c) for c in found]
         first = {}
         for worker, c in entries:
             first[c.name] = worker.step(c.name)
@@ -129,7 +69,7 @@ def race(model: str, rounds: int) -> dict:
                 times[c.name].append(worker.step(c.name))
         print()
     finally:
-        for worker in workers:
+        for worker in running:
             worker.close()
     return {c.name: _row(c, times, first) for _, c in entries}
 
@@ -212,7 +152,9 @@ def main(arguments=None) -> int:
     parser.add_argument("--rounds", type=int, default=21, help="at least 15")
     parser.add_argument("--output", type=Path, help="JSON; the PNG beside it")
     parser.add_argument("--readme", action="store_true", help="write the table")
-    parser.add_argument("--worker", choices=PYTHONS, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--worker", choices=workers.PYTHONS, help=argparse.SUPPRESS
+    )
     parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)
     flags = parser.parse_args(arguments)
     if flags.worker:

@@ -91,6 +91,7 @@ ROOMS = {
             r"official_models\.vision\.resnet\.(blocks|layers)",
             r"official_models\.vision\.few_shot\.losses",
             r"official_models\.nlp\.summarization\.(config|layers)",
+            r"official_models\.vision\.batch_norm\.layers",
             r"tf_lamb\.check",
         ),
     ),
@@ -116,12 +117,47 @@ ROOMS = {
             r"(config|heads|huggingface|model)",
         ),
     ),
+    # For other models too: a regularizer and a callback.
+    r"official_models/vision/batch_norm/gamma_decay\.py": (
+        ("keras",),
+        (r"official_models\.vision\.batch_norm\.layers", r"tf_lamb\.check"),
+    ),
+    # What a training of its own is given, checked.
+    r"official_models/nlp/term_weighting/learning\.py": (
+        ("keras",),
+        (
+            r"official_models\.nlp\.term_weighting\.(metrics|model|statistics)",
+            r"tf_lamb(\.check)?",
+        ),
+    ),
+    # Closed forms, by NumPy and SciPy.
+    r"official_models/vision/batch_norm/(theory|teacher_student)\.py": (
+        (),
+        (DATA_TOOLS, r"official_models\.vision\.batch_norm\.theory"),
+    ),
     # Scripts and what only they use: anything but another script.
     r"official_models/(nlp|vision)/\w+/(pretraining/)?\w+\.py": (
         ("keras", "tensorflow", "tf_keras"),
         (
             r"official_models\.(common|nlp|vision)\..+",
             r"tf_lamb(\.(callbacks|check|keras2|schedules|multi_worker))?",
+        ),
+    ),
+    # Reinforcement learning: arrays alone; then what computes and the scripts.
+    r"official_models/rl/dqn_lambda/(environments|replay|returns)\.py": (
+        (),
+        (DATA_TOOLS,),
+    ),
+    r"official_models/rl/dqn_lambda/(agent|evaluation|learning|networks)\.py": (
+        ("keras", "tensorflow"),
+        (DATA_TOOLS, r"official_models\.rl\.dqn_lambda\..+"),
+    ),
+    r"official_models/rl/dqn_lambda/\w+\.py": (
+        ("keras", "tensorflow"),
+        (
+            r"official_models\.common\..+",
+            r"official_models\.rl\.dqn_lambda\..+",
+            r"tf_lamb\.callbacks",
         ),
     ),
     # The planner: Keras and JAX, no TensorFlow; models, no data.

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import (
     advice,
     albert_sharing,
+    dqn_lambda_speed,
     first_step,
     groups,
     head_sweep,
@@ -170,6 +171,21 @@ def test_head_sweep(in_process, monkeypatch, tmp_path, capsys):
     saved = rows["passes"]["median"] / rows["sweep"]["median"]
     assert rows["saved_passes"]["median"] == pytest.approx(saved)
     assert "| sweep |" in capsys.readouterr().out
+
+
+def test_dqn_lambda_speed(in_process, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(dqn_lambda_speed, "TRANSITIONS", 20)
+    path = tmp_path / "speed.json"
+    dqn_lambda_speed.main(["--quick", "--output", str(path)])
+    found = _written(path)
+    seconds = found["seconds"]
+    parts = "environment", "memory", "acting", "refresh", "updates"
+    assert {*seconds} == {"whole", "plain", *parts}
+    for kind, ratio in found["plain_by_whole"].items():
+        both = [seconds[name][kind]["median"] for name in ("plain", "whole")]
+        assert both[0] / both[1] == ratio
+    assert (found["updates"], found["cache_size"]) == (1, 400)
+    assert "| plain |" in capsys.readouterr().out
 
 
 def test_peak_of_memory_is_seen_and_forgotten():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import optimizers, shapes, update_step
+from benchmarks import optimizers, shapes, update_step, workers
 
 TINY = tuple(shapes.bert(layers=1, width=8, vocab=20, ff=16))
 
@@ -88,4 +88,4 @@ def test_a_worker_that_ends_is_named(monkeypatch, tmp_path):
     stub.write_text("#!/bin/sh\nexit 3\n")
     stub.chmod(0o755)
     with pytest.raises(RuntimeError, match="worker of torch ended with status"):
-        update_step.Worker("torch", stub, "small")
+        workers.Worker(update_step.MODULE, "torch", stub, [])

@@ -87,7 +87,9 @@ ROWS = (
     Row("data", "data"),
     Row("hub", "hub", (("hub_layer.py",),), variables=_LEGACY),
     Row("models", "models"),
+    Row("rl", "rl"),
     Row("summarization", "summarization"),
+    Row("term_weighting", "term_weighting"),
     Row("test", "test"),
 )
 

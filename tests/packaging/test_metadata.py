@@ -31,7 +31,9 @@ TESTED_IN = {
     "data": ("data",),
     "hub": ("main",),
     "models": ("main",),
+    "rl": ("main",),
     "summarization": ("main",),
+    "term_weighting": ("main",),
     "test": ("main",),
 }
 

@@ -265,6 +265,7 @@ READERS: dict[str, Reader] = {
         texts.read_squad,
         JSON,
     ),
+    "SGML": Reader(texts.writes("r.sgm", texts.SGML), "r.sgm", texts.read_sgml),
     "GLUE": Reader(
         texts.writes("dev.tsv", texts.SST2), "dev.tsv", texts.read_glue
     ),

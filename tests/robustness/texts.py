@@ -13,6 +13,7 @@ import numpy as np
 from official_models.common import files
 from official_models.nlp.checkpoint import tokenizer
 from official_models.nlp.datasets import glue, squad
+from official_models.nlp.term_weighting import reuters
 from official_models.nlp.text import (
     corpus,
     documents,
@@ -48,6 +49,23 @@ PROSE = """It was a fine day. The ants went out to look for bread!
 
 And who was there? A bee; she said nothing, and so did they. D\u00e9j\u00e0 vu.
 """
+
+
+SGML = "".join(
+    f'<REUTERS TOPICS="YES" LEWISSPLIT="{split}">\n'
+    f"<TOPICS><D>grain</D><D>corn</D></TOPICS>\n<TEXT><TITLE>Ants</TITLE>"
+    f"<BODY>{PROSE}</BODY></TEXT>\n</REUTERS>\n"
+    for split in ("TRAIN", "TRAIN", "TEST")
+)
+
+
+def read_sgml(folder):
+    found = reuters.load(folder)
+    expect(
+        found.train_labels.shape == (len(found.train), len(found.categories)),
+        "labels",
+    )
+    expect(found.train_labels.any() and found.test, "documents")
 
 
 def read_text(folder):

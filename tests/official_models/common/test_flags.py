@@ -16,6 +16,9 @@ from official_models.nlp.bert import (
 )
 from official_models.nlp.head_analysis import __main__ as head_analysis
 from official_models.nlp.summarization import train as summaries
+from official_models.nlp.term_weighting import train as term_weighting
+from official_models.rl.dqn_lambda import train as dqn_lambda
+from official_models.vision.batch_norm import train as batch_norm
 from official_models.vision.few_shot import train as few_shot
 from official_models.vision.resnet import train
 from tests.official_models.scripts import flags_of, refusal
@@ -38,6 +41,12 @@ WITHOUT_EFFECT = {
     | {"cache_dir", "fill", "init_checkpoint", "preset"},
     train: RUN | DEVICES | {"data_dir", "max_corrupt", "cache", "recipe"},
     few_shot: {"output_dir", "log_every", "seeds", "data_dir"},
+    dqn_lambda: {"output_dir", "save_every", "eval_episodes", "eval_epsilon"},
+    term_weighting: {"output_dir", "data_dir", "categories", "weightings"}
+    | {"optimizers", "batch_sizes", "seed", "seeds", "hours"},
+    batch_norm: {"output_dir", "experiments", "data_dir", "filters"}
+    | {"batch_sizes", "updates", "optimizers", "reference_batch_size"}
+    | {"large_batch_size", "epochs", "zetas", "seeds", "hours", "seed"},
     finetune_hub: RUN | {"data_dir", "test"},
     finetune_classifier: {"output_dir", "data_dir", "vocab_file"}
     | {"init_checkpoint", "eval_batch_size", "seeds", "predict"},

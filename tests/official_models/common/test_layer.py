@@ -15,7 +15,9 @@ from official_models.nlp.albert.model import albert_pretrainer
 from official_models.nlp.bert import heads
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.model import bert_pretrainer
+from official_models.nlp.term_weighting import model as term_weighting
 from official_models.nlp.transformer import layers as transformer_layers
+from official_models.vision.batch_norm import model as batch_norm
 from official_models.vision.few_shot import model as few_shot
 from official_models.vision.resnet import model as resnet
 
@@ -106,10 +108,15 @@ def registered():
 
 
 def test_each_model_has_a_package_of_its_own():
+    weighting = keras.saving.get_registered_name(term_weighting.LearnedWeights)
+    assert weighting == "tf_lamb_models.term_weighting>LearnedWeights"
     packages = {name.split(">")[0] for name in registered()}
     assert packages == {
         f"tf_lamb_models.{name}"
-        for name in ("albert", "bert", "few_shot", "resnet", "transformer")
+        for name in (
+            *("albert", "batch_norm", "bert", "few_shot", "resnet"),
+            *("term_weighting", "transformer"),
+        )
     }
 
 
@@ -189,8 +196,12 @@ def test_a_configuration_is_saved_as_what_it_is():
         lambda dtype: few_shot.make(
             "prototypical", few_shot.FewShotConfig(filters=4), dtype=dtype
         ),
+        lambda dtype: batch_norm.make(batch_norm.SmallConfig(), dtype=dtype),
     ],
-    ids=["pretrainer", "albert", "classifier", "span", "resnet", "few_shot"],
+    ids=[
+        *("pretrainer", "albert", "classifier", "span", "resnet", "few_shot"),
+        "batch_norm",
+    ],
 )
 def test_the_loss_is_scaled_where_layers_are_float16(make, dtype):
     model = make(dtype)

@@ -1,5 +1,6 @@
 """The pretraining script stopped and resumed, and on other devices."""
 
+import shutil
 import signal
 
 import pytest
@@ -26,8 +27,18 @@ def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
+@pytest.fixture(scope="module")
+def undisturbed(corpus, tmp_path_factory):
+    """The folder of a run of 8 steps; a test that writes copies it."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    with flags_of(pretrain):
+        run(corpus, folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def defined_flags():
+def defined_flags(undisturbed):
+    # After that run: the flags of a script are defined once at a time.
     with flags_of(pretrain):
         yield
 
@@ -77,10 +88,9 @@ def test_preempted_it_saves_ends_well_and_resumes(corpus, tmp_path):
     assert steps == ["20", "40"]
 
 
-def test_several_steps_an_execution(corpus, tmp_path):
-    run(corpus, tmp_path / "one")
+def test_several_steps_an_execution(corpus, undisturbed, tmp_path):
     run(corpus, tmp_path / "four", "--steps_per_execution=4")
-    same_weights(tmp_path / "one", tmp_path / "four", 8, rtol=1e-6, atol=1e-7)
+    same_weights(undisturbed, tmp_path / "four", 8, rtol=1e-6, atol=1e-7)
     four = rows(tmp_path / "four/metrics.csv")
     assert [row["step"] for row in four] == ["4", "8"]
     refuses(
@@ -112,7 +122,9 @@ def test_mirrored_on_two_devices_equals_one(corpus, tmp_path):
     )
 
 
-def test_output_on_a_file_system_of_tensorflow(corpus, tmp_path, monkeypatch):
+def test_output_on_a_file_system_of_tensorflow(
+    corpus, undisturbed, tmp_path, monkeypatch
+):
     """ram://, as gs:// would be: files, checkpoints, resuming from there."""
     monkeypatch.chdir(tmp_path)
     url = "ram://runs/one"
@@ -122,7 +134,6 @@ def test_output_on_a_file_system_of_tensorflow(corpus, tmp_path, monkeypatch):
     assert not [name for name in names if name.endswith(".tmp")]
     assert tf.io.gfile.glob(f"{url}/tensorboard/*")
     assert not list(tmp_path.iterdir()), "ram: as a folder here"
-    run(corpus, tmp_path / "two")
     with tf.io.gfile.GFile(f"{url}/metrics.csv") as file:
         assert len(file.read().splitlines()) == 5
 
@@ -135,12 +146,12 @@ def test_output_on_a_file_system_of_tensorflow(corpus, tmp_path, monkeypatch):
     copy.mkdir(parents=True)
     for path in tf.io.gfile.glob(f"{url}/checkpoints/ckpt-8.*"):
         tf.io.gfile.copy(path, str(copy / path.rpartition("/")[2]))
-    same_weights(tmp_path / "one", tmp_path / "two", 8, rtol=0, atol=0)
+    same_weights(tmp_path / "one", undisturbed, 8, rtol=0, atol=0)
     refuses("learning_rate = 0.02", corpus, url, "--learning_rate=0.5")
 
 
-def test_damaged_checkpoint(corpus, tmp_path):
-    run(corpus, tmp_path)
+def test_damaged_checkpoint(corpus, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     data = tmp_path / "checkpoints/ckpt-8.data-00000-of-00001"
     content = data.read_bytes()
     data.write_bytes(content[: len(content) // 2])

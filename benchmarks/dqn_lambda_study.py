@@ -1,0 +1,204 @@
+"""Which lambda, on MinAtar: training runs, interquartile means, intervals.
+
+    nice -n 10 python -m benchmarks.dqn_lambda_study --folder runs/dqn-study \\
+        --settings "lambda=0" "lambda=0.75" "lambda_rule=median" --seeds 5 \\
+        --games breakout asterix --output study.json
+
+A setting is flags of `official_models.rl.dqn_lambda.train`, a comma between
+two of them. Each run is a process with one thread; a run that is complete in
+the folder is not run again, and one that was stopped goes on, so that the same
+command goes on with the study. Seeds are the outer loop: what is written after
+each run compares settings of about as many seeds.
+
+The score of a run is the mean return of its evaluation (30 episodes, epsilon
+0.05), and beside it that of its training episodes. `iqm` is the mean of the
+middle half of a setting's runs; its interval is the 95% percentile interval of
+2,000 bootstrap samples, seeds drawn within each game. Over several games, a
+score is divided by its game's mean over all runs first.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import measure
+
+MODULE = "benchmarks.dqn_lambda_study"
+TRAIN = "official_models.rl.dqn_lambda.train"
+SCORES = ("evaluation", "training")
+
+
+def run(folder, setting, game, seed, extra):
+    """The report of a run, which is trained first if it is not there."""
+    name = setting.replace(",", "-").replace("=", "_").replace("/", "_")
+    target = Path(folder) / game / name / f"seed_{seed}"
+    flags = [f"--{flag}" for flag in (*extra, *setting.split(","))]
+    if not (target / "report.json").exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            [sys.executable, "-m", TRAIN, *flags]
+            + [f"--game=minatar/{game}", f"--seed={seed}"]
+            + [f"--output_dir={target}"],
+            cwd=measure.ROOT,
+            env=measure.environment(**measure.ONE_THREAD),
+            check=True,
+        )
+    return json.loads((target / "report.json").read_text())
+
+
+def score(report):
+    """{which: mean return} of a run."""
+    return {
+        "evaluation": report["evaluation"]["mean"],
+        "training": report["training"]["mean_return"],
+    }
+
+
+def interquartile_mean(values):
+    """The mean of the middle half; of a row, where there are several."""
+    from scipy import stats
+
+    return stats.trim_mean(values, 0.25, axis=-1)
+
+
+def interval(by_game, rng, samples=2000):
+    """95% interval of the interquartile mean, by a stratified bootstrap.
+
+    Args:
+      by_game: a list of [seeds], the scores of each game.
+      rng: draws the samples.
+      samples: how many.
+
+    Returns:
+      Lower and upper end; None if no game has two seeds.
+    """
+    if max(map(len, by_game)) < 2:
+        return None
+    drawn = [
+        np.asarray(x)[rng.integers(len(x), size=(samples, len(x)))]
+        for x in by_game
+    ]
+    means = interquartile_mean(np.concatenate(drawn, axis=-1))
+    return [float(x) for x in np.percentile(means, [2.5, 97.5])]
+
+
+def summary(runs):
+    """Rows of settings, for each game and for all together.
+
+    Args:
+      runs: [{"setting", "game", "seed", "evaluation", "training"}].
+    """
+    games = list(dict.fromkeys(r["game"] for r in runs))
+    settings = list(dict.fromkeys(r["setting"] for r in runs))
+    rows = []
+    for which in SCORES:
+        scale = {
+            g: float(np.mean([r[which] for r in runs if r["game"] == g]))
+            for g in games
+        }
+        groups = [(g, [g], {g: 1.0}) for g in games]
+        if len(games) > 1:
+            groups.append(("all, by the game's mean", games, scale))
+        for name, members, by in groups:
+            for setting in settings:
+                scores = [
+                    [
+                        r[which] / by[g]
+                        for r in runs
+                        if r["game"] == g and r["setting"] == setting
+                    ]
+                    for g in members
+                ]
+                scores = [x for x in scores if x]
+                if not scores:
+                    continue
+                every = np.concatenate(scores)
+                rng = np.random.default_rng(0)
+                rows.append(
+                    {
+                        "score": which,
+                        "game": name,
+                        "setting": setting,
+                        "runs": len(every),
+                        "iqm": float(interquartile_mean(every)),
+                        "interval_95": interval(scores, rng),
+                    }
+                )
+    return rows
+
+
+def markdown(rows):
+    """The table of the rows."""
+    body = []
+    for row in rows:
+        ends = row["interval_95"]
+        shown = f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "-"
+        cells = row["game"], row["setting"], row["runs"], f"{row['iqm']:.2f}"
+        body.append((row["score"], *cells, shown))
+    head = ("score", "game", "setting", "runs", "IQM", "95% interval")
+    return measure.table(head, body)
+
+
+def plot(rows, path):
+    """Interquartile means with their intervals, a panel for each game."""
+    from matplotlib.figure import Figure
+
+    from official_models.common import files
+
+    rows = [r for r in rows if r["score"] == "evaluation"]
+    games = list(dict.fromkeys(r["game"] for r in rows))
+    figure = Figure(figsize=(4.5 * len(games), 3.5), layout="constrained")
+    panels = figure.subplots(1, len(games), squeeze=False)[0]
+    for axes, game in zip(panels, games):
+        found = [r for r in rows if r["game"] == game]
+        for i, row in enumerate(found):
+            low, high = row["interval_95"] or (row["iqm"], row["iqm"])
+            axes.plot([low, high], [i, i], color="tab:blue", linewidth=4)
+            axes.plot(row["iqm"], i, "ok")
+        names = [f"{r['setting']} ({r['runs']})" for r in found]
+        axes.set_yticks(range(len(found)), names)
+        axes.set(xlabel="return, interquartile mean", title=game)
+        axes.grid(alpha=0.3)
+    files.save_figure(path, figure)
+
+
+def main(argv=None):
+    parser = measure.parser(MODULE, __doc__)
+    parser.add_argument("--folder", default="runs/dqn-study")
+    parser.add_argument("--settings", nargs="+", required=True)
+    parser.add_argument("--games", nargs="+", default=["breakout"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--flags", nargs="*", default=[], help="of every run, without dashes"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="JSON, and a plot beside it"
+    )
+    args = parser.parse_args(argv)
+    runs = []
+    for seed in range(1, args.seeds + 1):
+        for game in args.games:
+            for setting in args.settings:
+                report = run(args.folder, setting, game, seed, args.flags)
+                where = {"setting": setting, "game": game, "seed": seed}
+                runs.append({**where, **score(report)})
+                print(json.dumps(runs[-1]), flush=True)
+                rows = summary(runs)
+                if args.output:
+                    measure.write_json(
+                        args.output,
+                        {
+                            "provenance": measure.provenance(),
+                            "rows": rows,
+                            "runs": runs,
+                        },
+                    )
+                    plot(rows, args.output.with_suffix(".png"))
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()

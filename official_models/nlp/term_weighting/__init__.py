@@ -1,0 +1,1 @@
+"""Learning to weight: term weights for text classification, by a network."""

@@ -1,0 +1,1 @@
+"""DQN(lambda): lambda-returns with experience replay (Daley, Amato 2019)."""

@@ -1,0 +1,198 @@
+r"""DQN(lambda) on MinAtar or Atari, by LAMB or others.
+
+    python -m official_models.rl.dqn_lambda.train
+    python -m official_models.rl.dqn_lambda.train --lambda 0 \
+        --output_dir runs/dqn-one-step
+    python -m official_models.rl.dqn_lambda.train --optimizer adamw \
+        --batch_size 32 --learning_rate 5e-4 --epsilon 1e-4 --weight_decay 0 \
+        --warmup_ratio 0 --end_learning_rate 5e-4 --output_dir runs/dqn-adam
+
+Without flags: MinAtar Breakout, 60,000 transitions, Peng's returns, LAMB.
+README.md beside this file has what was measured. A run that was stopped, by a
+kill too, goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags, logging
+from tqdm import tqdm
+
+from official_models.common import errors, files, optimizers, report, run_folder
+from official_models.common import flags as run_flags
+from official_models.common.errors import InputError
+from official_models.rl.dqn_lambda import (
+    evaluation,
+    learning,
+    options,
+    run_state,
+)
+from tf_lamb.callbacks import StepTable, read_table
+
+FLAGS = flags.FLAGS
+REPORT, METRICS = "report.json", "metrics.csv"
+_RECENT = 100  # episodes that the screen and metrics.csv tell the mean of
+_COLUMNS = ("return", "episodes", "loss", "epsilon", "steps_per_second")
+
+
+def define_flags() -> None:
+    """Defines this script's flags."""
+    options.define_flags()
+    for module in (run_flags, optimizers, options):
+        flags.adopt_module_key_flags(module)  # for --help
+
+
+def recent_return(learner: learning.Learner) -> float | None:
+    """Mean return of the last episodes that ended; None before the first."""
+    last = [score for _, score in learner.scores[-_RECENT:]]
+    return float(np.mean(last)) if last else None
+
+
+def fit(learner: learning.Learner, folder: Path) -> None:
+    """Trains what is left of a run."""
+    settings = learner.settings
+    with tqdm(
+        total=settings.steps,
+        unit=" steps",
+        dynamic_ncols=True,
+        mininterval=0.5 if sys.stderr.isatty() else 15,
+    ) as bar:
+        state = run_state.RunState(folder, learner)
+        done = state.restore(bar.update)
+        table = StepTable(folder / METRICS, _COLUMNS, learner.steps)
+        if done is None:
+            learner.collect(0, bar.update)
+        else:
+            check_replayed(learner, folder / METRICS)
+            bar.write(f"{folder}: resuming from step {learner.steps}.")
+        for period in range((done or 0) + 1, settings.periods + 1):
+            began = time.perf_counter()
+            loss = learner.train(period)
+            learner.collect(period, bar.update)
+            if not np.isfinite(loss):
+                raise InputError(
+                    f"the loss is {loss} after step {learner.steps}; give a "
+                    "lower --learning_rate or a longer --warmup_ratio"
+                )
+            row = {
+                "episodes": len(learner.scores),
+                "loss": loss,
+                "epsilon": settings.epsilon(learner.steps),
+                "steps_per_second": round(
+                    settings.refresh_every / (time.perf_counter() - began)
+                ),
+            }
+            mean = recent_return(learner)
+            if mean is not None:
+                row["return"] = mean
+                bar.set_postfix({"return": f"{mean:.2f}"}, refresh=False)
+            table.write(learner.steps, row)
+            if period % FLAGS.save_every == 0 or period == settings.periods:
+                state.save(period)
+
+
+def check_replayed(learner: learning.Learner, path: Path) -> None:
+    """Refuses to go on where the games did not repeat what they did.
+
+    Args:
+        learner: After `RunState.restore`.
+        path: Of metrics.csv.
+
+    Raises:
+        InputError: Another number of episodes has ended than then.
+    """
+    rows = dict(read_table(path).get("episodes", []))
+    then, now = rows.get(learner.steps), len(learner.scores)
+    if then is not None and then != now:
+        raise InputError(
+            f"{path}: {then:.0f} episodes had ended at step {learner.steps}, "
+            f"played again it is {now}; go on with the versions of the games "
+            "that the run began with, or name another --output_dir"
+        )
+
+
+def finish(learner: learning.Learner, folder: Path) -> dict[str, Any]:
+    """Evaluates, records an episode and writes the report; gives it."""
+    agent, settings = learner.agent, learner.settings
+    with files.replacing(folder / "model.keras") as temporary:
+        agent.network.save(temporary)
+    play = FLAGS.game, agent.shape.history
+    scores = evaluation.evaluate(
+        agent.act,
+        *play,
+        episodes=FLAGS.eval_episodes,
+        epsilon=FLAGS.eval_epsilon,
+    ).as_json()
+    shown, length = evaluation.record(
+        agent.act, *play, folder / "episode.gif", epsilon=FLAGS.eval_epsilon
+    )
+    trained = [x for step, x in learner.scores if step > settings.prepopulate]
+    late = settings.steps - (settings.steps - settings.prepopulate) // 10
+    last = [x for step, x in learner.scores if step > late]
+    figures = {
+        **report.environment(),
+        "flags": run_flags.values(),
+        "parameters": agent.network.count_params(),
+        "bytes_per_transition": learner.memory.bytes_per_transition,
+        "training": {
+            "episodes": len(trained),
+            "mean_return": float(np.mean(trained)) if trained else None,
+            "mean_return_of_last_tenth": float(np.mean(last)) if last else None,
+        },
+        "evaluation": scores,
+        "episode_gif": {"return": shown, "frames": length},
+    }
+    panels = {
+        "return": f"return, mean of {_RECENT} episodes",
+        "loss": "mean squared error",
+    }
+    columns = read_table(folder / METRICS)
+    report.write(
+        folder,
+        figures,
+        picture="learning_curve.png",
+        # No episode may have ended.
+        panels={k: label for k, label in panels.items() if columns.get(k)},
+        title=f"{FLAGS.game}, {FLAGS.returns}, {FLAGS.optimizer.upper()}",
+    )
+    return figures
+
+
+def main(_) -> None:
+    """Trains what is left, evaluates, and reports."""
+    logging.set_verbosity(logging.WARNING)
+    if files.is_remote(FLAGS.output_dir):
+        raise InputError(
+            f"--output_dir {FLAGS.output_dir}: this script writes its files "
+            "here; name a local folder"
+        )
+    options.check()
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    identity = run_flags.identity()
+    folder = run_folder.open_run(FLAGS.output_dir, identity)
+    if (folder / REPORT).exists():
+        figures = files.read_json(folder / REPORT, "remove it to run again")
+    else:
+        learner = options.make_learner()
+        run_folder.record_run(folder, identity)
+        fit(learner, folder)
+        figures = finish(learner, folder)
+    scores, training = figures["evaluation"], figures["training"]
+    print(
+        f"{folder}: mean return {scores['mean']:.2f} ± "
+        f"{scores['standard_error']:.2f} over {scores['episodes']} episodes "
+        f"({scores['cut']} cut); in training {training['mean_return']}; "
+        f"{REPORT}, model.keras, learning_curve.png, episode.gif"
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    errors.run(main)

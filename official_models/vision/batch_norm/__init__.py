@@ -1,0 +1,1 @@
+"""BatchNorm as population normalization and a decay of gamma."""

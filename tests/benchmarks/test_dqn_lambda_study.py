@@ -1,0 +1,80 @@
+"""The study's figures: interquartile means, intervals, games of other units."""
+
+import numpy as np
+import pytest
+
+from benchmarks import dqn_lambda_study as study
+
+
+def test_the_mean_of_the_middle_half():
+    assert study.interquartile_mean([1, 2, 4, 100]) == 3
+    rows = study.interquartile_mean([[1, 2, 4, 100], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(rows, [3, 0])
+
+
+def test_the_interval_draws_seeds_within_their_game():
+    rng = np.random.default_rng(0)
+    # Were games mixed, means between 1 and 3 would be wider than this.
+    apart = study.interval([[1.0] * 4, [3.0] * 4], rng)
+    assert apart == [2.0, 2.0]
+    low, high = study.interval([rng.normal(size=100)], rng, samples=4000)
+    assert 0.25 < high - low < 0.75  # 2 x 1.96 sqrt(1.2 / 100), about 0.43
+    assert study.interval([[1.0], [2.0]], rng) is None
+
+
+def runs():
+    return [
+        {
+            "setting": setting,
+            "game": game,
+            "seed": seed,
+            "evaluation": unit * (1 + better),
+            "training": 1.0,
+        }
+        for game, unit in (("breakout", 1.0), ("freeway", 100.0))
+        for setting, better in (("lambda=0", 0), ("lambda=1", 2))
+        for seed in (1, 2)
+    ]
+
+
+def test_rows_of_games_and_of_all_in_units_of_their_mean():
+    rows = [r for r in study.summary(runs()) if r["score"] == "evaluation"]
+    found = {(r["game"], r["setting"]): r["iqm"] for r in rows}
+    both = "all, by the game's mean"
+    assert found == {
+        ("breakout", "lambda=0"): 1,
+        ("breakout", "lambda=1"): 3,
+        ("freeway", "lambda=0"): 100,
+        ("freeway", "lambda=1"): 300,
+        (both, "lambda=0"): pytest.approx(0.5),
+        (both, "lambda=1"): pytest.approx(1.5),
+    }
+    assert {r["runs"] for r in rows if r["game"] == both} == {4}
+    assert "| breakout | lambda=1 | 2 | 3.00 | 3.00 to 3.00 |" in (
+        study.markdown(rows)
+    )
+
+
+def test_a_run_that_is_there_is_not_run_again(tmp_path, monkeypatch):
+    calls = []
+
+    def train(command, **_):
+        calls.append(command)
+        folder = command[-1].removeprefix("--output_dir=")
+        report = study.Path(folder) / "report.json"
+        report.parent.mkdir(parents=True)
+        report.write_text(
+            '{"evaluation": {"mean": 2.5}, "training": {"mean_return": 1.5}}'
+        )
+
+    monkeypatch.setattr(study.subprocess, "run", train)
+    output = tmp_path / "study.json"
+    arguments = ["--folder", str(tmp_path), "--output", str(output)]
+    arguments += ["--settings", "lambda=0,n=3", "--flags", "steps=10"]
+    study.main([*arguments, "--seeds", "1"])
+    study.main([*arguments, "--seeds", "2"])
+    assert len(calls) == 2
+    flags = ["--steps=10", "--lambda=0", "--n=3", "--game=minatar/breakout"]
+    assert calls[1][3:-1] == [*flags, "--seed=2"]
+    assert output.with_suffix(".png").exists()
+    assert '"iqm": 2.5' in output.read_text()
