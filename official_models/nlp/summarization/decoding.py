@@ -139,17 +139,21 @@ class Stepper:
 
     def _begin(self, ids, sequence, mask):
         memory = self._decoder.memory(sequence)
-        logits, state = self._decoder.advance(ids, None, memory, mask, 0)
+        logits, state = self._decoder.advance(
+            ids, None, memory, mask, 0, last=True
+        )
         return _log_probabilities(logits), state, memory
 
     def _continue(self, ids, before, memory, mask):
         first = ops.shape(before[0][0])[1]
-        logits, state = self._decoder.advance(ids, before, memory, mask, first)
+        logits, state = self._decoder.advance(
+            ids, before, memory, mask, first, last=True
+        )
         return _log_probabilities(logits), state
 
     def _again(self, ids, sequence, mask):
         memory = self._decoder.memory(sequence)
-        logits, _ = self._decoder.advance(ids, None, memory, mask, 0)
+        logits, _ = self._decoder.advance(ids, None, memory, mask, 0, last=True)
         return _log_probabilities(logits)
 
     def start(self, inputs: dict[str, np.ndarray], beams: int) -> None:

@@ -113,7 +113,9 @@ class Decoder(TransformerPart):
         """Keys and values of the document in each layer, [B, T, N, D]."""
         return [layer.cross.keys_values(sequence) for layer in self.layers]
 
-    def advance(self, target_ids, before, memory, input_mask, first):
+    def advance(
+        self, target_ids, before, memory, input_mask, first, last=False
+    ):
         """Logits after some tokens, given what is known of those before.
 
         Args:
@@ -123,9 +125,11 @@ class Decoder(TransformerPart):
             memory: Of `memory`.
             input_mask: 1 for a token of the document, 0 for padding, [B, T].
             first: Position of the first of `target_ids`, from 0.
+            last: Whether only the logits after the last token are wanted.
 
         Returns:
-            Logits [B, L, V], and the keys and values of all tokens so far.
+            Logits [B, L, V] (if `last`, [B, 1, V]), and the keys and values of
+            all tokens so far.
         """
         length = ops.shape(target_ids)[1]
         words = ops.cast(
@@ -144,7 +148,8 @@ class Decoder(TransformerPart):
             known = None if before is None else before[i]
             x, state = layer(x, known, memory[i], bias, memory_bias)
             after.append(state)
-        logits = ops.matmul(self.norm(x), ops.transpose(words))
+        x = self.norm(x[:, -1:] if last else x)
+        logits = ops.matmul(x, ops.transpose(words))
         logits = ops.cast(logits, self.variable_dtype)
         return ops.add(logits, self.output_bias), after
 

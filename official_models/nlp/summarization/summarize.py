@@ -103,6 +103,9 @@ def load():
             f"{where}: has no {opening.KERAS}; expected the folder of a run of "
             "official_models.nlp.summarization.train that has ended"
         )
+    found = None
+    if (folder / record.NAME).is_file():
+        found = record.load(folder)  # before the model, which takes longer
     model = weights.read_keras(folder / opening.KERAS, where)
     names = {layer.name for layer in model.layers}
     if not names & {EXTRACTIVE, DECODER}:
@@ -111,7 +114,7 @@ def load():
             "and cannot summarize; expected a model of "
             "official_models.nlp.summarization.train"
         )
-    found = record.load(folder)
+    found = found or record.load(folder)
     if (EXTRACTIVE if found.is_extractive else DECODER) not in names:
         raise InputError(
             f"{folder / record.NAME}: is of {found.model}, the model beside it "
@@ -166,8 +169,8 @@ def main(_) -> None:
     """Reads, summarizes, prints."""
     logging.set_verbosity(logging.WARNING)
     bad = readers.BadDocuments(FLAGS.max_bad)
-    found, model, encoding = load()
     documents = _texts(bad)
+    found, model, encoding = load()
     rows = inputs.encode_all(documents, encoding)
     written = record.write(found, model, documents, rows, encoding)
     print(show(documents, written, FLAGS.input.endswith(".jsonl")))
