@@ -5,7 +5,8 @@ r"""Kills training scripts again and again, and holds them to what they resume.
 
 A run is killed by SIGKILL, SIGTERM or SIGINT at a random moment, or as soon as
 files of a checkpoint appear, and started again by the same command; after five
-kills it may end. Its last checkpoint must then have the arrays of a run that
+kills it may end. A run that ends before its moment comes was not killed, and
+does not count. Its last checkpoint must then have the arrays of a run that
 nothing disturbed, to the bit. Scripts take turns. With the wish to be repeated,
 the moments depend on --seed, but not how far a run has come by then.
 
@@ -52,6 +53,9 @@ def kill(
         saves: pattern of the files of a save.
         rng: draws signal and moment.
         seconds: that the script takes undisturbed.
+
+    Returns:
+        "" for the signal and moment where it ended before.
     """
     name = rng.choice(sorted(SIGNALS))
     aimed = rng.random() < 0.5
@@ -64,18 +68,24 @@ def kill(
     ended = process.poll() is not None
     process.send_signal(SIGNALS[name])
     said = process.communicate(timeout=300)[1]
-    moment = "after its end" if ended else "at a save" if aimed else "at random"
-    return f"SIG{name} {moment}", said
+    moment = "at a save" if aimed else "at random"
+    return "" if ended else f"SIG{name} {moment}", said
 
 
 def one_run(name, inputs, whole, folder, rng, kills, seconds):
-    """A run that is killed `kills` times; gives counts and what went wrong."""
+    """A run that is killed until it ends, `kills` times at most.
+
+    Returns:
+        Counts, and what went wrong.
+    """
     job, counts, wrong = JOBS[name], collections.Counter(), []
-    for _ in range(kills):
+    while counts.total() < kills:
         process = job.start(inputs, folder)
         what, said = kill(process, folder, job.saves, rng, seconds)
+        if not what and not process.returncode:
+            break
         counts[what] += 1
-        if "Traceback" in said:
+        if not what or "Traceback" in said:
             wrong.append(f"{name}: {what}: {said[-1000:]}")
     process = JOBS[name].start(inputs, folder)
     said = process.communicate(timeout=600)[1]
@@ -193,7 +203,7 @@ def main() -> None:
             counts[name] += found
             wrong += problems
             runs += 1
-            bar.update(kills)
+            bar.update(found.total())
         full, problems = full_disks(args.full_disks, inputs, wholes, root, rng)
         wrong += problems
     for problem in wrong:
