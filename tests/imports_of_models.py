@@ -78,7 +78,20 @@ ROOMS = {
             r"(oracle|readers|sentences)",
         ),
     ),
+    # Arrays alone.
+    r"official_models/nlp/summarization/copy_task\.py": (
+        (),
+        (r"tf_lamb\.check",),
+    ),
     # Models: Keras through common.ops, of tf_lamb nothing but its checks.
+    r"official_models/nlp/summarization/dca(_layers|_losses)?\.py": (
+        ("keras",),
+        (
+            *MODEL_TOOLS,
+            r"official_models\.nlp\.transformer\.layers",
+            r"official_models\.nlp\.summarization\.(config|dca_layers)",
+        ),
+    ),
     r"official_models/nlp/transformer/\w+\.py": (("keras",), MODEL_TOOLS),
     r"official_models/(nlp|vision)/\w+/(pretraining/)?"
     r"(model|layers|layouts|losses|blocks|heads)\.py": (

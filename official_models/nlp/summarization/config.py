@@ -1,4 +1,4 @@
-"""Sizes of the layers on top of the encoder."""
+"""Sizes of the layers on top of the encoder, and of communicating agents."""
 
 from __future__ import annotations
 
@@ -67,3 +67,63 @@ class SummarizerConfig(Config):
                 f"num_heads: got {self.num_heads}, expected a divisor of "
                 f"hidden_size = {self.hidden_size}"
             )
+
+
+@registration("tf_lamb_models.summarization")
+@dataclasses.dataclass(frozen=True)
+class AgentsConfig(Config):
+    """Sizes of deep communicating agents.
+
+    Args:
+        vocab_size: V.
+        hidden_size: H, 128 as published.
+        embedding_size: Of a word's vector.
+        agents: M, parts of a document, 3 as published.
+        contextual_layers: K, 2 as published; 0: agents do not communicate.
+        extra_size: O, words of a document beyond the vocabulary, at most;
+            their ids are V to V + O - 1.
+        unknown_id: Whose vector such a word has where it is read.
+        caa: Contextual agent attention: whether the word distribution knows
+            the context of the token before, too.
+        communicate: False: messages are zero, with the same parameters.
+        initializer_range: Standard deviation of a new matrix that is not an
+            LSTM's.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    checks: ClassVar = {
+        "vocab_size": size,
+        "hidden_size": size,
+        "embedding_size": size,
+        "agents": size,
+        "contextual_layers": partial(check.count, minimum=0),
+        "extra_size": partial(check.count, minimum=0),
+        "unknown_id": partial(check.count, minimum=0),
+        "initializer_range": check.positive,
+    }
+
+    vocab_size: int
+    hidden_size: int = 128
+    embedding_size: int = 128
+    agents: int = 3
+    contextual_layers: int = 2
+    extra_size: int = 0
+    unknown_id: int = 0
+    caa: bool = False
+    communicate: bool = True
+    initializer_range: float = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.unknown_id >= self.vocab_size:
+            raise ValueError(
+                f"unknown_id: got {self.unknown_id}, expected less than "
+                f"vocab_size = {self.vocab_size}"
+            )
+
+    @property
+    def extended_size(self) -> int:
+        """E = V + O."""
+        return self.vocab_size + self.extra_size
