@@ -169,6 +169,11 @@ def describe(folder: Path, config: BertConfig, vocab_file: str | None) -> None:
     """
     write_config(folder / opening.CONFIGS[models.is_albert(config)], config)
     if vocab_file:
-        name = SENTENCE_PIECE if is_sentence_piece(vocab_file) else VOCABULARY
-        content = files.read_bytes(vocab_file, "expected a vocabulary")
-        files.write_bytes(folder / name, content)
+        copy_vocabulary(folder, vocab_file)
+
+
+def copy_vocabulary(folder: Path, vocab_file: str) -> None:
+    """Copies a vocabulary into a folder, under the name that is looked for."""
+    name = SENTENCE_PIECE if is_sentence_piece(vocab_file) else VOCABULARY
+    content = files.read_bytes(vocab_file, "expected a vocabulary")
+    files.write_bytes(folder / name, content)

@@ -19,7 +19,11 @@ import numpy as np
 
 from official_models.common import ops
 from official_models.nlp.checkpoint import models
-from official_models.nlp.summarization.inputs import Marks
+from official_models.nlp.summarization.inputs import (
+    Encoded,
+    Marks,
+    document_batch,
+)
 from official_models.nlp.summarization.model import DECODER, DOCUMENT
 from tf_lamb import check
 
@@ -123,16 +127,17 @@ class Stepper:
 
     Attributes:
         cached: As given.
+        batch: Makes the inputs of `start` from rows.
     """
 
     def __init__(self, model: keras.Model, cached: bool = True):
         self._encoder = models.encoder_of(model)
         self._decoder = model.get_layer(DECODER)
         self.cached = cached
-        self._encode = _compiled(self._encoded)
-        self._first = _compiled(self._begin)
-        self._next = _compiled(self._continue)
-        self._all = _compiled(self._again)
+        self._encode = compiled(self._encoded)
+        self._first = compiled(self._begin)
+        self._next = compiled(self._continue)
+        self._all = compiled(self._again)
 
     def _encoded(self, input_ids, input_mask, segment_ids):
         return self._encoder(input_ids, input_mask, segment_ids)[0]
@@ -155,6 +160,14 @@ class Stepper:
         memory = self._decoder.memory(sequence)
         logits, _ = self._decoder.advance(ids, None, memory, mask, 0, last=True)
         return _log_probabilities(logits)
+
+    batch = staticmethod(document_batch)
+
+    def explain(
+        self, row: Encoded, tokens: Sequence[int], begin: int
+    ) -> dict[str, Any]:
+        """What decided, beside the beams; nothing here."""
+        return {}
 
     def start(self, inputs: dict[str, np.ndarray], beams: int) -> None:
         """Reads documents.
@@ -204,7 +217,7 @@ def _log_probabilities(logits):
     return ops.log_softmax(logits[:, -1], axis=-1)
 
 
-def _compiled(function: Callable) -> Callable:
+def compiled(function: Callable) -> Callable:
     """The function, traced once for all lengths, on TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         return function
@@ -303,7 +316,7 @@ def search(
 
     Args:
         stepper: Of the model.
-        inputs: Of `inputs.document_batch`.
+        inputs: Of the stepper's `batch`.
         beam: How to search.
         marks: Of summaries.
         begins_word: Of each id, bool [V].

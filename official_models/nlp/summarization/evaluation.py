@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from official_models.common.errors import InputError
 from official_models.nlp.summarization import decoding, ranking, rouge
+from official_models.nlp.summarization.dca_decoding import AgentStepper
 from official_models.nlp.summarization.inputs import (
     Encoded,
     Encoding,
@@ -94,7 +95,7 @@ def write_extracts(
 
 
 def write_abstracts(
-    stepper: decoding.Stepper,
+    stepper: decoding.Stepper | AgentStepper,
     rows: Sequence[Encoded],
     encoding: Encoding,
     beam: decoding.Beam,
@@ -109,7 +110,7 @@ def write_abstracts(
     for part in _by_length(rows, batch_size, "beam search"):
         found = decoding.search(
             stepper,
-            document_batch([rows[i] for i in part]),
+            stepper.batch([rows[i] for i in part]),
             beam,
             encoding.marks,
             encoding.begins_word,
@@ -126,7 +127,8 @@ def write_abstracts(
                         "summary": encoding.text(found.tokens),
                     }
                     for found in hypotheses[: beam.size]
-                ]
+                ],
+                **stepper.explain(rows[i], best.tokens, encoding.marks.begin),
             }
     seconds = time.perf_counter() - began
     return Written(summaries, details, tokens, seconds)

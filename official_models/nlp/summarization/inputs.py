@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -165,7 +165,7 @@ def digest(splits: dict[str, list[Encoded]]) -> str:
     return found.hexdigest()
 
 
-def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
+def stack(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Rows, each followed by zeros, [B, longest]; at least one column."""
     longest = max(1, *(len(row) for row in rows))
     found = np.zeros((len(rows), longest), "int32")
@@ -182,11 +182,11 @@ def document_batch(rows: Sequence[Encoded]) -> dict[str, np.ndarray]:
         [B, S]}, as long as the longest.
     """
     return {
-        "input_ids": _stack([row.input_ids for row in rows]),
-        "input_mask": _stack([np.ones_like(row.input_ids) for row in rows]),
-        "segment_ids": _stack([row.segment_ids for row in rows]),
-        "clss": _stack([row.clss for row in rows]),
-        "sentence_mask": _stack([np.ones_like(row.clss) for row in rows]),
+        "input_ids": stack([row.input_ids for row in rows]),
+        "input_mask": stack([np.ones_like(row.input_ids) for row in rows]),
+        "segment_ids": stack([row.segment_ids for row in rows]),
+        "clss": stack([row.clss for row in rows]),
+        "sentence_mask": stack([np.ones_like(row.clss) for row in rows]),
     }
 
 
@@ -196,13 +196,47 @@ def training_batch(
     """Inputs, labels and sample weights, as `fit` takes them."""
     inputs = document_batch(rows)
     if extractive:
-        labels = _stack([row.labels for row in rows])
+        labels = stack([row.labels for row in rows])
         return inputs, labels, inputs["sentence_mask"].astype("float32")
     inputs = {name: inputs[name] for name in model.DOCUMENT}
-    inputs[model.TARGET] = _stack([row.target[:-1] for row in rows])
-    labels = _stack([row.target[1:] for row in rows])
+    inputs[model.TARGET] = stack([row.target[:-1] for row in rows])
+    labels = stack([row.target[1:] for row in rows])
     ones = [np.ones(len(row.target) - 1, "int32") for row in rows]
-    return inputs, labels, _stack(ones).astype("float32")
+    return inputs, labels, stack(ones).astype("float32")
+
+
+class Form(Protocol):
+    """How rows become batches of a model."""
+
+    def batch(self, rows: Sequence[Encoded]) -> tuple:
+        """Inputs, labels and sample weights, as `fit` takes them."""
+
+    def signature(self) -> tuple:
+        """Their `tf.TensorSpec`."""
+
+
+class BertForm(NamedTuple):
+    """That of BertSum.
+
+    Attributes:
+        extractive: Whether labels are those of sentences.
+    """
+
+    extractive: bool
+
+    def batch(self, rows: Sequence[Encoded]) -> tuple:
+        """As `training_batch`."""
+        return training_batch(rows, self.extractive)
+
+    def signature(self) -> tuple:
+        """Of `training_batch`."""
+        other = model.SENTENCES if self.extractive else (model.TARGET,)
+        ints = tf.TensorSpec((None, None), "int32")
+        return (
+            {name: ints for name in (*model.DOCUMENT, *other)},
+            ints,
+            tf.TensorSpec((None, None), "float32"),
+        )
 
 
 class Batches:
@@ -215,7 +249,7 @@ class Batches:
     Args:
         rows: Of the training split.
         batch_size: B, of a micro-batch.
-        extractive: Whether labels are those of sentences.
+        form: Of the model.
         seed: Of the orders.
 
     Attributes:
@@ -229,7 +263,7 @@ class Batches:
         self,
         rows: Sequence[Encoded],
         batch_size: int,
-        extractive: bool,
+        form: Form,
         seed: int,
     ):
         if len(rows) < batch_size:
@@ -238,7 +272,7 @@ class Batches:
                 f"once, but there are {len(rows)}; give a smaller one"
             )
         self._rows, self._batch_size = rows, batch_size
-        self._extractive, self._seed = extractive, seed
+        self._form, self._seed = form, seed
         self._lengths = np.array([len(row.input_ids) for row in rows])
         self.per_epoch = len(rows) // batch_size
 
@@ -258,36 +292,27 @@ class Batches:
                     epoch = i // self.per_epoch
                     batches = self._epoch(epoch)
                 chosen = batches[i % self.per_epoch]
-                yield training_batch(
-                    [self._rows[j] for j in chosen], self._extractive
-                )
+                yield self._form.batch([self._rows[j] for j in chosen])
 
-        return _dataset(generate, self._extractive)
+        return _dataset(generate, self._form)
 
 
 def held_out(
-    rows: Sequence[Encoded], batch_size: int, extractive: bool
+    rows: Sequence[Encoded], batch_size: int, form: Form
 ) -> tf.data.Dataset:
     """All rows once, sorted by length, the last batch smaller."""
     rows = sorted(rows, key=lambda row: len(row.input_ids))
 
     def generate() -> Iterator[Any]:
         for i in range(0, len(rows), batch_size):
-            yield training_batch(rows[i : i + batch_size], extractive)
+            yield form.batch(rows[i : i + batch_size])
 
-    return _dataset(generate, extractive)
+    return _dataset(generate, form)
 
 
 def _dataset(
-    generate: Callable[[], Iterator[Any]], extractive: bool
+    generate: Callable[[], Iterator[Any]], form: Form
 ) -> tf.data.Dataset:
-    other = model.SENTENCES if extractive else (model.TARGET,)
-    ints = tf.TensorSpec((None, None), "int32")
-    signature = (
-        {name: ints for name in (*model.DOCUMENT, *other)},
-        ints,
-        tf.TensorSpec((None, None), "float32"),
-    )
     return tf.data.Dataset.from_generator(
-        generate, output_signature=signature
+        generate, output_signature=form.signature()
     ).prefetch(2)

@@ -19,7 +19,12 @@ from official_models.nlp.checkpoint.source import (
     Source,
     load,
 )
-from official_models.nlp.summarization import losses, optimization, positions
+from official_models.nlp.summarization import (
+    dca_network,
+    losses,
+    optimization,
+    positions,
+)
 from official_models.nlp.summarization.config import SummarizerConfig
 from official_models.nlp.summarization.model import (
     DECODER,
@@ -89,9 +94,13 @@ def is_extractive() -> bool:
 def open_checkpoint() -> tuple[Source | None, Tokenizer]:
     """The checkpoint of the flags, lengthened, and the tokenizer.
 
+    --model dca has none.
+
     Raises:
         InputError: It cannot be read, or is not what --model begins with.
     """
+    if dca_network.is_chosen():
+        return None, dca_network.load_tokenizer()
     source = initial.open_flagged()
     if source is None:
         if FLAGS.model == "bertsum_extabs":

@@ -125,17 +125,22 @@ def define_flags() -> None:
     )
 
 
-def from_flags(steps: int, micro_batches: int) -> keras.optimizers.Optimizer:
+def from_flags(
+    steps: int, micro_batches: int, one_rate: bool = False
+) -> keras.optimizers.Optimizer:
     """The optimizer of the flags.
 
     Args:
         steps: Updates of the run.
         micro_batches: Of an update; schedules count these, as Keras does.
+        one_rate: Whether there is no encoder with a rate of its own, whatever
+            --separate is.
 
     Raises:
         InputError: A flag is out of range, or has no effect.
     """
-    rate, encoder_rate = _rates(steps, micro_batches)
+    alone = one_rate or FLAGS.separate == "none"
+    rate, encoder_rate = _rates(steps, micro_batches, alone)
     make = optimizers.from_flags
     if encoder_rate is None:
         return make(steps, rate=rate)
@@ -157,14 +162,14 @@ def from_flags(steps: int, micro_batches: int) -> keras.optimizers.Optimizer:
     return make(steps, groups=[group], rate=rate)
 
 
-def _rates(steps: int, micro_batches: int):
+def _rates(steps: int, micro_batches: int, alone: bool):
     """Schedules of the decoder and of the encoder; None: the same."""
     given = [
         name
         for name in ("encoder_learning_rate", "encoder_warmup_steps")
         if FLAGS[name].value is not None
     ]
-    if FLAGS.separate == "none" and given:
+    if alone and given:
         raise InputError(f"--{given[0]}: not with --separate none")
     if FLAGS.schedule == "noam":
         _refuse(_NOT_NOAM, "--schedule polynomial")
@@ -177,7 +182,7 @@ def _rates(steps: int, micro_batches: int):
     warmup = FLAGS.warmup_steps or max(steps // 10, 1)
     encoder_warmup = FLAGS.encoder_warmup_steps or 2 * warmup
     rate = _schedule(peak, steps, warmup, micro_batches, "learning_rate")
-    if FLAGS.separate == "none":
+    if alone:
         return rate, None
     return rate, _schedule(
         *(encoder_peak, steps, encoder_warmup, micro_batches),

@@ -13,13 +13,15 @@ from official_models.common import files
 from official_models.common import flags as run_flags
 from official_models.common.errors import InputError, first_line
 from official_models.nlp.summarization import decoding, evaluation
+from official_models.nlp.summarization.dca import AGENTS
+from official_models.nlp.summarization.dca_decoding import AgentStepper
 from official_models.nlp.summarization.inputs import Encoded, Encoding
 from official_models.nlp.summarization.prepare import Document
 from tf_lamb import check
 
 FLAGS = flags.FLAGS
 NAME = "summarizer.json"
-MODELS = ("bertsum_ext", "bertsum_abs", "bertsum_extabs")
+MODELS = ("bertsum_ext", "bertsum_abs", "bertsum_extabs", "dca")
 _BEAM = {
     "beam_size": "size",
     "alpha": "alpha",
@@ -53,6 +55,11 @@ class Record:
     def is_extractive(self) -> bool:
         """Whether it chooses sentences."""
         return self.model == "bertsum_ext"
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens for which its decoder has positions; None: any number."""
+        return self.max_target if self.model.startswith("bertsum_") else None
 
 
 def define_flags() -> None:
@@ -101,19 +108,22 @@ def _beam(values: dict) -> decoding.Beam:
         raise InputError(f"--{name}{error}") from error
 
 
-def check_flags(extractive: bool, max_target: int) -> None:
+def check_flags(model: str) -> None:
     """Refuses lengths that do not fit each other.
+
+    Args:
+        model: Value of --model.
 
     Raises:
         InputError: Of an abstractive model.
     """
-    if extractive:
+    found = from_flags(model)
+    if found.is_extractive or not found.longest:
         return
-    _beam({ours: FLAGS[name].value for name, ours in _BEAM.items()})
-    if FLAGS.max_length > max_target:
+    if FLAGS.max_length > found.longest:
         raise InputError(
             f"--max_length {FLAGS.max_length}: expected at most --max_target "
-            f"{max_target}, for which the decoder has positions"
+            f"{found.longest}, for which the decoder has positions"
         )
 
 
@@ -166,13 +176,19 @@ def load(folder: Path) -> Record:
         raise InputError(
             f"{folder / NAME}: damaged ({first_line(error)}); {remedy}"
         ) from error
-    longest = record.max_target
-    if not record.is_extractive and record.beam.max_length > longest:
+    longest = None if record.is_extractive else record.longest
+    if longest and record.beam.max_length > longest:
         raise InputError(
             f"--max_length {record.beam.max_length}: expected at most "
             f"{longest}, for which the decoder has positions"
         )
     return record
+
+
+def stepper_of(model: keras.Model) -> decoding.Stepper | AgentStepper:
+    """A trained model that writes, a token at a time."""
+    agents = any(layer.name == AGENTS for layer in model.layers)
+    return AgentStepper(model) if agents else decoding.Stepper(model)
 
 
 def write(
@@ -201,7 +217,7 @@ def write(
             block=record.beam.block_trigrams,
             batch_size=size,
         )
-    stepper = decoding.Stepper(model)
+    stepper = stepper_of(model)
     return evaluation.write_abstracts(
         stepper, rows, encoding, record.beam, batch_size=size
     )

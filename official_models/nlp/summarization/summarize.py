@@ -8,7 +8,7 @@ r"""Summarizes a text, or JSON lines of documents, by a trained model.
 A text gives its summary, a sentence a line. A file that ends with .jsonl has
 a document a line, {"document": text or list of sentences}, and gives a line
 {"place", "summary"} of each. `--explain` adds what decided: the score of each
-sentence, or what the beam search found.
+sentence, or what the beam search found, and the attention to each agent.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from official_models.common.errors import InputError
 from official_models.nlp.checkpoint import opening
 from official_models.nlp.checkpoint.tokenizer import find
 from official_models.nlp.summarization import inputs, prepare, readers, record
+from official_models.nlp.summarization.dca import AGENTS
 from official_models.nlp.summarization.evaluation import Written
 from official_models.nlp.summarization.model import DECODER, EXTRACTIVE
 
@@ -108,14 +109,15 @@ def load():
         found = record.load(folder)  # before the model, which takes longer
     model = weights.read_keras(folder / opening.KERAS, where)
     names = {layer.name for layer in model.layers}
-    if not names & {EXTRACTIVE, DECODER}:
+    if not names & {EXTRACTIVE, DECODER, AGENTS}:
         raise InputError(
             f"{where}: {model.name} has neither a sentence head nor a decoder, "
             "and cannot summarize; expected a model of "
             "official_models.nlp.summarization.train"
         )
     found = found or record.load(folder)
-    if (EXTRACTIVE if found.is_extractive else DECODER) not in names:
+    layers = {"bertsum_ext": EXTRACTIVE, "dca": AGENTS}
+    if layers.get(found.model, DECODER) not in names:
         raise InputError(
             f"{folder / record.NAME}: is of {found.model}, the model beside it "
             f"is {model.name}; copy both from one run"
@@ -149,10 +151,12 @@ def show(
 
 def _explained(document: prepare.Document, details: dict) -> list[str]:
     if "beams" in details:
-        return [
+        lines = [
             f"{found['score']:9.4f}  {' '.join(found['summary'])}"
             for found in details["beams"]
         ]
+        shares = enumerate(details.get("agents", []), 1)
+        return lines + [f"{g:9.4f}  agent {a}" for a, g in shares]
     lines = []
     for i, score in enumerate(details["scores"]):
         mark = "*" if i in details["chosen"] else " "

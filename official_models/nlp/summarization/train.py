@@ -6,6 +6,9 @@ r"""Trains a summarizer by LAMB or others, and measures it by ROUGE.
     python -m official_models.nlp.summarization.train --model bertsum_extabs \
         --format scitldr --data_dir SciTLDR-A --init_checkpoint runs/ext \
         --output_dir runs/extabs --min_length 5 --max_length 40
+    python -m official_models.nlp.summarization.train --model dca \
+        --format scitldr --data_dir SciTLDR-A --vocab_file vocab.txt \
+        --output_dir runs/dca --min_length 5 --max_length 40
 
 An interrupted run is resumed by the same command; so are the oracle labels,
 which are kept in --cache_dir. At the end: model.keras and what
@@ -39,6 +42,8 @@ from official_models.common import report as common_report
 from official_models.common.errors import InputError
 from official_models.nlp.checkpoint import initial
 from official_models.nlp.summarization import (
+    dca_inputs,
+    dca_network,
     evaluation,
     inputs,
     network,
@@ -70,9 +75,13 @@ def define_flags() -> None:
         global_clipnorm=1.0,
     )
     network.define_flags()
+    dca_network.define_flags()
     optimization.define_flags()
     record.define_flags()
-    for module in (run_flags, optimizers, network, optimization, record):
+    for module in (
+        *(run_flags, optimizers, network, dca_network, optimization),
+        record,
+    ):
         flags.adopt_module_key_flags(module)  # for --help
     _define_data_flags()
     integer = flags.DEFINE_integer
@@ -200,8 +209,9 @@ def held_out_figures(model: keras.Model, validation: Any) -> dict[str, float]:
         warnings.filterwarnings("ignore", "Your input ran out of data")
         found = model.evaluate(validation, verbose=0, return_dict=True)
     figures = {"validation_loss": float(found["loss"])}
-    if "cross_entropy" in found:
-        figures["perplexity"] = math.exp(min(found["cross_entropy"], 700))
+    for name in ("cross_entropy", dca_network.CROSS_ENTROPY):
+        if name in found:
+            figures["perplexity"] = math.exp(min(found[name], 700))
     return figures
 
 
@@ -215,8 +225,23 @@ def begin() -> script.Training:
         )
     backend.check_dtype()
     keras.utils.set_random_seed(FLAGS.seed)
-    record.check_flags(network.is_extractive(), FLAGS.max_target)
+    dca_network.check_flags()
+    record.check_flags(FLAGS.model)
     return script.Training(tf.distribute.get_strategy())
+
+
+def form_of(encoding: inputs.Encoding) -> inputs.Form:
+    """How documents become batches of --model."""
+    if dca_network.is_chosen():
+        return dca_inputs.AgentForm(FLAGS.agents, encoding.marks)
+    return inputs.BertForm(network.is_extractive())
+
+
+def metric_names() -> tuple[str, ...]:
+    """Columns of metrics.csv."""
+    if dca_network.is_chosen():
+        return ("loss", dca_network.CROSS_ENTROPY)
+    return ("loss", *(() if network.is_extractive() else ("cross_entropy",)))
 
 
 def main(_) -> None:
@@ -231,12 +256,15 @@ def main(_) -> None:
         for split, found in documents.items()
     }
     inputs.print_unknown("train", rows["train"], tokenizer)
-    extractive = network.is_extractive()
-    batches = inputs.Batches(rows["train"], micro_batch, extractive, FLAGS.seed)
+    form = form_of(encoding)
+    batches = inputs.Batches(rows["train"], micro_batch, form, FLAGS.seed)
     facts = {**initial.facts(source), "data_sha256": inputs.digest(rows)}
     folder = training.open_folder(facts)
-    config = network.encoder_config(source, tokenizer)
-    model = network.make_model(config, encoding.max_sentences, FLAGS.steps)
+    if dca_network.is_chosen():
+        config, model = None, dca_network.make_model(tokenizer, FLAGS.steps)
+    else:
+        config = network.encoder_config(source, tokenizer)
+        model = network.make_model(config, encoding.max_sentences, FLAGS.steps)
     parts = FLAGS.gradient_accumulation_steps
     per_epoch = max(batches.per_epoch // parts, 1)
     counts = ", ".join(f"{len(x):,} {split}" for split, x in documents.items())
@@ -245,17 +273,20 @@ def main(_) -> None:
         total_steps=FLAGS.steps,
         unit="documents",
         units_per_step=FLAGS.global_batch_size,
-        metric_names=("loss", *(() if extractive else ("cross_entropy",))),
+        metric_names=metric_names(),
         description=f"{FLAGS.format}: {counts} documents",
         steps_per_epoch=per_epoch,
         batches_per_step=parts,
         initialize=lambda: network.initialize(source, model),
     )
-    initial.describe(folder, config, FLAGS.vocab_file)
+    if config is None:
+        initial.copy_vocabulary(folder, FLAGS.vocab_file)
+    else:
+        initial.describe(folder, config, FLAGS.vocab_file)
     record.save(folder, record.from_flags(FLAGS.model))
     limit = FLAGS.validation_limit or len(rows["validation"])
     validation = inputs.held_out(
-        rows["validation"][:limit], FLAGS.eval_batch_size, extractive
+        rows["validation"][:limit], FLAGS.eval_batch_size, form
     )
     run.fit(
         batches.dataset,

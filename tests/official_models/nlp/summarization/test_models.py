@@ -484,7 +484,7 @@ def test_batches_are_a_function_of_their_number(encoding):
         [Document("", [text, text], [[text]]) for text in texts * 3], encoding
     )
     for extractive in (True, False):
-        batches = inputs.Batches(rows, 4, extractive, seed=1)
+        batches = inputs.Batches(rows, 4, inputs.BertForm(extractive), seed=1)
         assert batches.per_epoch == 3
         whole = list(batches.dataset(0, 7))
         rest = list(batches.dataset(5, 7))
