@@ -27,6 +27,19 @@ _LOCK = ".lock"
 _locked: dict[Path, IO[str]] = {}
 
 
+def need_local(output_dir: str) -> None:
+    """Refuses a URL, for a script that writes its files here.
+
+    Raises:
+        InputError: It is one.
+    """
+    if files.is_remote(output_dir):
+        raise InputError(
+            f"--output_dir {output_dir}: this script writes its files here; "
+            "name a local folder"
+        )
+
+
 @functools.cache
 def local_folder(output_dir: str) -> Path:
     """Where a run's files are written: for a URL, a scratch folder here."""

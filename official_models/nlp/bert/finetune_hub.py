@@ -11,9 +11,8 @@ that took was not recorded. HUB.md has more. An interrupted run is resumed.
 import tensorflow as tf
 from absl import flags, logging
 
-from official_models.common import errors, files, script
+from official_models.common import errors, run_folder, script
 from official_models.common import flags as run_flags
-from official_models.common.errors import InputError
 from official_models.nlp.bert import (
     hub_classifier,
     hub_report,
@@ -36,11 +35,7 @@ def define_flags() -> None:
 
 def main(_) -> None:
     """Trains, or resumes training, then shows what was reached."""
-    if files.is_remote(FLAGS.output_dir):
-        raise InputError(
-            f"--output_dir {FLAGS.output_dir}: this script writes its module "
-            "and its model here; name a local folder"
-        )
+    run_folder.need_local(FLAGS.output_dir)
     logging.set_verbosity(logging.WARNING)
     # No other strategy: `hub.KerasLayer` and tf_keras, on one device.
     training = script.Training(tf.distribute.get_strategy())

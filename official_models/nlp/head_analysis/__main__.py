@@ -81,10 +81,7 @@ def main(_) -> None:
     for name in ("model", "data"):
         if not FLAGS[name].value:
             raise InputError(f"--{name} is missing: the analysis needs it")
-    if files.is_remote(FLAGS.output_dir):
-        raise InputError(
-            f"--output_dir {FLAGS.output_dir}: name a local folder"
-        )
+    run_folder.need_local(FLAGS.output_dir)
     errors.require("scipy", "the sign test")
     opened = inputs.open_all(FLAGS.model, FLAGS.raw_model)
     models = opened[: len(FLAGS.model)]

@@ -218,11 +218,7 @@ def held_out_figures(model: keras.Model, validation: Any) -> dict[str, float]:
 def begin() -> script.Training:
     """Seeds and checks; what `script.begin` does, for one device."""
     logging.set_verbosity(logging.WARNING)
-    if files.is_remote(FLAGS.output_dir):
-        raise InputError(
-            f"--output_dir {FLAGS.output_dir}: this script writes its files "
-            "here; name a local folder"
-        )
+    run_folder.need_local(FLAGS.output_dir)
     backend.check_dtype()
     keras.utils.set_random_seed(FLAGS.seed)
     dca_network.check_flags()

@@ -269,11 +269,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 def main(_) -> None:
     """Does what is missing, and reports."""
     logging.set_verbosity(logging.WARNING)
-    if files.is_remote(FLAGS.output_dir):
-        raise InputError(
-            f"--output_dir {FLAGS.output_dir}: this script writes here; name "
-            "a local folder"
-        )
+    run_folder.need_local(FLAGS.output_dir)
     settings()
     words("classifiers", classifiers.NAMES)
     if not 0 < FLAGS.share <= 1:

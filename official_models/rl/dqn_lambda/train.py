@@ -166,11 +166,7 @@ def finish(learner: learning.Learner, folder: Path) -> dict[str, Any]:
 def main(_) -> None:
     """Trains what is left, evaluates, and reports."""
     logging.set_verbosity(logging.WARNING)
-    if files.is_remote(FLAGS.output_dir):
-        raise InputError(
-            f"--output_dir {FLAGS.output_dir}: this script writes its files "
-            "here; name a local folder"
-        )
+    run_folder.need_local(FLAGS.output_dir)
     options.check()
     import tensorflow as tf
 

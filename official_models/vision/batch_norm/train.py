@@ -222,11 +222,7 @@ def _line(row: dict[str, Any]) -> str:
 def main(_) -> None:
     """Does what is missing, and reports."""
     logging.set_verbosity(logging.WARNING)
-    if files.is_remote(FLAGS.output_dir):
-        raise InputError(
-            f"--output_dir {FLAGS.output_dir}: this script writes here; name "
-            "a local folder"
-        )
+    run_folder.need_local(FLAGS.output_dir)
     backend.check_dtype()
     backend.repeat_exactly()
     parts = check()

@@ -226,11 +226,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 def main(_) -> None:
     """Trains what is not trained yet, evaluates, and reports."""
     logging.set_verbosity(logging.WARNING)
-    if files.is_remote(FLAGS.output_dir):
-        raise InputError(
-            f"--output_dir {FLAGS.output_dir}: this script writes its models "
-            "here; name a local folder"
-        )
+    run_folder.need_local(FLAGS.output_dir)
     backend.check_dtype()
     backend.repeat_exactly()
     if FLAGS.episodes % FLAGS.gradient_accumulation_steps:

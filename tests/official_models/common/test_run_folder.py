@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from official_models.common import run_folder
 from official_models.common.errors import InputError
+from tests.official_models.scripts import refusal
 
 IDENTITY = {"learning_rate": 0.1, "names": ["a", "b"], "size": None}
 
@@ -20,6 +21,15 @@ def _refused(folder, identity=IDENTITY):
     message = str(refused.value)
     assert "\n" not in message and len(message) < 500
     return message
+
+
+def test_a_url_where_a_script_writes_here(tmp_path):
+    run_folder.need_local(str(tmp_path / "new"))
+    refusal(
+        lambda: run_folder.need_local("gs://a/b"),
+        "--output_dir gs://a/b: ",
+        "name a local folder",
+    )
 
 
 def test_a_new_folder_belongs_to_nobody_until_it_is_recorded(tmp_path):

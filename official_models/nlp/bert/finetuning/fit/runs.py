@@ -118,11 +118,7 @@ def check_flags(*needed: str) -> None:
     Raises:
         InputError: It names the flag.
     """
-    if files.is_remote(FLAGS.output_dir):
-        raise InputError(
-            f"--output_dir {FLAGS.output_dir}: this script writes its models "
-            "here; name a local folder"
-        )
+    run_folder.need_local(FLAGS.output_dir)
     if FLAGS.predict:
         return
     for name in (*needed, "init_checkpoint"):
