@@ -72,14 +72,14 @@ class SummarizerConfig(Config):
 @registration("tf_lamb_models.summarization")
 @dataclasses.dataclass(frozen=True)
 class AgentsConfig(Config):
-    """Sizes of deep communicating agents.
+    """Sizes of deep communicating agents; the defaults are our choice.
 
     Args:
         vocab_size: V.
-        hidden_size: H, 128 as published.
+        hidden_size: H.
         embedding_size: Of a word's vector.
-        agents: M, parts of a document, 3 as published.
-        contextual_layers: K, 2 as published; 0: agents do not communicate.
+        agents: M, parts of a document.
+        contextual_layers: K; 0: agents do not communicate.
         extra_size: O, words of a document beyond the vocabulary, at most;
             their ids are V to V + O - 1.
         unknown_id: Whose vector such a word has where it is read.

@@ -3,9 +3,9 @@
 Axes: B batch, M agents, I tokens of an agent's part, L tokens of the summary,
 D embedding, H hidden, E extended vocabulary.
 
-There is no published code. The equations of encoder and word attention are
-those that a reader's notes give; what they leave open is our choice, and said
-where it is made.
+There is no published code. The equations of the encoder and of the word
+attention are those of a reader's notes; what these leave open, and all the
+rest, is our choice.
 
 References:
     Celikyilmaz, Bosselut, He, Choi 2018 (arXiv:1803.10357)

@@ -5,6 +5,8 @@ Axes: B batch, L tokens, Q sentences, H hidden, E extended vocabulary.
     MLE-SEM = MLE + lambda SEM
     mixed = gamma RL + (1 - gamma) MLE-SEM
 
+These forms and both factors are our choice: there is no published code.
+
 A reward is a number that no gradient flows through. Its scale is a factor of
 RL's gradient, so that LAMB, alone with RL, takes the same steps whatever it is:
 README.md beside this file says what follows.
@@ -22,7 +24,7 @@ from official_models.common import ops
 from official_models.common.layer import registration
 
 register = registration("tf_lamb_models.summarization")
-GAMMA, LAMBDA = 0.97, 0.1  # as published
+GAMMA, LAMBDA = 0.97, 0.1  # our choice
 _TINY = 1e-12
 
 

@@ -122,9 +122,9 @@ def lstm(x, kernel, recurrent, bias, hidden, cell):
 
 
 def test_one_agent_is_the_pointer_generator():
-    """See, Liu, Manning 2017 (arXiv:1704.04368), equations 1 to 9, in NumPy.
+    """That of See, Liu, Manning 2017 (arXiv:1704.04368), in NumPy.
 
-    (Without coverage, and with the sizes and biases of this network.)
+    Without coverage, with this network's MLP, and no bias in its switch.
     """
     model, layer = small(agents=1, contextual_layers=0)
     ids, mask = source(1, (TOKENS,))
