@@ -32,7 +32,7 @@ AGENTS = "dca"
 SOURCE = ("input_ids", "input_mask")
 TARGET = "target_ids"
 LOG_P, STATES = "log_p", "states"
-_SMALLEST = 1e-30  # of a probability, so that its logarithm is finite
+_SMALLEST = 1e-37  # added to a probability, so that its logarithm is finite
 
 
 class Memory(NamedTuple):
@@ -186,9 +186,9 @@ class CommunicatingAgents(Part):
             [before.context[:, None], context[:, :-1]], axis=1
         )
         p_voc = self.vocabulary(s, context, earlier)
-        switch = self.switch(contexts, s, y)
+        switch, other = self.switch(contexts, s, y)
         p = mixture(
-            *(p_voc, attention, agents, switch, memory.ids),
+            *(p_voc, attention, agents * switch, agents * other, memory.ids),
             self.config.extended_size,
         )
         after = State(hidden, cell, context[:, -1])
@@ -196,8 +196,9 @@ class CommunicatingAgents(Part):
 
 
 def log_of(p):
-    """log P; of what cannot be, the logarithm of 1e-30."""
-    return ops.log(ops.maximum(p, _SMALLEST))
+    """log(P + 1e-37), a finite number where P = 0."""
+    # Not the larger of both, which has no gradient where P is tiny.
+    return ops.log(p + _SMALLEST)
 
 
 def communicating_agents(

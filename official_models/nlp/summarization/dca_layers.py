@@ -220,7 +220,11 @@ class Vocabulary(Part):
 
 @register
 class Switch(Part):
-    """p_a = sigmoid(v5^T c_a + v6^T s + v7^T y), without a bias."""
+    """p_a = sigmoid(v5^T c_a + v6^T s + v7^T y), without a bias, and 1 - p_a.
+
+    1 - p_a is sigmoid of minus the logit: as a difference it would be rounded
+    to 0, and a word that can but be copied would have no gradient any more.
+    """
 
     def build(self, input_shape=None):
         config = self.config
@@ -229,15 +233,15 @@ class Switch(Part):
         self.word = self.add_matrix("word", (config.embedding_size,))
 
     def call(self, contexts, s, y):
-        """[B, L, M] of c_a [B, L, M, H], s [B, L, H] and y [B, L, D]."""
+        """Both, [B, L, M], of c_a [B, L, M, H], s [B, L, H], y [B, L, D]."""
         logits = ops.einsum("blmh,h->blm", contexts, self.context)
         shared = ops.einsum("blh,h->bl", s, self.state)
         shared = shared + ops.einsum("bld,d->bl", y, self.word)
-        logits = logits + shared[:, :, None]
-        return ops.sigmoid(ops.cast(logits, self.variable_dtype))
+        logits = ops.cast(logits + shared[:, :, None], self.variable_dtype)
+        return ops.sigmoid(logits), ops.sigmoid(-logits)
 
 
-def mixture(p_voc, attention, agents, switch, source_ids, extended_size: int):
+def mixture(p_voc, attention, write, copy, source_ids, extended_size: int):
     r"""P over the extended vocabulary, by the pointers of all agents.
 
     $$P(w) = \sum_a g_a [p_a P_{voc}(w) + (1 - p_a)
@@ -246,8 +250,8 @@ def mixture(p_voc, attention, agents, switch, source_ids, extended_size: int):
     Args:
         p_voc: P_voc, [B, L, V].
         attention: l, [B, L, M, I].
-        agents: g, [B, L, M].
-        switch: p, [B, L, M].
+        write: g_a p_a, [B, L, M].
+        copy: g_a (1 - p_a), [B, L, M].
         source_ids: Ids of the document in the extended vocabulary, [B, M, I].
         extended_size: E, V or more.
 
@@ -255,10 +259,10 @@ def mixture(p_voc, attention, agents, switch, source_ids, extended_size: int):
         [B, L, E]; sums to 1 where its inputs do.
     """
     shape = ops.shape(attention)  # B, L, M, I
-    written = ops.sum(agents * switch, axis=-1, keepdims=True) * p_voc
+    written = ops.sum(write, axis=-1, keepdims=True) * p_voc
     extra = extended_size - p_voc.shape[-1]
     written = ops.pad(written, ((0, 0), (0, 0), (0, extra)))
-    copied = (agents * (1 - switch))[..., None] * attention
+    copied = copy[..., None] * attention
     copied = ops.reshape(copied, (-1, shape[1], shape[2] * shape[3]))
     copied = ops.reshape(
         ops.transpose(copied, (0, 2, 1)), (-1, shape[1])

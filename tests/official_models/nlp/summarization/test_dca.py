@@ -92,13 +92,35 @@ def test_the_mixture_by_its_formula():
         for i in range(TOKENS):
             w = ids[x, a, i]
             wanted[x, t, w] += g * (1 - p) * attention[x, t, a, i]
-    given = [x.astype("float32") for x in (p_voc, attention, agents, switch)]
+    parts = (p_voc, attention, agents * switch, agents * (1 - switch))
+    given = [x.astype("float32") for x in parts]
     found = mixture(*given, ids, V + EXTRA)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
-    given[3] = np.ones_like(given[3])  # p_a = 1: P = P_voc
+    given[2:] = agents.astype("float32"), np.zeros_like(given[3])
+    # p_a = 1: P = P_voc
     found = np.asarray(mixture(*given, ids, V + EXTRA))
     np.testing.assert_allclose(found[..., :V], p_voc, atol=1e-6)
     assert (found[..., V:] == 0).all()
+
+
+def test_a_switch_that_is_nearly_closed_still_learns():
+    _, layer = small(agents=1, contextual_layers=0)
+    ids, mask = source(1, (TOKENS,))
+    switch = layer.switch
+    for weight in (switch.context, switch.state, switch.word):
+        weight.assign(np.zeros(weight.shape))
+    vector = layer.embed(TARGET[:1, :1])[0, 0]
+    # A logit of 40, whose sigmoid is 1 in float32.
+    switch.word.assign(40 * vector / np.sum(np.square(vector)))
+    with tf.GradientTape() as tape:
+        memory = layer.memory(ids[:1], mask[:1])
+        step = layer.advance(TARGET[:1, :1], None, memory)
+        loss = dca_losses.mle(
+            dca.log_of(step.p), np.array([[V + 1]]), np.ones((1, 1))
+        )
+    assert float(step.switch[0, 0, 0]) == 1 and 40 < float(loss) < 60
+    gradient = tape.gradient(loss, switch.word.value)
+    np.testing.assert_allclose(gradient, vector, atol=1e-5)
 
 
 def softmax(x):
@@ -374,7 +396,6 @@ def self_critical_of(policy, pair, by_sentence):
 @pytest.mark.parametrize("by_sentence", [False, True])
 def test_the_expected_self_critical_gradient_is_exact(by_sentence):
     policy = Tabular()
-    exact = None
     expected = [np.zeros(v.shape) for v in policy.variables]
     with tf.GradientTape() as tape:
         value = 0.0
@@ -382,7 +403,11 @@ def test_the_expected_self_critical_gradient_is_exact(by_sentence):
             log_p = policy.log_p(pair[0])[0]
             p = tf.exp(log_p[0, pair[0]] + log_p[1, pair[1]])
             value += p * policy.r_2[pair]
-    exact = tape.gradient(-value, policy.variables)
+        loss = -value
+    exact = [
+        np.asarray(tf.convert_to_tensor(g))
+        for g in tape.gradient(loss, policy.variables)
+    ]
     for pair in itertools.product(range(3), range(3)):
         log_p = np.asarray(policy.log_p(pair[0])[0])
         p = np.exp(log_p[0, pair[0]] + log_p[1, pair[1]])
