@@ -177,6 +177,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("--output", type=Path, help="JSON file of the counts")
     args = parser.parse_args()
+    # A shell's background ignores SIGINT, and so would all that is started.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, wrong, runs = random.Random(args.seed), [], 0
     counts: dict[str, collections.Counter] = {}
     with tempfile.TemporaryDirectory() as root, tqdm(total=args.kills) as bar:

@@ -54,7 +54,7 @@ def define_flags() -> None:
         True,
         "Whether agents send messages; without, as many parameters (dca).",
     )
-    integer("hidden_size", 128, "Of the LSTMs and of words (dca).", 1)
+    integer("hidden_size", 128, "Width of the LSTMs and of words (dca).", 1)
     flags.DEFINE_float(
         "cohesion",
         dca_losses.LAMBDA,
