@@ -40,6 +40,14 @@ run(main)
 WITH_COMMANDS = SCRIPT.replace("run(main)", "run(main, ('export', 'show'))")
 
 
+@pytest.fixture(autouse=True)
+def interrupts_arrive():
+    """A shell's background ignores SIGINT, and so would its processes."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _run(*arguments, script=SCRIPT):
     return subprocess.run(
         [sys.executable, "-c", script, *arguments],

@@ -15,6 +15,7 @@ from official_models.nlp.albert.model import albert_pretrainer
 from official_models.nlp.bert import heads
 from official_models.nlp.bert.config import BertConfig
 from official_models.nlp.bert.model import bert_pretrainer
+from official_models.nlp.summarization import network as summaries
 from official_models.nlp.term_weighting import model as term_weighting
 from official_models.nlp.transformer import layers as transformer_layers
 from official_models.vision.batch_norm import model as batch_norm
@@ -108,6 +109,7 @@ def registered():
 
 
 def test_each_model_has_a_package_of_its_own():
+    assert summaries  # imported, as by other tests of one process
     weighting = keras.saving.get_registered_name(term_weighting.LearnedWeights)
     assert weighting == "tf_lamb_models.term_weighting>LearnedWeights"
     packages = {name.split(">")[0] for name in registered()}
@@ -115,7 +117,7 @@ def test_each_model_has_a_package_of_its_own():
         f"tf_lamb_models.{name}"
         for name in (
             *("albert", "batch_norm", "bert", "few_shot", "resnet"),
-            *("term_weighting", "transformer"),
+            *("summarization", "term_weighting", "transformer"),
         )
     }
 
