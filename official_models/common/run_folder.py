@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +38,24 @@ def need_local(output_dir: str) -> None:
             f"--output_dir {output_dir}: this script writes its files here; "
             "name a local folder"
         )
+
+
+def check_flags(output_dir: str, identity: Mapping[str, Any]) -> None:
+    """Refuses the folder of a run with other flags, before data are read.
+
+    `open_run` compares all that decides a run; this is for a script that writes
+    to the folder before all of it is known.
+
+    Args:
+        output_dir: a local folder; it need not be there.
+        identity: the flags' part of the run's identity, as JSON values.
+
+    Raises:
+        InputError: it holds another run.
+    """
+    record = Path(output_dir) / RECORD
+    if record.exists():
+        _check_same_run(record, identity, names=identity)
 
 
 @functools.cache
@@ -161,7 +179,12 @@ def record_run(folder: Path, identity: Mapping[str, Any]) -> None:
     files.write_json(folder / RECORD, identity)
 
 
-def _check_same_run(record: Path, identity: Mapping[str, Any]) -> None:
+def _check_same_run(
+    record: Path,
+    identity: Mapping[str, Any],
+    names: Collection[str] | None = None,
+) -> None:
+    """Compares `names`; None: all that either has."""
     remedy = (
         "it is not the record of a run: remove it or name another --output_dir"
     )
@@ -169,7 +192,7 @@ def _check_same_run(record: Path, identity: Mapping[str, Any]) -> None:
     if not isinstance(before, dict):
         raise InputError(f"{record}: expected an object; {remedy}")
     before = {**_of_new_flags(record, before, identity), **before}
-    for name in sorted({*before, *identity}):
+    for name in sorted({*before, *identity} if names is None else names):
         then, now = (_shown(values, name) for values in (before, identity))
         if then != now:
             raise InputError(

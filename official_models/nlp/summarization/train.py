@@ -223,6 +223,8 @@ def begin() -> script.Training:
     keras.utils.set_random_seed(FLAGS.seed)
     dca_network.check_flags()
     record.check_flags(FLAGS.model)
+    # Labels are written to the folder before the whole identity is known.
+    run_folder.check_flags(FLAGS.output_dir, run_flags.identity())
     return script.Training(tf.distribute.get_strategy())
 
 

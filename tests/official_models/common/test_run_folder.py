@@ -32,6 +32,18 @@ def test_a_url_where_a_script_writes_here(tmp_path):
     )
 
 
+def test_flags_alone_are_compared_before_data_are_read(tmp_path):
+    path = str(tmp_path)
+    run_folder.check_flags(path, {"learning_rate": 0.1})
+    run_folder.record_run(tmp_path, {**IDENTITY, "data": "a digest"})
+    run_folder.check_flags(path, IDENTITY)
+    refusal(
+        lambda: run_folder.check_flags(path, {**IDENTITY, "new": 1}),
+        "holds a run with new = None, this one has 1",
+    )
+    assert [x.name for x in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_a_new_folder_belongs_to_nobody_until_it_is_recorded(tmp_path):
     folder = run_folder.open_run(str(tmp_path / "a/b"), IDENTITY)
     assert [path.name for path in folder.iterdir()] == [".lock"]

@@ -260,6 +260,15 @@ def test_flags_that_are_refused(places, tmp_path, arguments, parts):
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_a_folder_of_another_run_stays_as_it_is(places, tmp_path):
+    (tmp_path / "run.json").write_text('{"learning_rate": 0.5}')
+    refusal(
+        lambda: run(places, tmp_path, "--cache_dir="),
+        "holds a run with",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_rates_of_the_groups():
     with scripts.flags_of(train):
         train.FLAGS(["train", "--learning_rate=0.1", "--warmup_steps=5"])
