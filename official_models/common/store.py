@@ -59,3 +59,20 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write_json(path, found)
         return found
+
+
+def complete(compute: Callable[[], Any], folder: Path) -> Any:
+    """What `compute` gives; None, and a line, where the time is up before.
+
+    Args:
+        compute: Gets its parts from a `Store`.
+        folder: Of the run, for the line.
+    """
+    try:
+        return compute()
+    except OutOfTime as missing:
+        print(
+            f"{folder}: the time is up before {missing}; the same command "
+            "does what is missing"
+        )
+        return None

@@ -29,7 +29,7 @@ from official_models.common import (
 from official_models.common import flags as run_flags
 from official_models.common.errors import InputError
 from official_models.common.layer import seed_of
-from official_models.common.store import OutOfTime, Store
+from official_models.common.store import Store, complete
 from official_models.nlp.term_weighting import (
     classifiers,
     corpora,
@@ -283,13 +283,8 @@ def main(_) -> None:
     store = Store(folder / "cells", FLAGS.hours)
     run_folder.record_run(folder, identity)
     print(corpus.description, flush=True)
-    try:
-        found = compute(store, study.Counts.of(corpus))
-    except OutOfTime as missing:
-        print(
-            f"{folder}: the time is up before {missing}; the same command "
-            "does what is missing"
-        )
+    found = complete(lambda: compute(store, study.Counts.of(corpus)), folder)
+    if found is None:
         return
     files.write_json(
         folder / "report.json",

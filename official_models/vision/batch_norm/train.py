@@ -31,7 +31,7 @@ from official_models.common import (
 )
 from official_models.common import flags as run_flags
 from official_models.common.errors import InputError
-from official_models.common.store import OutOfTime, Store
+from official_models.common.store import Store, complete
 from official_models.vision.batch_norm import (
     cells,
     data,
@@ -230,13 +230,8 @@ def main(_) -> None:
     folder = run_folder.open_run(FLAGS.output_dir, identity)
     store = Store(folder / "cells", FLAGS.hours)
     run_folder.record_run(folder, identity)
-    try:
-        found = compute(store, parts, folder)
-    except OutOfTime as missing:
-        print(
-            f"{folder}: the time is up before {missing}; the same command "
-            "does what is missing"
-        )
+    found = complete(lambda: compute(store, parts, folder), folder)
+    if found is None:
         return
     files.write_json(
         folder / "report.json",
