@@ -48,14 +48,16 @@ def check_flags(output_dir: str, identity: Mapping[str, Any]) -> None:
 
     Args:
         output_dir: a local folder; it need not be there.
-        identity: the flags' part of the run's identity, as JSON values.
+        identity: the flags' part of the run's identity, as JSON values; None is
+            not compared: such a flag may follow the data.
 
     Raises:
         InputError: it holds another run.
     """
     record = Path(output_dir) / RECORD
     if record.exists():
-        _check_same_run(record, identity, names=identity)
+        given = [name for name, value in identity.items() if value is not None]
+        _check_same_run(record, identity, given)
 
 
 @functools.cache

@@ -37,6 +37,7 @@ def test_flags_alone_are_compared_before_data_are_read(tmp_path):
     run_folder.check_flags(path, {"learning_rate": 0.1})
     run_folder.record_run(tmp_path, {**IDENTITY, "data": "a digest"})
     run_folder.check_flags(path, IDENTITY)
+    run_folder.check_flags(path, {**IDENTITY, "learning_rate": None})
     refusal(
         lambda: run_folder.check_flags(path, {**IDENTITY, "new": 1}),
         "holds a run with new = None, this one has 1",
