@@ -224,15 +224,18 @@ def _torch_momentum(shapes):
     return optimizer.step
 
 
-def _timm(shapes):
+def timm_lamb():
     """timm's Lamb, without timm's `__init__`, which wants torchvision."""
     (folder,) = importlib.util.find_spec("timm").submodule_search_locations
     for name, path in (("timm", folder), ("timm.optim", f"{folder}/optim")):
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = [path]
-    lamb = importlib.import_module("timm.optim.lamb")
+    return importlib.import_module("timm.optim.lamb").Lamb
+
+
+def _timm(shapes):
     # No global clip, as in the others.
-    optimizer = lamb.Lamb(
+    optimizer = timm_lamb()(
         _torch_arrays(shapes), RATE, weight_decay=DECAY, max_grad_norm=None
     )
     return optimizer.step

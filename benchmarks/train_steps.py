@@ -201,7 +201,7 @@ def _hugging_face(optimizer, compiled=False, gathers=True):
             loss.backward()
             made.step()
             made.zero_grad(set_to_none=True)
-            loss.item()
+            return loss.item()
 
         return step
 
@@ -215,9 +215,12 @@ def _torch_adamw(parameters):
 
 
 def _timm_lamb(parameters):
-    from timm.optim import Lamb
+    from benchmarks import optimizers
 
-    return Lamb(list(parameters), RATE, weight_decay=DECAY)
+    # No global clip, as in the others.
+    return optimizers.timm_lamb()(
+        list(parameters), RATE, weight_decay=DECAY, max_grad_norm=None
+    )
 
 
 OURS = "tf_lamb.LAMB, XLA"
