@@ -22,8 +22,11 @@ find_python = $(shell for python in python$(1) \
 PYTHON312 ?= $(call find_python,3.12)
 PYTHON313 ?= $(call find_python,3.13)
 
-# make run STEPS=20: the same, shorter. ARGS adds any flag of the script.
-RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
+# make run STEPS=20: the same, shorter. ARGS adds any flag of the script. A slow
+# machine does fewer steps in the HOURS, its rate decayed; HOURS= has no limit.
+HOURS ?= 0.15
+RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS),\
+	$(if $(HOURS),--hours $(HOURS))) $(ARGS)
 
 .PHONY: help run test test-models test-tensorflow \
 	test-docstrings test-jax test-tf215 test-torch test-oldest test-plan \
@@ -35,7 +38,8 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS)) $(ARGS)
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make run          pretrain a small BERT with LAMB (STEPS=20: a short try)"
+	@echo "make run          pretrain a small BERT with LAMB, ten minutes at most (STEPS=20:"
+	@echo "                  a short try; HOURS=: without a limit)"
 	@echo "make run-resnet   train a small ResNet on MNIST digits (ARGS: its flags)"
 	@echo "make test         all tests: TensorFlow (Keras 3, tf_keras), JAX, TF 2.15"
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"

@@ -114,47 +114,45 @@ def _result(name, seconds, first, peak) -> dict:
 
 
 def render(result: dict) -> str:
-    """The tables of a result in Markdown."""
-    parts = []
-    for name, found in result["models"].items():
+    """The table of a result in Markdown: a step a row, a model two columns."""
+    models = result["models"]
+    head, rows = ["step"], {}
+    for name, found in models.items():
         s = found["sizes"]
-        head = [
-            f"BERT {name}, {s['batch']} x {s['length']} tokens",
-            "ms (quartiles)",
-            "tokens/s",
-            "time, ours = 1",
-            "of the peak",
-        ]
-        rows = []
+        head.append(f"BERT {name}, {s['batch']} x {s['length']}: ms")
+        head.append("ours = 1")
         for step, row in found["steps"].items():
-            t, to = row["seconds"], row["to_ours"]
-            rows.append(
-                [
-                    f"**{step}**" if step.startswith("tf_lamb") else step,
-                    f"{1e3 * t['median']:.0f} ({1e3 * t['lower_quartile']:.0f}-"
-                    f"{1e3 * t['upper_quartile']:.0f})",
-                    f"{row['tokens_per_second']:,.0f}",
-                    f"{to['median']:.2f} ({to['lower_quartile']:.2f}-"
-                    f"{to['upper_quartile']:.2f})",
-                    f"{100 * row['share_of_peak']:.0f}%",
-                ]
-            )
+            label = f"**{step}**" if step.startswith("tf_lamb") else step
+            cells = rows.setdefault(step, [label])
+            cells.append(_spread(row["seconds"], 1e3, ".0f"))
+            cells.append(_spread(row["to_ours"], 1, ".2f"))
+    parts = [measure.table(head, list(rows.values()))]
+    for name, found in models.items():
+        ours = found["steps"][train_steps.OURS]
+        alone = found["steps"][train_steps.GRADIENT]
         share = found["share_of_the_update"]
-        parts += [
-            measure.table(head, rows),
-            f"The update is {100 * share['median']:.0f}% of our step "
-            f"({100 * share['lower_quartile']:.0f} to "
-            f"{100 * share['upper_quartile']:.0f}); the best peer is "
-            f"{found['best_peer']}.",
-        ]
+        parts.append(
+            f"- {name}: {ours['tokens_per_second']:,.0f} tokens/s, "
+            f"{100 * ours['share_of_peak']:.0f}% of the peak. The update is, "
+            f"in percent of the step, {_spread(share, 100, '.0f')}; without it "
+            f"{100 * alone['share_of_peak']:.0f}% of the peak are reached. The "
+            f"best peer is {found['best_peer']}."
+        )
     at = result["provenance"]
     parts.append(
         f"{at['date']}, {at['cores']} cores of {at['cpu']}, float32, "
-        f"`{at['command']}`. Of the peak: of the fastest float32 product of "
-        "1,024 x 1,024 matrices in the same run; matrix products alone are "
-        "counted."
+        f"`{at['command']}`. Medians (quartiles). Of the peak: of the fastest "
+        "float32 product of 1,024 x 1,024 matrices in the same run; matrix "
+        "products alone are counted."
     )
     return "\n\n".join(parts)
+
+
+def _spread(sample: dict, unit: float, form: str) -> str:
+    """Median and quartiles."""
+    names = "median", "lower_quartile", "upper_quartile"
+    middle, low, high = (format(unit * sample[name], form) for name in names)
+    return f"{middle} ({low}-{high})"
 
 
 def main(words=None) -> None:

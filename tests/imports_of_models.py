@@ -14,7 +14,7 @@ MODEL_TOOLS = (
 BERT = r"official_models\.nlp\.bert\."
 ROOMS = {
     r"official_models/common/ops/\w+\.py": (
-        ("keras", "tensorflow"),
+        ("keras", "tensorflow", "torch"),
         MODEL_TOOLS,
     ),
     # The packages of scripts, whose imports an interrupt ends.

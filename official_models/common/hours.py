@@ -204,7 +204,8 @@ class Limit:
             self._revised_at = now
             rows = round(self._left() / seconds / steps_per_row)
             if rows > 0:
-                self._revise(step, rows * steps_per_row)
+                self.pace.revise(step, rows * steps_per_row)
+                self._say(now + (self.pace.end - step) * seconds)
             else:
                 self._finish(step, steps_per_row)
         self.is_over = step >= self.pace.end
@@ -215,15 +216,19 @@ class Limit:
         if self.times.end(self.phase) is None:
             self.times.write(self.phase, self.pace.stretches, end)
 
-    def _revise(self, step: int, more: int) -> None:
-        self.pace.revise(step, more)
+    def _say(self, ends_at: float) -> None:
+        """Prints, once, what fits and when the phase will have ended."""
+        end, steps = self.pace.end, self.pace.steps
+        fits = f"about {end:,} of {steps:,} steps fit"
+        if end == steps:
+            fits = f"all {steps:,} steps fit"
         if not self._is_said:
-            end, steps = self.pace.end, self.pace.steps
-            fits = f"about {end:,} of {steps:,} steps fit"
-            if end == steps:
-                fits = f"all {steps:,} steps fit"
-            of = f"{self.seconds / 3600:.4g} hours of the run"
-            print(f"{fits}; the phase ends after {of}.", flush=True)
+            print(
+                f"{fits}; on this machine the phase ends after about "
+                f"{ends_at / 60:,.1f} minutes of the run, of "
+                f"{self.seconds / 60:,.1f} at most.",
+                flush=True,
+            )
         self._is_said = True
 
     def _finish(self, step: int, more: int) -> None:

@@ -15,6 +15,8 @@ __all__ = [
     "build_child",
     "fused_batch_norm",
     "layer_path",
+    "native_layer_norm",
+    "native_nll",
     "replica_mean",
 ]
 
@@ -120,3 +122,21 @@ def fused_batch_norm(x, gamma, beta, epsilon: float):
     from official_models.common.ops import tensorflow
 
     return tensorflow.fused_batch_norm(x, gamma, beta, epsilon)
+
+
+def native_layer_norm(x, gamma, beta, epsilon: float):
+    """`torch.native_layer_norm`; None on other backends, which fuse."""
+    if keras.config.backend() != "torch":
+        return None
+    from official_models.common.ops import torch
+
+    return torch.native_layer_norm(x, gamma, beta, epsilon)
+
+
+def native_nll(logits, labels):
+    """`torch.native_nll`; None on other backends."""
+    if keras.config.backend() != "torch":
+        return None
+    from official_models.common.ops import torch
+
+    return torch.native_nll(logits, labels)

@@ -147,12 +147,19 @@ class LayerNorm(TransformerPart):
 
     def call(self, x):
         x = ops.cast(x, self.variable_dtype)
+        y = self._normalised(x)
+        return ops.cast(y, self.compute_dtype)
+
+    def _normalised(self, x):
+        epsilon = self.config.layer_norm_epsilon
+        y = ops.native_layer_norm(x, self.gamma, self.beta, epsilon)
+        if y is not None:
+            return y
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         # [..., 1]
         var = ops.mean(centred * centred, axis=-1, keepdims=True)
-        inverse = ops.rsqrt(var + self.config.layer_norm_epsilon)
-        y = ops.add(centred * inverse * self.gamma, self.beta)
-        return ops.cast(y, self.compute_dtype)
+        inverse = ops.rsqrt(var + epsilon)
+        return ops.add(centred * inverse * self.gamma, self.beta)
 
 
 @register

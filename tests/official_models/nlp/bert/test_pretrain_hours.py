@@ -1,6 +1,9 @@
-"""Two phases that share a time, killed in the second and resumed."""
+"""Two phases that share a time, killed and resumed; `make run` has a time."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +75,23 @@ def test_both_phases_end_on_time(tmp_path, clock, capsys):
     assert report["phases_ended_after_steps"] == [8, 12]
     assert report["hours"] == pytest.approx(32 / 3600, abs=1e-4)
     refuses("hours = 0.00888", corpus, folder, *PHASES, "--hours=2")
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ([], "pretrain --hours 0.15"),
+        (["HOURS=", "ARGS=--seed=2"], "pretrain --seed=2"),
+        (["STEPS=20"], "pretrain --steps 20 --output_dir runs/bert-20"),
+    ],
+)
+def test_the_main_command_ends_within_ten_minutes(words, expected):
+    root = Path(__file__).parents[4]
+    # The tests themselves run under a make, which says where it is.
+    env = {k: v for k, v in os.environ.items() if "MAKE" not in k}
+    make = ["make", "--dry-run", "run", *words]
+    found = subprocess.run(
+        make, cwd=root, env=env, capture_output=True, text=True
+    )
+    last = " ".join(found.stdout.splitlines()[-1].split())
+    assert last.endswith(expected)
