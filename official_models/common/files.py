@@ -11,9 +11,10 @@ import contextlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -222,19 +223,25 @@ def read_bytes(path: str | os.PathLike, remedy: str = "") -> bytes:
         raise _refusal(path, f"cannot be read: {reason}", remedy) from error
 
 
-def read_json(path: str | os.PathLike, remedy: str = "") -> Any:
+def read_json(
+    path: str | os.PathLike,
+    remedy: str = "",
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
     """The value of a JSON file in UTF-8.
 
     Args:
         path: A local path, or a URL that `tf.io.gfile` can read.
         remedy: What the user can do; the end of every error message.
+        parse: `json.loads` where strings may be names of files, which need
+            not be UTF-8. Default: `parse_json`.
 
     Raises:
         InputError: It cannot be read, or is not JSON; the message says where.
     """
     text = read_text(path, remedy)
     try:
-        return json.loads(text)
+        return (parse or parse_json)(text)
     except json.JSONDecodeError as error:
         reason = f"line {error.lineno}, column {error.colno}: {error.msg}"
     except RecursionError:
@@ -242,6 +249,32 @@ def read_json(path: str | os.PathLike, remedy: str = "") -> Any:
     except ValueError as error:  # a number of too many digits
         reason = first_line(error)
     raise _refusal(path, f"not JSON: {reason}", remedy)
+
+
+def parse_json(text: str) -> Any:
+    r"""The value of a JSON text; its strings can be written as UTF-8.
+
+    `json.loads` takes "\\ud800", half of a pair of escapes that is a character
+    together; what reads texts, such as a tokenizer, raises whatever it likes.
+
+    Raises:
+        json.JSONDecodeError: It is not JSON, or has half of a pair.
+        ValueError: A number has too many digits.
+        RecursionError: It is nested too deeply.
+    """
+    value = json.loads(text)
+    for found in _ESCAPE.finditer(text):
+        if found["half"]:
+            reason = "half of a pair of escapes such as \\ud83d\\ude00"
+            raise json.JSONDecodeError(reason, text, found.start())
+    return value
+
+
+# In their order, so that what follows two backslashes is no escape.
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
 
 
 def _read_bytes(path: str | os.PathLike) -> bytes:

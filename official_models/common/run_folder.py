@@ -190,7 +190,7 @@ def _check_same_run(
     remedy = (
         "it is not the record of a run: remove it or name another --output_dir"
     )
-    before = files.read_json(record, remedy)
+    before = files.read_json(record, remedy, json.loads)
     if not isinstance(before, dict):
         raise InputError(f"{record}: expected an object; {remedy}")
     before = {**_of_new_flags(record, before, identity), **before}

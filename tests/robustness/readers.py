@@ -30,6 +30,7 @@ from official_models.nlp.albert import config as albert_config
 from official_models.nlp.bert import config as bert_config
 from official_models.nlp.bert.pretraining import records
 from official_models.nlp.checkpoint.opening import open_source
+from official_models.nlp.head_analysis import patterns
 from official_models.vision.datasets.cifar10 import jpeg_npz
 from official_models.vision.datasets.imagenet import shards
 from tests.official_models.nlp.bert.pretraining import small_examples
@@ -214,6 +215,22 @@ def _read_imagenet(folder):
     texts.expect(counts == {"train": 4, "validation": 2}, str(counts))
 
 
+def _make_patterns(folder):
+    shutil.copyfile(patterns.WEIGHTS, folder / "p.npz")
+
+
+@functools.cache
+def _patterns():
+    return patterns.load_classifier().get_weights()
+
+
+def _read_patterns(folder):
+    found = patterns.load_classifier(folder / "p.npz").get_weights()
+    # A zip archive has a CRC-32 of every member.
+    for mine, whole_ in zip(found, _patterns()):
+        texts.expect(np.array_equal(mine, whole_), "weights")
+
+
 READERS: dict[str, Reader] = {
     "vocab.txt": Reader(
         texts.writes("vocab.txt", texts.WORDS),
@@ -265,6 +282,19 @@ READERS: dict[str, Reader] = {
         texts.read_squad,
         JSON,
     ),
+    "linked words": Reader(
+        texts.writes("l.json", texts.RELATIONS),
+        "l.json",
+        texts.read_relations,
+        JSON,
+    ),
+    "token classes": Reader(
+        texts.writes("c.json", texts.CLASSES),
+        "c.json",
+        texts.read_classes,
+        JSON,
+    ),
+    "classifier of maps": Reader(_make_patterns, "p.npz", _read_patterns),
     "SGML": Reader(texts.writes("r.sgm", texts.SGML), "r.sgm", texts.read_sgml),
     "GLUE": Reader(
         texts.writes("dev.tsv", texts.SST2), "dev.tsv", texts.read_glue

@@ -13,6 +13,7 @@ import numpy as np
 from official_models.common import files
 from official_models.nlp.checkpoint import tokenizer
 from official_models.nlp.datasets import glue, squad
+from official_models.nlp.head_analysis import attention_to, relations
 from official_models.nlp.term_weighting import reuters
 from official_models.nlp.text import (
     corpus,
@@ -49,6 +50,46 @@ PROSE = """It was a fine day. The ants went out to look for bread!
 
 And who was there? A bee; she said nothing, and so did they. D\u00e9j\u00e0 vu.
 """
+
+
+RELATIONS = json.dumps(
+    {
+        "relations": [
+            {
+                "name": "subject",
+                "examples": [
+                    {"texts": ["ant bee"], "pairs": [["ant", "bee"]]},
+                    {"texts": ["bees", "ant"], "pairs": [["bees", "ant"]]},
+                ],
+            }
+        ]
+    }
+)
+CLASSES = json.dumps({"insects": ["ant", "bees"], "others": ["bee"]})
+
+
+@functools.cache
+def _words():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocab.txt"
+        path.write_text(WORDS, "utf-8")
+        return wordpiece.load_tokenizer(path)
+
+
+def read_relations(folder):
+    for one in relations.read_relations(folder / "l.json", _words(), 12):
+        expect(isinstance(one.name, str) and one.name.strip() != "", "a name")
+        expect(len(one.inputs["input_ids"]) == len(one.links) > 0, "examples")
+        for links in one.links:
+            expect(len(links) > 0, "no pair")
+            expect(all(a.any() and b.any() for a, b in links), "a link")
+
+
+def read_classes(folder):
+    words = attention_to.Words(_words())
+    for one in attention_to.read_classes(folder / "c.json", words):
+        expect(isinstance(one.name, str) and one.name.strip() != "", "a name")
+        expect(bool(one.single or one.words), "no word")
 
 
 SGML = "".join(

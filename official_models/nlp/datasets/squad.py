@@ -7,7 +7,6 @@ References:
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,7 +86,7 @@ def rows_of_lines(text: str, path: str) -> list | None:
     """
     first, _, rest = text.strip().partition("\n")
     try:
-        row = json.loads(first)
+        row = files.parse_json(first)
     except ValueError:
         row = None
     if not (rest and isinstance(row, dict) and "context" in row):
@@ -97,7 +96,7 @@ def rows_of_lines(text: str, path: str) -> list | None:
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            rows.append(files.parse_json(line))
         except ValueError as error:
             raise InputError(
                 f"{path}, line {number}: not JSON: {first_line(error)}; "

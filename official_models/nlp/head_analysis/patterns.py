@@ -32,11 +32,20 @@ MIN_TOKENS = 4
 _BATCH = 256
 
 
-def digest() -> str | None:
-    """SHA-256 of the weights; None where there are none."""
-    if not WEIGHTS.is_file():
-        return None
-    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+def digest() -> str:
+    """SHA-256 of the weights of this repository.
+
+    Raises:
+        InputError: There are none.
+    """
+    try:
+        return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{WEIGHTS}: cannot be read ({first_line(error)}); the maps are "
+            "classified by it: install the package again, or train it by "
+            "head_analysis.train_patterns"
+        ) from error
 
 
 def prepare(maps: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def read_maps(
     """What a model's maps are, in one pass over the data.
 
     Returns:
-        `patterns` [[L][N][5], examples], None without a classifier of maps;
+        `patterns` [[L][N][5], examples], None where every text is too short;
         `mean_maps`, `attention_to` {class: [[L][N], examples]}, `relations`
         [[L][N], ...] and `change` [L][N], None without a raw model.
     """
@@ -69,7 +69,7 @@ def read_maps(
     batches = maps.batches_of(
         data.encoded.inputs, asked.batch_size, trim=not asked.paper_compat
     )
-    kinds = maps.Mean() if patterns.WEIGHTS.is_file() else None
+    kinds = maps.Mean()
     classified = set(range(_CLASSIFIED))  # rows are in random order
     shown = time.monotonic()
     for number, batch in enumerate(batches, 1):
@@ -77,7 +77,7 @@ def read_maps(
         before = maps.read(raw_reader, batch) if raw_reader else None
         for i, own in enumerate(maps.cropped(found, batch)):
             mean_map.add(own)
-            if kinds and batch.rows[i] in classified:
+            if batch.rows[i] in classified:
                 _classify(own, kinds)
             ids = batch.inputs["input_ids"][i, : batch.lengths[i]]
             for one in asked.classes:
@@ -102,7 +102,7 @@ def read_maps(
     ]
     return {
         "patterns": [kinds.value().tolist(), kinds.number]
-        if kinds and kinds.number
+        if kinds.number
         else None,
         "mean_maps": np.round(mean_map.value(), _DIGITS).tolist(),
         "attention_to": {

@@ -138,7 +138,7 @@ def read_lines(
             continue
         place = f"{path}, line {number}"
         try:
-            found = json.loads(line.decode("utf-8"))
+            found = files.parse_json(line.decode("utf-8"))
             if not isinstance(found, dict):
                 raise ValueError("no JSON object")
             yield parse(place, found)

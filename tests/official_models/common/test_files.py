@@ -167,6 +167,14 @@ def test_what_is_not_json_is_never_written(folder):
             "not UTF-8 text: byte 0xff (invalid start byte) at byte offset 7",
         ),
         (b"[" * 100_000, "not JSON: nested too deeply"),
+        # The first two are no halves.
+        (
+            rb'{"a\\ud800": "\ud83d\ude00",'
+            + b"\n"
+            + rb'"b": ["\uD83d\ud83d\ude00"]}',
+            "not JSON: line 2, column 8: half of a pair",
+        ),
+        (b'["a",\n"\\udc00"]', "not JSON: line 2, column 2: half of a pair"),
     ],
 )
 def test_bad_json_is_named_in_one_line(folder, content, reason):
@@ -179,6 +187,14 @@ def test_bad_json_is_named_in_one_line(folder, content, reason):
     assert message.startswith(f"{path}: {reason}")
     assert message.endswith("; write it again")
     assert "\n" not in message
+
+
+def test_pairs_of_escapes_are_characters(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(r'["\ud83d\ude00", "\\ud800"]')
+    assert files.read_json(path) == ["\U0001f600", r"\ud800"]
+    path.write_text(r'["\udce9"]')  # a file's name in Latin-1
+    assert files.read_json(path, parse=json.loads) == ["\udce9"]
 
 
 def test_a_number_of_too_many_digits_is_named(tmp_path):

@@ -193,7 +193,11 @@ def test_it_resumes_at_the_head_where_it_was_stopped(
     assert again["change"] is None and again["relations"] is None
     assert "layer 1, head 1 off: accuracy" in capsys.readouterr().out
     # Half of the maps by another classifier of patterns: another run.
-    monkeypatch.setattr(patterns, "WEIGHTS", tmp_path / "none.npz")
+    monkeypatch.setattr(patterns, "WEIGHTS", tmp_path / "other.npz")
+    scripts.refusal(
+        lambda: analyse(there, tmp_path / "heads"), "other.npz: cannot be read"
+    )
+    (tmp_path / "other.npz").write_bytes(b"x")
     scripts.refusal(
         lambda: analyse(there, tmp_path / "heads"), "patterns_sha256 = "
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from official_models.common import files
 from official_models.common.errors import InputError
 from official_models.nlp.bert.finetuning import answers, questions, windows
 from official_models.nlp.bert.finetuning.fit import prediction, training
@@ -274,7 +275,7 @@ def read_questions(path: str) -> list[squad.Question]:
         return squad.questions_of(rows, name)[0]
     if text.lstrip().startswith(("{", "[{")):
         try:
-            content = json.loads(text)
+            content = files.parse_json(text)
         except ValueError as error:
             raise InputError(
                 f"{name}: not JSON: {error}; {expected}"
