@@ -1,5 +1,6 @@
 """Reference models trained with LAMB and LARS."""
 
-from official_models.common import interrupts
+from official_models.common import importing, interrupts
 
 interrupts.end_at_once()
+importing.explain()

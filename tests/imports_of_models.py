@@ -4,8 +4,8 @@
 # pattern -> (frameworks, what of this repository it may import).
 DATA_TOOLS = (
     r"official_models\.common\."
-    r"(checkpoint_list|errors|files|interrupts|pypi|readers|record_check|"
-    r"records)"
+    r"(checkpoint_list|errors|files|importing|interrupts|pypi|readers|"
+    r"record_check|records)"
 )
 MODEL_TOOLS = (
     DATA_TOOLS,
@@ -17,16 +17,16 @@ ROOMS = {
         ("keras", "tensorflow", "torch"),
         MODEL_TOOLS,
     ),
-    # The packages of scripts, whose imports an interrupt ends.
+    # The packages of scripts, whose imports an interrupt ends, or fail.
     r"(official_models|tpu)/__init__\.py": (
         (),
-        (r"official_models\.common\.interrupts",),
+        (r"official_models\.common\.(importing|interrupts)",),
     ),
     r"(official_models|tpu)/(\w+/)+__init__\.py": ((), ()),
     # Common: no model, no data set. A run takes a tf_keras model too.
     r"official_models/common/"
-    r"(checkpoint_list|errors|files|interrupts|pypi|readers|record_check|"
-    r"records)\.py": (
+    r"(checkpoint_list|errors|files|importing|interrupts|pypi|readers|"
+    r"record_check|records)\.py": (
         ("tensorflow",),
         (DATA_TOOLS,),
     ),

@@ -8,13 +8,13 @@ it could have resumed, never resume one with other settings in silence.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 
+from official_models.common import importing
 from official_models.common.errors import InputError, refuse
 
 FLAGS = flags.FLAGS
@@ -40,12 +40,8 @@ def define_flags(
         jit_compile: whether XLA compiles the step; None for a script without
             this flag and --dtype.
     """
-    version = importlib.metadata.version("keras")
-    if int(version.partition(".")[0]) < 3:
-        refuse(
-            f"Keras {version}: this script needs Keras 3.10 or later; run it "
-            "by make .venv && .venv/bin/python, or pip install 'keras>=3.10'"
-        )
+    if line := importing.keras_is_too_old():
+        refuse(line)
     flags.DEFINE_string(
         "output_dir",
         output_dir,
