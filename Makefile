@@ -32,7 +32,7 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS),\
 	test-docstrings test-jax test-tf215 test-torch test-oldest test-plan \
 	test-data test-docs docs evidence bench bench-update-step bench-groups \
 	bench-first-step bench-memory bench-sharded-memory bench-scaling \
-	bench-tpu bench-batch-scaling bench-image-pipeline \
+	bench-tpu bench-batch-scaling bench-enough-steps bench-image-pipeline \
 	bench-pretraining-data \
 	run-resnet evidence-robustness plan-pod notebooks lint format check package fixture clean
 .DEFAULT_GOAL := help
@@ -59,6 +59,8 @@ help:
 	@echo "make bench-pretraining-data ARGS='--input ...'  MB/s, memory of the same"
 	@echo "make bench-batch-scaling   accuracy against batch, digits (minutes);"
 	@echo "                  TASK=cifar10 ARGS='--data_dir DIR --hours 3'"
+	@echo "make bench-enough-steps    the same where the largest batch has 1,500 updates"
+	@echo "                  (Fashion-MNIST of Debian, two hours of one core)"
 	@echo "make notebooks    executes the notebooks of docs/notebooks in place"
 	@echo "make check        ruff, mypy, make test, make docs: before a merge"
 	@echo "make format       ruff format"
@@ -155,6 +157,7 @@ EVERY_KERAS = tests/official_models/common/test_ops.py \
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/callbacks tests/support_matrix \
 		tests/official_models/test_model_parallel.py tests/diagnostics \
+		tests/benchmarks/test_enough_steps.py \
 		--ignore tests/keras3/test_parity.py $(EVERY_KERAS)
 	QUICK_XLA=0 KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3/test_parity.py
 
@@ -255,6 +258,9 @@ bench-sharded-memory: .venv/ready
 
 bench-scaling: .venv/ready
 	$(call BENCH,scaling)
+
+bench-enough-steps: .venv/ready
+	KERAS_BACKEND=jax $(PY) -m benchmarks.enough_steps $(ARGS)
 
 # The digits in minutes; CIFAR-10 (ARGS="--data_dir DIR --hours 3") in hours.
 bench-batch-scaling: .venv/ready

@@ -1,0 +1,1 @@
+"""Accuracy against the batch where the largest batch has enough updates."""
