@@ -169,6 +169,7 @@ test-torch: .venv-torch/ready
 	KERAS_BACKEND=torch $(PY_TORCH) $(PYTEST) tests/keras3 tests/hugging_face \
 		tests/callbacks tests/support_matrix tests/diagnostics/test_masks.py \
 		tests/diagnostics/test_initialisation.py \
+		tests/benchmarks/test_torch_update.py \
 		tests/diagnostics/test_second_opinion.py
 	KERAS_BACKEND=torch $(PY_TORCH) $(CODE_BLOCKS)
 

@@ -98,10 +98,23 @@ TF_LAMB = {
     # torch on its own backend only, inside the function that needs it.
     # JAX on its own backend only, inside the function that needs it.
     "sharding": {"keras", "jax"},
-    "keras3": {"keras", "tf_lamb.keras3_loop", "tf_lamb.loss_scaling"}
+    "keras3": {
+        "keras",
+        "tf_lamb.keras3_loop",
+        "tf_lamb.loss_scaling",
+        "tf_lamb.torch_update",
+    }
     | SAVING
     | KERAS,
     "keras3_loop": {"keras", "torch"} | UPDATE,
+    "torch_lists": {"torch"},
+    "torch_update": {
+        "keras",
+        "torch",
+        "tf_lamb.keras3_loop",
+        "tf_lamb.torch_lists",
+    }
+    | UPDATE,
     # tf.keras up to TensorFlow 2.15.
     "keras2": {
         "tensorflow",

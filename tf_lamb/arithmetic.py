@@ -47,6 +47,9 @@ class Ops(Protocol):
     def minimum(self, x: Array, y: Array, /) -> Array:
         """The smaller one, by element."""
 
+    def ones(self, shape: Sequence[int], /, *, dtype: str) -> Array:
+        """Ones of a shape and dtype."""
+
     def ones_like(self, x: Array, /) -> Array:
         """Ones of the shape and dtype of `x`."""
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING or BACKEND == "tensorflow":
         tf_contexts,
         tf_update,
     )
+if TYPE_CHECKING or BACKEND == "torch":
+    from tf_lamb import torch_update
 
 __all__ = ["LAMB", "LARS", "Rewarmup", "WarmupPolynomial"]
 
@@ -231,6 +233,8 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         if BACKEND == "tensorflow":
             strategy = self._distribution_strategy
             return tf_update.Devices(strategy, self.jit_compile)
+        if BACKEND == "torch":
+            return torch_update.Loop(self._ops)
         # XLA reads a gradient once for two sums, but again for a condition.
         return keras3_loop.Loop(self._ops, has_branches=BACKEND != "jax")
 

@@ -30,6 +30,7 @@ from tf_lamb.arithmetic import (
     Array,
     NormOf,
     Ops,
+    dtype_name,
     narrow,
     stored,
     unless_skipped,
@@ -177,7 +178,7 @@ def lamb(
         ops, hyper, step, weight_decay, arrays, norm_of
     ):
         update = direction(*arrays)
-        ratio = ops.ones_like(ops.sum(update))
+        ratio = ops.ones((), dtype=dtype_name(update))
         if adapt:
             ratio = trust_ratio(
                 ops,
@@ -278,7 +279,7 @@ def lars(
 
     arrays = param, grad, new_m
     update = direction(*arrays)
-    ratio = ops.ones_like(ops.sum(update))
+    ratio = ops.ones((), dtype=dtype_name(update))
     if adapt:
         x_norm = norm_of(ops, hyper.norm, param)
         if measured == "parts":
