@@ -106,7 +106,9 @@ class Study:
                 self.splits[stage in ("tune", "retune")],
             )
             scores = program.train(rates, seeds, lambda: self._after(part))
-            rounded = np.where(np.isnan(scores), None, scores.round(3))
+            rounded = np.where(
+                np.isnan(scores), None, scores.astype("float64").round(3)
+            )
             return {
                 "batch": batch,
                 "rates": list(rates),

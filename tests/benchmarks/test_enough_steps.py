@@ -4,6 +4,7 @@ It is one of JAX, so it runs where Keras' backend is JAX.
 """
 
 import gzip
+import json
 import math
 import os
 import subprocess
@@ -204,3 +205,10 @@ def test_without_data_or_jax_it_says_what_to_do(tmp_path):
         assert result.returncode == 2
         assert said in result.stderr.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
+
+
+def test_result_that_is_committed_is_whole():
+    path = ROOT / "benchmarks/results/enough_steps.json"
+    said = json.loads(path.read_text())
+    assert {row["optimizer"] for row in said["rows"]} == {*optimizers.NAMES}
+    assert said["provenance"]["date"]
