@@ -31,7 +31,7 @@ register = registration("tf_lamb_models.summarization")
 AGENTS = "dca"
 SOURCE = ("input_ids", "input_mask")
 TARGET = "target_ids"
-LOG_P, STATES = "log_p", "states"
+LOG_P, STATES, ALONG = "log_p", "states", "along"
 _SMALLEST = 1e-37  # added to a probability, so that its logarithm is finite
 
 
@@ -125,14 +125,20 @@ class CommunicatingAgents(Part):
         self.decoder = self.add_lstm("decoder")
         ops.build_child(self.decoder, (None, None, config.embedding_size))
 
-    def call(self, input_ids, input_mask, target_ids):
-        """log P [B, L, E] and the decoder's states [B, L, H], as a dict."""
+    def call(self, input_ids, input_mask, target_ids, other_ids=None):
+        """log P [B, L, E] and the decoder's states [B, L, H], as a dict.
+
+        With other summaries of the same documents, "along" is their log P.
+        """
         memory = self.memory(input_ids, input_mask)
         step = self.advance(target_ids, None, memory)
-        return {
+        found = {
             LOG_P: log_of(step.p),
             STATES: ops.cast(step.states, self.variable_dtype),
         }
+        if other_ids is not None:
+            found[ALONG] = log_of(self.advance(other_ids, None, memory).p)
+        return found
 
     def compute_output_spec(self, input_ids, input_mask, target_ids):
         config = self.config

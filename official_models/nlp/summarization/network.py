@@ -94,7 +94,7 @@ def is_extractive() -> bool:
 def open_checkpoint() -> tuple[Source | None, Tokenizer]:
     """The checkpoint of the flags, lengthened, and the tokenizer.
 
-    --model dca has none.
+    --model dca has none, or that of `dca_network.open_trained`.
 
     Raises:
         InputError: It cannot be read, or is not what --model begins with.

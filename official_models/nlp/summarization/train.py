@@ -9,6 +9,10 @@ r"""Trains a summarizer by LAMB or others, and measures it by ROUGE.
     python -m official_models.nlp.summarization.train --model dca \
         --format scitldr --data_dir SciTLDR-A --vocab_file vocab.txt \
         --output_dir runs/dca --min_length 5 --max_length 40
+    python -m official_models.nlp.summarization.train --model dca --rl \
+        --format scitldr --data_dir SciTLDR-A --init_checkpoint runs/dca \
+        --optimizer adamw --learning_rate 1e-4 --max_target 40 \
+        --output_dir runs/dca-rl --min_length 5 --max_length 40
 
 An interrupted run is resumed by the same command; so are the oracle labels,
 which are kept in --cache_dir. At the end: model.keras and what
@@ -44,6 +48,7 @@ from official_models.nlp.checkpoint import initial
 from official_models.nlp.summarization import (
     dca_inputs,
     dca_network,
+    dca_rl,
     evaluation,
     inputs,
     network,
@@ -228,8 +233,13 @@ def begin() -> script.Training:
     return script.Training(tf.distribute.get_strategy())
 
 
-def form_of(encoding: inputs.Encoding) -> inputs.Form:
-    """How documents become batches of --model."""
+def form_of(
+    encoding: inputs.Encoding, trained: keras.Model | None
+) -> inputs.Form:
+    """How documents become batches of --model, or of that which is trained."""
+    if trained is not None:
+        agents = dca_network.agents_of(trained)
+        return dca_inputs.AgentForm(agents, encoding.marks)
     if dca_network.is_chosen():
         return dca_inputs.AgentForm(FLAGS.agents, encoding.marks)
     return inputs.BertForm(network.is_extractive())
@@ -238,7 +248,7 @@ def form_of(encoding: inputs.Encoding) -> inputs.Form:
 def metric_names() -> tuple[str, ...]:
     """Columns of metrics.csv."""
     if dca_network.is_chosen():
-        return ("loss", dca_network.CROSS_ENTROPY)
+        return dca_network.metric_names()
     return ("loss", *(() if network.is_extractive() else ("cross_entropy",)))
 
 
@@ -246,6 +256,7 @@ def main(_) -> None:
     """Trains, or resumes training, then measures."""
     training = begin()
     micro_batch = training.micro_batch_size()
+    trained = dca_network.open_trained() if FLAGS.rl else None
     source, tokenizer = network.open_checkpoint()
     documents = load_documents()
     encoding = inputs.Encoding(tokenizer, FLAGS.max_tokens, FLAGS.max_target)
@@ -254,12 +265,17 @@ def main(_) -> None:
         for split, found in documents.items()
     }
     inputs.print_unknown("train", rows["train"], tokenizer)
-    form = form_of(encoding)
+    form = form_of(encoding, trained)
     batches = inputs.Batches(rows["train"], micro_batch, form, FLAGS.seed)
-    facts = {**initial.facts(source), "data_sha256": inputs.digest(rows)}
+    facts = {
+        **initial.facts(source),
+        **dca_network.facts(),
+        "data_sha256": inputs.digest(rows),
+    }
     folder = training.open_folder(facts)
     if dca_network.is_chosen():
-        config, model = None, dca_network.make_model(tokenizer, FLAGS.steps)
+        config = None
+        model = dca_network.make_model(encoding, FLAGS.steps, trained)
     else:
         config = network.encoder_config(source, tokenizer)
         model = network.make_model(config, encoding.max_sentences, FLAGS.steps)
@@ -291,16 +307,17 @@ def main(_) -> None:
         validation_data=validation,
         validate_every=FLAGS.eval_every or per_epoch,
     )
+    writer = dca_rl.bare(model)
     figures = {
         **held_out_figures(model, validation),
-        **measure(model, documents["test"], rows["test"], encoding, folder),
+        **measure(writer, documents["test"], rows["test"], encoding, folder),
         "steps": run.end_step,
         "documents_per_second": run.speed(),
         "skipped_steps": common_report.skipped_steps(model),
         "flags": run_flags.values(),
         "measured": common_report.environment(),
     }
-    training.save(model)
+    training.save(writer)
     training.finish(report, figures, FLAGS.model)
 
 
