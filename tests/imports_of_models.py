@@ -83,6 +83,16 @@ ROOMS = {
         (),
         (r"tf_lamb\.check",),
     ),
+    # Compiled updates, by one optimizer or the other.
+    r"official_models/nlp/summarization/copy_training\.py": (
+        ("keras", "tensorflow"),
+        (
+            r"official_models\.common\.errors",
+            r"official_models\.nlp\.summarization\."
+            r"(config|copy_task|dca|dca_losses|optimization)",
+            r"tf_lamb",
+        ),
+    ),
     # Models: Keras through common.ops, of tf_lamb nothing but its checks.
     r"official_models/nlp/summarization/dca(_layers|_losses)?\.py": (
         ("keras",),

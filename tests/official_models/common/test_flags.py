@@ -15,6 +15,7 @@ from official_models.nlp.bert import (
     pretrain,
 )
 from official_models.nlp.head_analysis import __main__ as head_analysis
+from official_models.nlp.summarization import copy_study
 from official_models.nlp.summarization import train as summaries
 from official_models.nlp.term_weighting import train as term_weighting
 from official_models.rl.dqn_lambda import train as dqn_lambda
@@ -52,6 +53,7 @@ WITHOUT_EFFECT = {
     | {"init_checkpoint", "eval_batch_size", "seeds", "predict"},
     head_analysis: {"output_dir", "data", "batch_size"}
     | {"token_classes", "relations"},
+    copy_study: {"output_dir", "optimizers", "seed", "seeds", "hours"},
     summaries: RUN
     | {"data_dir", "cache_dir", "max_bad", "jobs", "vocab_file"}
     | {"init_checkpoint", "eval_batch_size", "test_limit", "validation_limit"}
