@@ -1,8 +1,13 @@
 """Which lambda, on MinAtar: training runs, interquartile means, intervals.
 
+    python -m benchmarks.dqn_lambda_study --part lambda --hours 8
     nice -n 10 python -m benchmarks.dqn_lambda_study --folder runs/dqn-study \\
         --settings "lambda=0" "lambda=0.75" "lambda_rule=median" --seeds 5 \\
         --games breakout asterix --output study.json
+
+A part is a list of settings: `lambda`, `partial` (one frame or four an
+observation, DQN and DRQN), `optimizers` (LAMB and Adam, rates tuned alike on
+seeds of their own) and `a3c`, which is by `a3c.train`.
 
 A setting is flags of `official_models.rl.dqn_lambda.train`, a comma between
 two of them. Each run is a process with one thread; a run that is complete in
@@ -20,6 +25,7 @@ score is divided by its game's mean over all runs first.
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +34,55 @@ from benchmarks import measure
 
 MODULE = "benchmarks.dqn_lambda_study"
 TRAIN = "official_models.rl.dqn_lambda.train"
+TRAIN_A3C = "official_models.rl.dqn_lambda.a3c.train"
 SCORES = ("evaluation", "training")
+LAMBDAS = tuple(f"lambda={x}" for x in ("0", "0.25", "0.5", "0.75", "1"))
+RULES = ("lambda_rule=median", "lambda_rule=bounded")
+PARTS = {
+    "lambda": (*LAMBDAS, *RULES),
+    "partial": (
+        "history=1",
+        "history=4",
+        "network=drqn,history=4",
+    ),
+    "a3c": (*LAMBDAS, *RULES),
+}
+TUNING_SEEDS = (101, 102)
+# Adam with LAMB's schedule, batch and weight decay, which is 0.
+RATES = {
+    "optimizer=lamb": ("0.0025", "0.005", "0.01", "0.02", "0.04"),
+    "optimizer=adamw": ("1.25e-4", "2.5e-4", "5e-4", "1e-3", "2e-3"),
+}
 
 
-def run(folder, setting, game, seed, extra):
-    """The report of a run, which is trained first if it is not there."""
+class OutOfTime(Exception):
+    """The hours are over before the next run."""
+
+
+def run(folder, setting, game, seed, extra, module=TRAIN, end=None):
+    """The report of a run, which is trained first if it is not there.
+
+    Args:
+      folder: of the study.
+      setting: flags, a comma between two.
+      game: of MinAtar.
+      seed: of the run.
+      extra: flags of every run.
+      module: that trains.
+      end: by `time.monotonic`; a run that was begun is finished.
+
+    Raises:
+      OutOfTime: it would have to be trained, and the time is up.
+    """
     name = setting.replace(",", "-").replace("=", "_").replace("/", "_")
     target = Path(folder) / game / name / f"seed_{seed}"
     flags = [f"--{flag}" for flag in (*extra, *setting.split(","))]
     if not (target / "report.json").exists():
+        if end is not None and time.monotonic() >= end:
+            raise OutOfTime(str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            [sys.executable, "-m", TRAIN, *flags]
+            [sys.executable, "-m", module, *flags]
             + [f"--game=minatar/{game}", f"--seed={seed}"]
             + [f"--output_dir={target}"],
             cwd=measure.ROOT,
@@ -168,7 +211,9 @@ def plot(rows, path):
 def main(argv=None):
     parser = measure.parser(MODULE, __doc__)
     parser.add_argument("--folder", default="runs/dqn-study")
-    parser.add_argument("--settings", nargs="+", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--settings", nargs="+")
+    what.add_argument("--part", choices=[*PARTS, "optimizers"])
     parser.add_argument("--games", nargs="+", default=["breakout"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
@@ -177,12 +222,75 @@ def main(argv=None):
     parser.add_argument(
         "--output", type=Path, help="JSON, and a plot beside it"
     )
+    parser.add_argument(
+        "--hours",
+        type=float,
+        help="after which no run is begun; the same command does the others",
+    )
     args = parser.parse_args(argv)
+    if args.hours is not None and not args.hours > 0:
+        parser.error(f"--hours {args.hours:g}: expected a number above 0")
+    if args.seeds < 1:
+        parser.error(f"--seeds {args.seeds}: expected 1 or more")
+    try:
+        study(args)
+    except OutOfTime as missing:
+        print(
+            f"the time is up before {missing}; the same command does what is "
+            "missing"
+        )
+
+
+def tuned(train, games, tuning_seeds=TUNING_SEEDS):
+    """Of each optimizer, the rate that trained best.
+
+    Args:
+      train: (setting, game, seed) -> a report.
+      games: a rate counts by its training returns on all of them, each
+        divided by its game's mean over all rates of all optimizers.
+      tuning_seeds: on which nothing else is run.
+
+    Returns:
+      Settings.
+    """
+    found = {
+        (optimizer, rate): [
+            [
+                score(train(f"{optimizer},learning_rate={rate}", game, seed))[
+                    "training"
+                ]
+                for seed in tuning_seeds
+            ]
+            for game in games
+        ]
+        for optimizer, rates in RATES.items()
+        for rate in rates
+    }
+    means = np.mean(list(found.values()), axis=(0, 2), keepdims=True)[0]
+    scores = {k: float(np.mean(np.array(x) / means)) for k, x in found.items()}
+    best = {
+        optimizer: max(rates, key=lambda rate: scores[optimizer, rate])
+        for optimizer, rates in RATES.items()
+    }
+    return [f"{name},learning_rate={rate}" for name, rate in best.items()]
+
+
+def study(args):
+    """Runs what is missing, seed by seed, and writes after each run."""
+    module = TRAIN_A3C if args.part == "a3c" else TRAIN
+    folder = Path(args.folder) / ("a3c" if args.part == "a3c" else "")
+    end = args.hours and time.monotonic() + 3600 * args.hours
+
+    def train(setting, game, seed):
+        return run(folder, setting, game, seed, args.flags, module, end)
+
+    settings = args.settings or PARTS.get(args.part)
+    settings = settings or tuned(train, args.games)
     runs = []
     for seed in range(1, args.seeds + 1):
         for game in args.games:
-            for setting in args.settings:
-                report = run(args.folder, setting, game, seed, args.flags)
+            for setting in settings:
+                report = train(setting, game, seed)
                 where = {"setting": setting, "game": game, "seed": seed}
                 runs.append({**where, **score(report)})
                 print(json.dumps(runs[-1]), flush=True)

@@ -175,7 +175,16 @@ ROOMS = {
         ("keras", "tensorflow"),
         (DATA_TOOLS, r"official_models\.rl\.dqn_lambda\..+"),
     ),
-    r"official_models/rl/dqn_lambda/\w+\.py": (
+    # Actors' processes import no framework; the one that trains does.
+    r"official_models/rl/dqn_lambda/a3c/(actor|actors|policy)\.py": (
+        (),
+        (
+            DATA_TOOLS,
+            r"official_models\.rl\.dqn_lambda\.(environments|returns)",
+            r"official_models\.rl\.dqn_lambda\.a3c\.(actor|policy)",
+        ),
+    ),
+    r"official_models/rl/dqn_lambda/(a3c/)?\w+\.py": (
         ("keras", "tensorflow"),
         (
             r"official_models\.common\..+",

@@ -20,8 +20,8 @@ FLAGS = flags.FLAGS
 # Flags that only some optimizers read; with another one they are refused.
 _READ_BY = {
     "beta_1": ("lamb", "adamw"),
-    "beta_2": ("lamb", "adamw"),
-    "epsilon": ("lamb", "adamw"),
+    "beta_2": ("lamb", "adamw", "rmsprop"),
+    "epsilon": ("lamb", "adamw", "rmsprop"),
     "momentum": ("lars", "sgd"),
     "nesterov": ("lamb", "lars", "sgd"),
     "norm": ("lamb", "lars"),
@@ -41,6 +41,7 @@ def define_flags(
     weight_decay: float,
     exclusions: tuple[str, ...] | None,
     global_clipnorm: float,
+    more: tuple[str, ...] = (),
 ) -> None:
     """Defines the flags, with a script's own defaults.
 
@@ -51,10 +52,10 @@ def define_flags(
         weight_decay: of the variables that no exclusion matches.
         exclusions: regexes; None if the script sets them later.
         global_clipnorm: 0 for no clipping.
+        more: optimizers beside the four: rmsprop, whose decay is --beta_2.
     """
-    flags.DEFINE_enum(
-        "optimizer", "lamb", ["lamb", "lars", "adamw", "sgd"], "The optimizer."
-    )
+    names = ["lamb", "lars", "adamw", "sgd", *more]
+    flags.DEFINE_enum("optimizer", "lamb", names, "The optimizer.")
     flags.DEFINE_float("learning_rate", learning_rate, "Peak learning rate.")
     _define_schedule_flags(warmup_ratio, warmup_epochs)
     _define_rule_flags()
@@ -177,6 +178,8 @@ def from_flags(
         raise ValueError(f"groups: for LAMB or LARS, not {FLAGS.optimizer}")
     for name, readers in _READ_BY.items():
         flag = FLAGS[name]
+        offered = FLAGS["optimizer"].parser.enum_values
+        readers = [x for x in readers if x in offered]
         if flag.value != flag.default and FLAGS.optimizer not in readers:
             raise InputError(
                 f"--{name}: for --optimizer {' or '.join(readers)}, not "
@@ -325,6 +328,12 @@ def _stock(rate, common: dict) -> keras.optimizers.Optimizer:
         checks = arguments.CHECKS[hyperparameters.Lamb]
         values = arguments.check_all(checks, **_adam(), **common)
         optimizer = keras.optimizers.AdamW(rate, **values)
+    elif FLAGS.optimizer == "rmsprop":
+        checks = arguments.CHECKS[hyperparameters.Lamb]
+        adam = {k: v for k, v in _adam().items() if k != "beta_1"}
+        values = arguments.check_all(checks, **adam, **common)
+        rho = values.pop("beta_2")
+        optimizer = keras.optimizers.RMSprop(rate, rho, **values)
     else:
         checks = arguments.CHECKS[hyperparameters.Lars]
         names = {"momentum": FLAGS.momentum, "nesterov": FLAGS.nesterov}
@@ -349,7 +358,7 @@ def build(optimizer: keras.optimizers.Optimizer, variables) -> None:
         InputError: a pattern matches no variable.
     """
     try:
-        if FLAGS.optimizer in ("adamw", "sgd"):
+        if FLAGS.optimizer not in ("lamb", "lars"):
             treatments = exclusion.resolve(
                 [v.path for v in variables],
                 _patterns(),

@@ -78,3 +78,53 @@ def test_a_run_that_is_there_is_not_run_again(tmp_path, monkeypatch):
     assert calls[1][3:-1] == [*flags, "--seed=2"]
     assert output.with_suffix(".png").exists()
     assert '"iqm": 2.5' in output.read_text()
+
+
+def test_the_rate_that_trained_best_on_all_games(monkeypatch):
+    monkeypatch.setattr(study, "RATES", {"o=a": ("1", "2"), "o=b": ("3", "4")})
+    # Summed, the large game would decide for 2 and 4.
+    returns = {
+        "o=a,learning_rate=1": {"small": 4.0, "large": 100.0},
+        "o=a,learning_rate=2": {"small": 1.0, "large": 110.0},
+        "o=b,learning_rate=3": {"small": 3.0, "large": 100.0},
+        "o=b,learning_rate=4": {"small": 1.0, "large": 110.0},
+    }
+    seeds = []
+
+    def train(setting, game, seed):
+        seeds.append(seed)
+        return {
+            "evaluation": {"mean": 0.0},
+            "training": {"mean_return": returns[setting][game]},
+        }
+
+    found = study.tuned(train, ["small", "large"])
+    assert found == ["o=a,learning_rate=1", "o=b,learning_rate=3"]
+    assert set(seeds) == set(study.TUNING_SEEDS) and len(seeds) == 16
+
+
+def test_a_study_that_ends_on_time(tmp_path, monkeypatch, capsys):
+    """It finishes the run that it has begun, and the command does the rest."""
+    clock, begun = [0.0], []
+
+    def train(command, **_):
+        clock[0] += 3600
+        begun.append(command)
+        (target,) = (x for x in command if x.startswith("--output_dir="))
+        folder = study.Path(target.partition("=")[2])
+        folder.mkdir()
+        (folder / "report.json").write_text(
+            '{"evaluation": {"mean": 1.0}, "training": {"mean_return": 2.0}}'
+        )
+
+    monkeypatch.setattr(study.subprocess, "run", train)
+    monkeypatch.setattr(study.time, "monotonic", lambda: clock[0])
+    flags = [f"--folder={tmp_path}", "--part=a3c", "--seeds=1"]
+    study.main([*flags, "--hours=1.5"])
+    assert len(begun) == 2 and study.TRAIN_A3C in begun[0]
+    assert "the time is up before" in capsys.readouterr().out
+    study.main([*flags, "--hours=24"])
+    assert len(begun) == len(study.PARTS["a3c"])
+    assert "| breakout | lambda_rule=median | 1 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        study.main([*flags, "--hours=0"])

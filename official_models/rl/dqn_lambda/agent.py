@@ -6,6 +6,8 @@ arrays are those of `replay.Blocks`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -127,5 +129,28 @@ def greedy_policy(network: keras.Model) -> tf.function:
     @tf.function(jit_compile=True)
     def act(observations):
         return tf.argmax(network(observations, training=False), axis=-1)
+
+    return act
+
+
+def sampling_policy(
+    network: keras.Model, seed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """observations [E, H, W, h * C] -> actions [E], drawn from the policy.
+
+    Args:
+        network: Of logits and values, as `networks.make_actor_critic` makes it.
+        seed: Of what is drawn.
+    """
+
+    @tf.function(jit_compile=True)
+    def logits_of(observations):
+        return network(observations, training=False)[0]
+
+    rng = np.random.default_rng(seed)
+
+    def act(observations):
+        logits = logits_of(observations).numpy()
+        return (logits + rng.gumbel(size=logits.shape)).argmax(axis=-1)
 
     return act

@@ -1,4 +1,4 @@
-"""Networks that give a state's values Q(s, a), of Keras' own layers.
+"""Networks of Keras' own layers: values Q(s, a); a policy and a value.
 
 Their input is uint8 [B, H, W, h * C]: h frames of C channels, the oldest first.
 """
@@ -38,6 +38,7 @@ _CONVOLUTIONS = {
 }
 _UNITS = {"minatar": 128, "atari": 512}
 NETWORKS = ("cnn", "drqn")
+ACTOR_CRITIC = "a3c"
 
 
 def make(kind: str, game: str, shape: Shape, seed: int) -> keras.Model:
@@ -61,8 +62,7 @@ def make(kind: str, game: str, shape: Shape, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     suite = game.partition("/")[0]
     inputs = keras.Input(shape.observation, dtype="uint8", name="frames")
-    scale = 1 / 255 if suite == "atari" else 1.0
-    x = layers.Rescaling(scale, name="scale")(inputs)
+    x = layers.Rescaling(scale(suite), name="scale")(inputs)
     each: Callable = (lambda layer: layer) if kind == "cnn" else _of_each_frame
     if kind == "drqn":
         height, width, channels = shape.frame
@@ -80,8 +80,54 @@ def make(kind: str, game: str, shape: Shape, seed: int) -> keras.Model:
     else:
         x = layers.Dense(units, activation="relu", name="hidden")(x)
     values = layers.Dense(shape.actions, name="values")(x)
-    name = f"{game.replace('/', '.')}.{kind}"
-    return keras.Model(inputs, values, name=name)
+    return keras.Model(inputs, values, name=_name(game, kind))
+
+
+def make_actor_critic(game: str, shape: Shape, seed: int) -> keras.Model:
+    """A network of a policy and a value, which share all but the last layer.
+
+    The layers of `cnn`, the last of which gives one logit an action, and one
+    more that gives V(s). The policy begins near to that of random actions.
+
+    Args:
+        game: As for `make`.
+        shape: Of its input and output.
+        seed: Of the weights.
+
+    Returns:
+        uint8 [B, H, W, h * C] -> logits [B, A] and values [B, 1], float32.
+    """
+    keras.utils.set_random_seed(seed)
+    suite = game.partition("/")[0]
+    inputs = keras.Input(shape.observation, dtype="uint8", name="frames")
+    x = layers.Rescaling(scale(suite), name="scale")(inputs)
+    for i, (filters, size, stride) in enumerate(_CONVOLUTIONS[suite]):
+        name = f"conv_{i}"
+        x = layers.Conv2D(filters, size, stride, activation="relu", name=name)(
+            x
+        )
+    x = layers.Flatten()(x)
+    x = layers.Dense(_UNITS[suite], activation="relu", name="hidden")(x)
+    small = keras.initializers.RandomNormal(stddev=0.01, seed=seed)
+    logits = layers.Dense(
+        shape.actions, kernel_initializer=small, name="policy"
+    )(x)
+    values = layers.Dense(1, name="value")(x)
+    return keras.Model(inputs, [logits, values], name=_name(game, ACTOR_CRITIC))
+
+
+def scale(suite: str) -> float:
+    """The factor of frames: Atari's are pixels to 255, MinAtar's 0 and 1."""
+    return 1 / 255 if suite == "atari" else 1.0
+
+
+def strides(suite: str) -> list[int]:
+    """The strides of a suite's convolutions."""
+    return [stride for _, _, stride in _CONVOLUTIONS[suite]]
+
+
+def _name(game: str, kind: str) -> str:
+    return f"{game.replace('/', '.')}.{kind}"
 
 
 def _of_each_frame(layer: layers.Layer) -> layers.Layer:

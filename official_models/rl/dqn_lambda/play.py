@@ -18,8 +18,8 @@ from absl import flags, logging
 
 from official_models.common import errors, weights
 from official_models.common.errors import InputError
-from official_models.rl.dqn_lambda import environments, evaluation
-from official_models.rl.dqn_lambda.agent import greedy_policy
+from official_models.rl.dqn_lambda import environments, evaluation, networks
+from official_models.rl.dqn_lambda.agent import greedy_policy, sampling_policy
 
 FLAGS = flags.FLAGS
 
@@ -33,7 +33,14 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "output", None, "The GIF; by default episode.gif beside the checkpoint."
     )
-    flags.DEFINE_float("epsilon", 0.05, "Share of random actions.", 0, 1)
+    flags.DEFINE_float(
+        "epsilon",
+        None,
+        "Share of random actions. Default: 0.05; 0 of A3C, whose actions are "
+        "drawn from its policy.",
+        0,
+        1,
+    )
     flags.DEFINE_integer("seed", 0, "Seed of the games.", 0, 2**32 - 1)
     flags.DEFINE_integer(
         "episodes", 0, "Episodes of an evaluation; 0 for none.", 0
@@ -61,7 +68,9 @@ def read(path: Path) -> tuple[keras.Model, str, int]:
         )
     games = environments.make(game, [0])
     height, width, channels = games.frame_shape
-    found = (*model.input_shape[1:], model.output_shape[-1])
+    values = model.output_shape
+    values = values[0] if is_actor_critic(model) else values
+    found = (*model.input_shape[1:], values[-1])
     history = max(found[-2] // channels, 1)
     expected = height, width, channels * history, games.actions
     if found != expected:
@@ -70,6 +79,12 @@ def read(path: Path) -> tuple[keras.Model, str, int]:
             f"{found}, expected {expected} for {game}; train it on this game"
         )
     return model, game, history
+
+
+def is_actor_critic(model: keras.Model) -> bool:
+    """Whether A3C trained it: it has logits and values."""
+    kind = model.name.rpartition(".")[2]
+    return kind == networks.ACTOR_CRITIC and len(model.outputs) == 2
 
 
 def main(_) -> None:
@@ -93,15 +108,22 @@ def main(_) -> None:
     output = Path(FLAGS.output or path.with_name("episode.gif"))
     if not output.parent.is_dir():
         raise InputError(f"--output {output}: its folder does not exist")
-    policy = greedy_policy(model)
-    chosen = {"epsilon": FLAGS.epsilon, "seed": FLAGS.seed}
+    drawn = is_actor_critic(model)
+    epsilon = FLAGS.epsilon
+    if epsilon is None:
+        epsilon = 0.0 if drawn else 0.05
+    chosen = {"epsilon": epsilon, "seed": FLAGS.seed}
+
+    def policy():
+        return sampling_policy(model, 0) if drawn else greedy_policy(model)
+
     total, frames = evaluation.record(
-        policy, game, history, output, longest=FLAGS.longest, **chosen
+        policy(), game, history, output, longest=FLAGS.longest, **chosen
     )
     print(f"{output}: {game}, return {total:g}, {frames} frames")
     if FLAGS.episodes:
         scores = evaluation.evaluate(
-            policy, game, history, episodes=FLAGS.episodes, **chosen
+            policy(), game, history, episodes=FLAGS.episodes, **chosen
         ).as_json()
         print(json.dumps(scores))
 

@@ -19,6 +19,7 @@ from official_models.nlp.summarization import copy_study
 from official_models.nlp.summarization import train as summaries
 from official_models.nlp.term_weighting import train as term_weighting
 from official_models.rl.dqn_lambda import train as dqn_lambda
+from official_models.rl.dqn_lambda.a3c import train as a3c
 from official_models.vision.batch_norm import train as batch_norm
 from official_models.vision.few_shot import train as few_shot
 from official_models.vision.resnet import train
@@ -43,6 +44,7 @@ WITHOUT_EFFECT = {
     train: RUN | DEVICES | {"data_dir", "max_corrupt", "cache", "recipe"},
     few_shot: {"output_dir", "log_every", "seeds", "data_dir"},
     dqn_lambda: {"output_dir", "save_every", "eval_episodes", "eval_epsilon"},
+    a3c: {"output_dir", "save_every", "log_every", "eval_episodes"},
     term_weighting: {"output_dir", "data_dir", "categories", "weightings"}
     | {"optimizers", "batch_sizes", "seed", "seeds", "hours"},
     batch_norm: {"output_dir", "experiments", "data_dir", "filters"}

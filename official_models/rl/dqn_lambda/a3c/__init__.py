@@ -1,0 +1,1 @@
+"""A3C(lambda): actors in processes of their own, one shared network."""
