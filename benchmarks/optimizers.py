@@ -224,6 +224,7 @@ def _torch_momentum(shapes):
     return optimizer.step
 
 
+@functools.lru_cache(maxsize=1)
 def timm_lamb():
     """timm's Lamb, without timm's `__init__`, which wants torchvision."""
     (folder,) = importlib.util.find_spec("timm").submodule_search_locations

@@ -27,6 +27,7 @@ MODELS = {
     "BERT-mini": lambda: shapes.bert(4, 256, ff=1024),
     "BERT-base": lambda: shapes.bert(),
     "small": lambda: shapes.bert(2, 64, 1000, 256),
+    "tiny": lambda: shapes.bert(1, 16, 100, 64),
 }
 BASE = "torch AdamW, fused"
 

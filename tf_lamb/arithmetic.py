@@ -7,6 +7,7 @@ in float32 for every narrower dtype, and in float64 for float64.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from typing import Any, Callable, Protocol, Sequence, cast
 
@@ -100,8 +101,13 @@ def dtype_name(x: Array) -> str:
     Returns:
       "float32", "bfloat16", ...
     """
-    found = re.search(r"[a-z]+\d*(?='|$)", str(x.dtype))
-    assert found, f"{x.dtype!r}: no name of a dtype"
+    return _name_in(str(x.dtype))
+
+
+@functools.cache
+def _name_in(text: str) -> str:
+    found = re.search(r"[a-z]+\d*(?='|$)", text)
+    assert found, f"{text}: no name of a dtype"
     return found.group()
 
 

@@ -27,9 +27,9 @@ from tf_lamb.bundles import Bundle
 from tf_lamb.hyperparameters import LAMB_FORMS, Hyper, Lamb
 from tf_lamb.torch_lists import Tensors
 
-# Elements of a list or block: of float32, 512 KiB an array. Shorter ones cost
+# Elements of a list or block: of float32, 1 MiB an array. Shorter ones cost
 # calls, longer ones leave the cache.
-ON_PROCESSOR = 2**17
+ON_PROCESSOR = 2**18
 # On other devices, where only the memory of a moment is a limit.
 ELSEWHERE = 2**26
 
@@ -102,6 +102,8 @@ class Loop(keras3_loop.Loop):
                 return
             proceed = None
         ops = self._ops
+        step, rate = (ops.cast(x, wide) for x in (now.step, now.learning_rate))
+        decay = arithmetic.in_dtype(ops, now.weight_decay, wide)
 
         def rule(chunk: Sequence[_Member], norm_of: Any) -> rules.Step:
             param, *slots = (
@@ -116,9 +118,9 @@ class Loop(keras3_loop.Loop):
                 param,
                 slots,
                 grad,
-                ops.cast(now.step, wide),
-                learning_rate=ops.cast(now.learning_rate, wide),
-                weight_decay=arithmetic.in_dtype(ops, now.weight_decay, wide),
+                step,
+                learning_rate=rate,
+                weight_decay=decay,
                 adapt=bundle.adapt,
                 proceed=proceed,
                 norm_of=norm_of,
@@ -130,9 +132,9 @@ class Loop(keras3_loop.Loop):
             if len(chunk) == 1 and length > limit and _has_blocks(bundle.hyper):
                 found = _by_block(chunk[0], rule, limit)
             else:
-                step = rule(chunk, _norm)
-                _store(chunk, step)
-                found = step.trust_ratio
+                result = rule(chunk, _norm)
+                _store(chunk, result)
+                found = result.trust_ratio
             each = found.parts if isinstance(found, Tensors) else None
             for i, member in enumerate(chunk):
                 ratios[member.place] = (

@@ -14,7 +14,7 @@ if keras.config.backend() != "torch":
 def test_every_row_is_timed(tmp_path, capsys):
     path = tmp_path / "out.json"
     torch_update.main(
-        ["--models", "small", "--rounds", "2", f"--output={path}"]
+        ["--models", "small", "tiny", "--rounds", "2", f"--output={path}"]
     )
     found = json.loads(path.read_text())["models"]["small"]
     assert {one["seconds"]["n"] for one in found.values()} == {2}

@@ -78,7 +78,7 @@ def _run(optimizer, sizes, steps, executor=None):
 @pytest.mark.parametrize("name", ["LAMB", "LARS"])
 def test_as_variable_by_variable(name, clipping, counts):
     """Some are lists, one is longer than a block, one is empty."""
-    sizes = [(3, 4), (7,), (), (0,), (2**17 + 5,), (600, 300)]
+    sizes = [(3, 4), (7,), (), (0,), (2**18 + 5,), (600, 500)]
     make_one = getattr(tf_lamb, name)
     ours = make_one(0.1, weight_decay=0.01, **clipping)
     found = _run(ours, sizes, 3)
