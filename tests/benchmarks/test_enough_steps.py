@@ -50,7 +50,7 @@ def test_runs_in_one_program_are_the_runs_alone(folder):
     from benchmarks.enough_steps import data, runs
 
     (split, _) = data.load(str(folder))
-    for name in ("lamb", "muon", "schedule_free"):
+    for name in ("lamb", "schedule_free"):
         program = runs.Program(name, 640, 2, 3, split)
         rate = 4 * optimizers.LOWEST[name]
         together = program.train([rate, 2 * rate], [1, 2])
