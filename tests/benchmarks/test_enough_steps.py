@@ -192,6 +192,7 @@ def test_damaged_files(folder, tmp_path, damage, said):
         data.read(path)
 
 
+@on_jax
 def test_without_data_or_jax_it_says_what_to_do(tmp_path):
     for backend, said in (("jax", "dataset-fashion-mnist"), ("", "set KERAS")):
         result = subprocess.run(
