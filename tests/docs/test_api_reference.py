@@ -41,6 +41,8 @@ INTERNAL = {
     "tf_lamb.tf_norms",
     "tf_lamb.tf_ops",
     "tf_lamb.tf_update",
+    "tf_lamb.torch_lists",
+    "tf_lamb.torch_update",
     "tf_lamb.trust_ratios",
     "tf_lamb.unit_clipping",
     "tf_lamb.update",
