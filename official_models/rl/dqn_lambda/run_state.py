@@ -22,6 +22,49 @@ from official_models.rl.dqn_lambda.learning import Learner
 ACTIONS = "actions.u8"
 
 
+class Log:
+    """A file of bytes that grows with the checkpoints beside it.
+
+    It is written before the checkpoint that counts on it: a kill between the
+    two leaves bytes too many, which the next addition cuts off.
+
+    Args:
+        path: Of the file.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self._saved = path, 0
+
+    def add(self, content: bytes) -> None:
+        """Writes behind what was saved, to the disk."""
+        with open(self.path, "ab") as file:
+            file.truncate(self._saved)
+            file.seek(self._saved)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._saved += len(content)
+
+    def read(self, total: int, what: str) -> np.ndarray:
+        """The first `total` bytes, uint8; what is added comes behind them.
+
+        Args:
+            total: Those that the checkpoint counts on.
+            what: For the message: what they are.
+
+        Raises:
+            InputError: There are fewer.
+        """
+        found = self.path.read_bytes() if self.path.exists() else b""
+        if len(found) < total:
+            raise InputError(
+                f"{self.path}: {len(found)} bytes, expected the {total} {what} "
+                "the checkpoint beside it; name another --output_dir"
+            )
+        self._saved = total
+        return np.frombuffer(found[:total], "uint8")
+
+
 class RunState:
     """Saves and restores a `Learner`.
 
@@ -31,29 +74,16 @@ class RunState:
     """
 
     def __init__(self, folder: Path, learner: Learner):
-        self._path, self._learner = folder / ACTIONS, learner
+        self._log, self._learner = Log(folder / ACTIONS), learner
         model = learner.agent.network
         if getattr(model, "optimizer", None) is None:
             model.compile(learner.agent.optimizer)
         self._checkpoints = Checkpoints(model, folder / "checkpoints", keep=2)
-        self._saved = 0  # bytes of the actions
 
     def save(self, period: int) -> None:
-        """Saves the state at the end of a period.
-
-        Actions are appended before the checkpoint that counts on them is
-        written, so that a kill between the two leaves some too many, which the
-        next save cuts off.
-        """
+        """Saves the state at the end of a period."""
         rows = self._learner.actions
-        content = np.stack(rows).tobytes() if rows else b""
-        with open(self._path, "ab") as file:
-            file.truncate(self._saved)
-            file.seek(self._saved)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        self._saved += len(content)
+        self._log.add(np.stack(rows).tobytes() if rows else b"")
         rows.clear()
         self._checkpoints.save(period)
 
@@ -77,21 +107,14 @@ class RunState:
         learner = self._learner
         settings = learner.settings
         total = settings.prepopulate + period * settings.refresh_every
-        found = self._path.read_bytes() if self._path.exists() else b""
-        if len(found) < total:
-            raise InputError(
-                f"{self._path}: {len(found)} bytes, expected the {total} "
-                "actions of the checkpoint beside it; name another --output_dir"
-            )
-        played = np.frombuffer(found[:total], "uint8")
+        played = self._log.read(total, "actions of")
         if played.max() >= learner.games.actions:
             raise InputError(
-                f"{self._path}: action {played.max()}, expected less than "
+                f"{self._log.path}: action {played.max()}, expected less than "
                 f"{learner.games.actions}; name another --output_dir"
             )
         count = len(learner.memory.actions)
         for actions in played.reshape(-1, count):
             learner.play(actions)
             progress(count)
-        self._saved = total
         return period

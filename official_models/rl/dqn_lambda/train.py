@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from tqdm import tqdm
 
-from official_models.common import errors, files, optimizers, report, run_folder
+from official_models.common import errors, files, optimizers, report
 from official_models.common import flags as run_flags
 from official_models.common.errors import InputError
 from official_models.rl.dqn_lambda import (
@@ -31,12 +31,12 @@ from official_models.rl.dqn_lambda import (
     learning,
     options,
     run_state,
+    script,
 )
+from official_models.rl.dqn_lambda.script import METRICS, RECENT
 from tf_lamb.callbacks import StepTable, read_table
 
 FLAGS = flags.FLAGS
-REPORT, METRICS = "report.json", "metrics.csv"
-_RECENT = 100  # episodes that the screen and metrics.csv tell the mean of
 _COLUMNS = ("return", "episodes", "loss", "epsilon", "steps_per_second")
 
 
@@ -45,12 +45,6 @@ def define_flags() -> None:
     options.define_flags()
     for module in (run_flags, optimizers, options):
         flags.adopt_module_key_flags(module)  # for --help
-
-
-def recent_return(learner: learning.Learner) -> float | None:
-    """Mean return of the last episodes that ended; None before the first."""
-    last = [score for _, score in learner.scores[-_RECENT:]]
-    return float(np.mean(last)) if last else None
 
 
 def fit(learner: learning.Learner, folder: Path) -> None:
@@ -68,7 +62,7 @@ def fit(learner: learning.Learner, folder: Path) -> None:
         if done is None:
             learner.collect(0, bar.update)
         else:
-            check_replayed(learner, folder / METRICS)
+            script.check_replayed(learner, folder / METRICS)
             bar.write(f"{folder}: resuming from step {learner.steps}.")
         for period in range((done or 0) + 1, settings.periods + 1):
             began = time.perf_counter()
@@ -87,33 +81,13 @@ def fit(learner: learning.Learner, folder: Path) -> None:
                     settings.refresh_every / (time.perf_counter() - began)
                 ),
             }
-            mean = recent_return(learner)
+            mean = script.recent_return(learner)
             if mean is not None:
                 row["return"] = mean
                 bar.set_postfix({"return": f"{mean:.2f}"}, refresh=False)
             table.write(learner.steps, row)
             if period % FLAGS.save_every == 0 or period == settings.periods:
                 state.save(period)
-
-
-def check_replayed(learner: learning.Learner, path: Path) -> None:
-    """Refuses to go on where the games did not repeat what they did.
-
-    Args:
-        learner: After `RunState.restore`.
-        path: Of metrics.csv.
-
-    Raises:
-        InputError: Another number of episodes has ended than then.
-    """
-    rows = dict(read_table(path).get("episodes", []))
-    then, now = rows.get(learner.steps), len(learner.scores)
-    if then is not None and then != now:
-        raise InputError(
-            f"{path}: {then:.0f} episodes had ended at step {learner.steps}, "
-            f"played again it is {now}; go on with the versions of the games "
-            "that the run began with, or name another --output_dir"
-        )
 
 
 def finish(learner: learning.Learner, folder: Path) -> dict[str, Any]:
@@ -139,16 +113,12 @@ def finish(learner: learning.Learner, folder: Path) -> dict[str, Any]:
         "flags": run_flags.values(),
         "parameters": agent.network.count_params(),
         "bytes_per_transition": learner.memory.bytes_per_transition,
-        "training": {
-            "episodes": len(trained),
-            "mean_return": float(np.mean(trained)) if trained else None,
-            "mean_return_of_last_tenth": float(np.mean(last)) if last else None,
-        },
+        "training": script.returns(trained, last),
         "evaluation": scores,
         "episode_gif": {"return": shown, "frames": length},
     }
     panels = {
-        "return": f"return, mean of {_RECENT} episodes",
+        "return": f"return, mean of {RECENT} episodes",
         "loss": "mean squared error",
     }
     columns = read_table(folder / METRICS)
@@ -165,28 +135,7 @@ def finish(learner: learning.Learner, folder: Path) -> dict[str, Any]:
 
 def main(_) -> None:
     """Trains what is left, evaluates, and reports."""
-    logging.set_verbosity(logging.WARNING)
-    run_folder.need_local(FLAGS.output_dir)
-    options.check()
-    import tensorflow as tf
-
-    tf.config.experimental.enable_op_determinism()
-    identity = run_flags.identity()
-    folder = run_folder.open_run(FLAGS.output_dir, identity)
-    if (folder / REPORT).exists():
-        figures = files.read_json(folder / REPORT, "remove it to run again")
-    else:
-        learner = options.make_learner()
-        run_folder.record_run(folder, identity)
-        fit(learner, folder)
-        figures = finish(learner, folder)
-    scores, training = figures["evaluation"], figures["training"]
-    print(
-        f"{folder}: mean return {scores['mean']:.2f} ± "
-        f"{scores['standard_error']:.2f} over {scores['episodes']} episodes "
-        f"({scores['cut']} cut); in training {training['mean_return']}; "
-        f"{REPORT}, model.keras, learning_curve.png, episode.gif"
-    )
+    script.run(options, fit, finish)
 
 
 if __name__ == "__main__":

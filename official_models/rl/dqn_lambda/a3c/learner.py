@@ -12,7 +12,6 @@ Rollouts that were on their way when the run was killed are played anew.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import keras
@@ -22,6 +21,7 @@ import tensorflow as tf
 from official_models.common.checkpoints import Checkpoints
 from official_models.common.errors import InputError
 from official_models.rl.dqn_lambda.a3c.actor import Job, Rollout
+from official_models.rl.dqn_lambda.run_state import Log
 
 ROLLOUTS = "rollouts.u8"
 
@@ -130,29 +130,16 @@ class RunState:
     """
 
     def __init__(self, folder: Path, learner: Learner, actions: int):
-        self._path, self._learner = folder / ROLLOUTS, learner
+        self._log, self._learner = Log(folder / ROLLOUTS), learner
         self._actions = actions
         model = learner.shared.network
         if getattr(model, "optimizer", None) is None:
             model.compile(learner.shared.optimizer)
         self._checkpoints = Checkpoints(model, folder / "checkpoints", keep=2)
-        self._saved = 0  # bytes of the rollouts
 
     def save(self) -> None:
-        """Saves the state after an update.
-
-        Rollouts are appended before the checkpoint that counts on them is
-        written: a kill between the two leaves some too many, which the next
-        save cuts off.
-        """
-        content = b"".join(self._learner.records)
-        with open(self._path, "ab") as file:
-            file.truncate(self._saved)
-            file.seek(self._saved)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        self._saved += len(content)
+        """Saves the state after an update."""
+        self._log.add(b"".join(self._learner.records))
         self._learner.records.clear()
         self._checkpoints.save(self._learner.updates)
 
@@ -172,13 +159,7 @@ class RunState:
         jobs = self._learner.jobs
         size = 1 + self._learner.per_update
         total = updates * size
-        found = self._path.read_bytes() if self._path.exists() else b""
-        if len(found) < total:
-            raise InputError(
-                f"{self._path}: {len(found)} bytes, expected the {total} of "
-                "the checkpoint beside it; name another --output_dir"
-            )
-        records = np.frombuffer(found[:total], "uint8").reshape(-1, size)
+        records = self._log.read(total, "of").reshape(-1, size)
         order, played = records[:, 0], records[:, 1:]
         for name, values, end in (
             ("actor", order, len(jobs)),
@@ -186,11 +167,10 @@ class RunState:
         ):
             if values.max() >= end:
                 raise InputError(
-                    f"{self._path}: {name} {values.max()}, expected less than "
-                    f"{end}; name another --output_dir"
+                    f"{self._log.path}: {name} {values.max()}, expected less "
+                    f"than {end}; name another --output_dir"
                 )
         shape = -1, jobs[0].rollout, len(jobs[0].seeds)
-        self._saved = total
         return order, [
             played[order == number].reshape(shape)
             for number in range(len(jobs))

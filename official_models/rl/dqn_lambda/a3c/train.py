@@ -21,22 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from tqdm import tqdm
 
-from official_models.common import errors, files, optimizers, report, run_folder
+from official_models.common import errors, files, optimizers, report
 from official_models.common import flags as run_flags
 from official_models.common.errors import InputError
-from official_models.rl.dqn_lambda import evaluation
+from official_models.rl.dqn_lambda import evaluation, script
 from official_models.rl.dqn_lambda.a3c import options
 from official_models.rl.dqn_lambda.a3c.actors import Actors
 from official_models.rl.dqn_lambda.a3c.learner import Learner, RunState
 from official_models.rl.dqn_lambda.agent import sampling_policy
+from official_models.rl.dqn_lambda.script import METRICS, RECENT
 from tf_lamb.callbacks import StepTable, read_table
 
 FLAGS = flags.FLAGS
-REPORT, METRICS = "report.json", "metrics.csv"
-_RECENT = 100  # episodes that the screen and metrics.csv tell the mean of
 _COLUMNS = (
     *("return", "episodes", "policy_loss", "value_loss", "entropy"),
     *("age", "steps_per_second"),
@@ -69,7 +68,7 @@ def fit(learner: Learner, folder: Path) -> None:
         for number in order:
             learner.count(next(replayed[number]))
         if restored:
-            check_replayed(learner, folder / METRICS)
+            script.check_replayed(learner, folder / METRICS)
             bar.write(f"{folder}: resuming from step {learner.steps}.")
         bar.update(learner.steps)
         table = StepTable(folder / METRICS, _COLUMNS, learner.steps)
@@ -127,28 +126,8 @@ def metrics(learner: Learner, rate: float) -> dict[str, float]:
     row = dict(zip(_COLUMNS[2:5], map(float, losses)))
     row |= {"age": age, "steps_per_second": round(rate)}
     row["episodes"] = len(learner.scores)
-    last = [score for _, score in learner.scores[-_RECENT:]]
-    return row | ({"return": float(np.mean(last))} if last else {})
-
-
-def check_replayed(learner: Learner, path: Path) -> None:
-    """Refuses to go on where the games did not repeat what they did.
-
-    Args:
-        learner: After `RunState.restore`.
-        path: Of metrics.csv.
-
-    Raises:
-        InputError: Another number of episodes has ended than then.
-    """
-    rows = dict(read_table(path).get("episodes", []))
-    then, now = rows.get(learner.steps), len(learner.scores)
-    if then is not None and then != now:
-        raise InputError(
-            f"{path}: {then:.0f} episodes had ended at step {learner.steps}, "
-            f"played again it is {now}; go on with the versions of the games "
-            "that the run began with, or name another --output_dir"
-        )
+    mean = script.recent_return(learner)
+    return row if mean is None else row | {"return": mean}
 
 
 def finish(learner: Learner, folder: Path) -> dict[str, Any]:
@@ -180,9 +159,7 @@ def finish(learner: Learner, folder: Path) -> dict[str, Any]:
         "flags": run_flags.values(),
         "parameters": network.count_params(),
         "training": {
-            "episodes": len(trained),
-            "mean_return": float(np.mean(trained)) if trained else None,
-            "mean_return_of_last_tenth": float(np.mean(last)) if last else None,
+            **script.returns(trained, last),
             "mean_age": float(np.mean([x for _, x in columns["age"]])),
             "median_steps_per_second": float(np.median(rates)),
         },
@@ -190,7 +167,7 @@ def finish(learner: Learner, folder: Path) -> dict[str, Any]:
         "episode_gif": {"return": shown, "frames": length},
     }
     panels = {
-        "return": f"return, mean of {_RECENT} episodes",
+        "return": f"return, mean of {RECENT} episodes",
         "value_loss": "mean squared error of V",
         "entropy": "entropy of the policy",
     }
@@ -207,28 +184,7 @@ def finish(learner: Learner, folder: Path) -> dict[str, Any]:
 
 def main(_) -> None:
     """Trains what is left, evaluates, and reports."""
-    logging.set_verbosity(logging.WARNING)
-    run_folder.need_local(FLAGS.output_dir)
-    options.check()
-    import tensorflow as tf
-
-    tf.config.experimental.enable_op_determinism()
-    identity = run_flags.identity()
-    folder = run_folder.open_run(FLAGS.output_dir, identity)
-    if (folder / REPORT).exists():
-        figures = files.read_json(folder / REPORT, "remove it to run again")
-    else:
-        learner = options.make_learner()
-        run_folder.record_run(folder, identity)
-        fit(learner, folder)
-        figures = finish(learner, folder)
-    scores, training = figures["evaluation"], figures["training"]
-    print(
-        f"{folder}: mean return {scores['mean']:.2f} ± "
-        f"{scores['standard_error']:.2f} over {scores['episodes']} episodes "
-        f"({scores['cut']} cut); in training {training['mean_return']}; "
-        f"{REPORT}, model.keras, learning_curve.png, episode.gif"
-    )
+    script.run(options, fit, finish)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,117 @@
+"""What the trainings by DQN(lambda) and by A3C do around their own loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from absl import flags, logging
+
+from official_models.common import files, run_folder
+from official_models.common import flags as run_flags
+from official_models.common.errors import InputError
+from tf_lamb.callbacks import read_table
+
+FLAGS = flags.FLAGS
+REPORT, METRICS = "report.json", "metrics.csv"
+RECENT = 100  # episodes that the screen and metrics.csv tell the mean of
+
+
+class Learner(Protocol):
+    """What a training has counted.
+
+    Attributes:
+        steps: Transitions.
+        scores: (step, return) of each episode that ended.
+    """
+
+    steps: int
+    scores: list[tuple[int, float]]
+
+
+class Options(Protocol):
+    """A module that makes a learner of the flags."""
+
+    def check(self) -> None:
+        """Refuses flags that do not fit together."""
+
+    def make_learner(self) -> Any:
+        """The learner before its first step."""
+
+
+def recent_return(learner: Learner) -> float | None:
+    """Mean return of the last episodes that ended; None before the first."""
+    last = [score for _, score in learner.scores[-RECENT:]]
+    return float(np.mean(last)) if last else None
+
+
+def check_replayed(learner: Learner, path: Path) -> None:
+    """Refuses to go on where the games did not repeat what they did.
+
+    Args:
+        learner: After its games were played again.
+        path: Of metrics.csv.
+
+    Raises:
+        InputError: Another number of episodes has ended than then.
+    """
+    rows = dict(read_table(path).get("episodes", []))
+    then, now = rows.get(learner.steps), len(learner.scores)
+    if then is not None and then != now:
+        raise InputError(
+            f"{path}: {then:.0f} episodes had ended at step {learner.steps}, "
+            f"played again it is {now}; go on with the versions of the games "
+            "that the run began with, or name another --output_dir"
+        )
+
+
+def returns(trained: Sequence[float], last: Sequence[float]) -> dict[str, Any]:
+    """Of report.json: the episodes of a training, and its last tenth's.
+
+    Args:
+        trained: Returns.
+        last: Those of the last tenth of the transitions.
+    """
+    return {
+        "episodes": len(trained),
+        "mean_return": float(np.mean(trained)) if trained else None,
+        "mean_return_of_last_tenth": float(np.mean(last)) if last else None,
+    }
+
+
+def run(
+    options: Options,
+    fit: Callable[[Any, Path], None],
+    finish: Callable[[Any, Path], dict[str, Any]],
+) -> None:
+    """Trains what is left, evaluates, and reports.
+
+    Args:
+        options: Of the training.
+        fit: Trains a learner, in a folder, to the end.
+        finish: Evaluates it, and writes and gives the report.
+    """
+    logging.set_verbosity(logging.WARNING)
+    run_folder.need_local(FLAGS.output_dir)
+    options.check()
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+    identity = run_flags.identity()
+    folder = run_folder.open_run(FLAGS.output_dir, identity)
+    if (folder / REPORT).exists():
+        figures = files.read_json(folder / REPORT, "remove it to run again")
+    else:
+        learner = options.make_learner()
+        run_folder.record_run(folder, identity)
+        fit(learner, folder)
+        figures = finish(learner, folder)
+    scores, training = figures["evaluation"], figures["training"]
+    print(
+        f"{folder}: mean return {scores['mean']:.2f} ± "
+        f"{scores['standard_error']:.2f} over {scores['episodes']} episodes "
+        f"({scores['cut']} cut); in training {training['mean_return']}; "
+        f"{REPORT}, model.keras, learning_curve.png, episode.gif"
+    )
