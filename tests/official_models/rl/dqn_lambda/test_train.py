@@ -102,7 +102,8 @@ def test_a_run_that_was_killed(whole, tmp_path, capsys):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    first = folder / "checkpoints" / "ckpt-2.index"
+    # Written after the files that it names: only then is there one to resume.
+    first = folder / "checkpoints" / "checkpoint"
     scripts.signal_once_there(process, first, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     report = run(folder)

@@ -57,7 +57,8 @@ def killed(folder, *arguments):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    first = folder / "checkpoints" / "ckpt-10.index"
+    # Written after the files that it names: only then is there one to resume.
+    first = folder / "checkpoints" / "checkpoint"
     # Its end comes once its actors, which hold its stderr, have ended too.
     scripts.signal_once_there(process, first, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
