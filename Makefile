@@ -38,8 +38,8 @@ RUN = $(if $(STEPS),--steps $(STEPS) --output_dir runs/bert-$(STEPS),\
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make run          pretrain a small BERT with LAMB, ten minutes at most (STEPS=20:"
-	@echo "                  a short try; HOURS=: without a limit)"
+	@echo "make run          pretrain a small BERT with LAMB, ten minutes at most, besides"
+	@echo "                  setting up (STEPS=20: a short try; HOURS=: without a limit)"
 	@echo "make run-resnet   train a small ResNet on MNIST digits (ARGS: its flags)"
 	@echo "make test         all tests: TensorFlow (Keras 3, tf_keras), JAX, TF 2.15"
 	@echo "make test-torch   tests on torch, and against Hugging Face transformers"
@@ -138,9 +138,16 @@ test: test-models test-tensorflow test-docstrings test-jax test-tf215 test-plan 
 test-models: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) tests/official_models
 
+# XLA compiles quickly in tests (tests/conftest.py), but as for users where every
+# option is held to the reference, and where it is read what XLA fuses.
+AS_FOR_USERS = tests/keras2/test_parity.py tests/keras3/test_parity.py \
+	tests/test_tf_update.py
+
 test-tensorflow: .venv/ready
 	KERAS_BACKEND=tensorflow $(PY) $(PYTEST) --ignore tests/hugging_face \
-		--ignore tests/tpu --ignore tests/official_models --ignore tests/data
+		--ignore tests/tpu --ignore tests/official_models --ignore tests/data \
+		$(addprefix --ignore ,$(AS_FOR_USERS))
+	QUICK_XLA=0 KERAS_BACKEND=tensorflow $(PY) $(PYTEST) $(AS_FOR_USERS)
 
 # The examples in the docstrings of the package.
 test-docstrings: .venv/ready
@@ -153,8 +160,6 @@ EVERY_KERAS = tests/official_models/common/test_ops.py \
 	tests/official_models/nlp/bert/test_forward.py \
 	tests/official_models/nlp/bert/test_heads.py
 
-# JAX compiles quickly there (tests/conftest.py), but as for users where every
-# option is held to the reference.
 test-jax: .venv/ready
 	KERAS_BACKEND=jax $(PY) $(PYTEST) tests/keras3 tests/callbacks tests/support_matrix \
 		tests/official_models/test_model_parallel.py tests/diagnostics \

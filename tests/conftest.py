@@ -1,5 +1,6 @@
 """Settings of all tests: logical devices, and the table at the end."""
 
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -25,25 +26,30 @@ def _installed(package):
 
 
 def _quick_xla():
-    """Flags by which JAX's XLA compiles in a fraction of the time.
+    """Flags by which XLA compiles in a fraction of the time.
 
-    Not TensorFlow's, which gains little. Most programs of these tests are
-    small, new and run a few times. Kernels do the same operations in the same
-    precision. QUICK_XLA=0 leaves XLA as users have it.
+    Most programs of these tests are small, new and run a few times. Kernels do
+    the same operations in the same precision. QUICK_XLA=0 leaves XLA as users
+    have it.
     """
-    on_jax = os.environ.get("KERAS_BACKEND") == "jax"
-    if not on_jax or os.environ.get("QUICK_XLA") == "0" or _installed("libtpu"):
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend == "torch" or os.environ.get("QUICK_XLA") == "0":
+        return []
+    if _installed("libtpu"):
         return []  # What a TPU's compiler does is itself under test.
-    # A process ends where XLA finds a flag that it does not know, as that of
-    # JAX 0.12 and that of TensorFlow 2.16 do.
+    # A process ends where XLA finds a flag that it does not know, as those of
+    # JAX 0.12 and of TensorFlow 2.16 do.
     known = {"tensorflow": "2.21", "tensorflow-cpu": "2.21", "jaxlib": "0.10"}
     if not all(_is(*package) for package in known.items()):
         return []
-    return [
+    quick = [
         "--xla_backend_optimization_level=0",
         "--xla_cpu_use_fusion_emitters=false",
         "--xla_cpu_parallel_codegen_split_count=1",
     ]
+    if backend == "tensorflow":
+        quick.append("--xla_llvm_disable_expensive_passes=true")
+    return quick
 
 
 # Before TensorFlow or JAX is imported, and for processes that tests start. What
@@ -60,6 +66,9 @@ def pytest_report_header(config):
 
 
 def pytest_configure(config):
+    # Graphs leave millions of objects behind, few of them garbage: to search
+    # them as often as Python does takes up to an eighth of the time.
+    gc.set_threshold(50_000, 10, 10)
     if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
         import tensorflow as tf
 

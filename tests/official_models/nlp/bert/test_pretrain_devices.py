@@ -21,6 +21,8 @@ from tests.official_models.scripts import (
     signal_once_there,
 )
 
+LONG = ("--steps=40", "--save_every=8", "--eval_every=8")
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
@@ -28,46 +30,47 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(corpus, tmp_path_factory):
+def undisturbed(corpus, defined_flags, tmp_path_factory):
     """The folder of a run of 8 steps; a test that writes copies it."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    with flags_of(pretrain):
-        run(corpus, folder)
+    run(corpus, folder)
     return folder
 
 
-@pytest.fixture(autouse=True)
-def defined_flags(undisturbed):
-    # After that run: the flags of a script are defined once at a time.
+@pytest.fixture(scope="module", autouse=True)
+def defined_flags():
     with flags_of(pretrain):
         yield
 
 
+@pytest.fixture(scope="module")
+def whole(corpus, defined_flags, tmp_path_factory):
+    """The folder of a run of 40 steps, to which stopped ones are compared."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(corpus, folder, *LONG)
+    return folder
+
+
 def test_killed_and_started_again_it_ends_with_the_same_weights(
-    corpus, tmp_path
+    corpus, whole, tmp_path, capsys
 ):
-    arguments = ["--steps=40", "--save_every=8", "--eval_every=8"]
-    whole = script(corpus, tmp_path / "whole", *arguments)
-    killed = script(corpus, tmp_path / "killed", *arguments)
-    saved = tmp_path / "killed/checkpoints/checkpoint"
+    folder = tmp_path / "killed"
+    killed = script(corpus, folder, *LONG)
+    saved = folder / "checkpoints/checkpoint"
     signal_once_there(killed, saved, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL, "it ended before the kill"
-    resumed = script(corpus, tmp_path / "killed", *arguments)
-    out, err = resumed.communicate(timeout=240)
-    assert resumed.returncode == 0, err
-    assert "resuming from step" in out
-    out, err = whole.communicate(timeout=240)
-    assert whole.returncode == 0, err
-    same_weights(tmp_path / "whole", tmp_path / "killed", 40)
+    run(corpus, folder, *LONG)
+    assert "resuming from step" in capsys.readouterr().out
+    same_weights(whole, folder, 40)
     for name in ("metrics.csv", "trust_ratio.csv"):
-        tables = [rows(tmp_path / run / name) for run in ("whole", "killed")]
+        tables = [rows(one / name) for one in (whole, folder)]
         for table in tables:
             for row in table:
                 row.pop("tokens_per_second", None)
         assert tables[0] == tables[1]
 
 
-def test_preempted_it_saves_ends_well_and_resumes(corpus, tmp_path):
+def test_preempted_it_saves_ends_well_and_resumes(corpus, whole, tmp_path):
     """SIGTERM between two rows and two checkpoints."""
     arguments = ["--steps=40", "--save_every=40", "--log_every=20"]
     arguments += ["--eval_every=40"]
@@ -82,8 +85,7 @@ def test_preempted_it_saves_ends_well_and_resumes(corpus, tmp_path):
     assert not (tmp_path / "stopped/report.json").exists()
 
     run(corpus, tmp_path / "stopped", *arguments)
-    run(corpus, tmp_path / "whole", *arguments)
-    same_weights(tmp_path / "stopped", tmp_path / "whole", 40)
+    same_weights(tmp_path / "stopped", whole, 40)
     steps = [row["step"] for row in rows(tmp_path / "stopped/metrics.csv")]
     assert steps == ["20", "40"]
 
