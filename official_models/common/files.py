@@ -8,6 +8,7 @@ most a file whose name begins with `.writing-`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -17,6 +18,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
+
+import numpy as np
 
 from official_models.common.errors import InputError, first_line
 
@@ -275,6 +278,25 @@ _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 )
+
+
+def digest(*contents: Any) -> str:
+    """SHA-256 of texts and arrays, in their order, in hexadecimal.
+
+    Args:
+        *contents: str, or what NumPy makes an array of; of an array, its dtype
+            and shape count, too.
+    """
+    found = hashlib.sha256()
+    for content in contents:
+        if isinstance(content, str):
+            head, body = "text", content.encode("utf-8", "surrogatepass")
+        else:
+            array = np.ascontiguousarray(content)
+            head, body = f"{array.dtype} {array.shape}", array.tobytes()
+        found.update(f"{head} {len(body)}\n".encode())
+        found.update(body)
+    return found.hexdigest()
 
 
 def _read_bytes(path: str | os.PathLike) -> bytes:

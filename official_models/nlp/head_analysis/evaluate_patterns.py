@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from official_models.common import files, interrupts, report
+from official_models.common import errors, files, interrupts, report
+from official_models.common.errors import InputError
 from official_models.nlp.head_analysis import labelled, patterns
 from official_models.nlp.head_analysis.generated import CLASSES
 from official_models.nlp.head_analysis.report_style import CLASS_COLOURS
@@ -131,8 +132,11 @@ def main() -> None:
     )
     parser.add_argument("--output_dir", type=Path, required=True)
     folder = parser.parse_args().output_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = evaluate()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = evaluate()
+    except (InputError, OSError) as error:
+        errors.refuse(str(error))
     files.write_json(folder / f"{NAME}.json", figures, indent=1)
     draw(figures, folder / f"{NAME}.png")
     for half in ("held_out", "other_half"):

@@ -183,7 +183,7 @@ def main() -> None:
     flags = parser.parse_args()
     try:
         print(write(flags.analysis, flags.output_dir))
-    except InputError as error:
+    except (InputError, OSError) as error:
         errors.refuse(str(error))
 
 

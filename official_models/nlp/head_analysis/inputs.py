@@ -111,7 +111,7 @@ def open_all(folders: Sequence[str], raw: str | None) -> list[Opened]:
         InputError: One cannot be read, or two are of different architectures
             or vocabularies.
     """
-    if len(set(folders)) < len(folders):
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise InputError(
             f"--model {','.join(folders)}: one is given twice; give each seed "
             "once"
@@ -122,7 +122,19 @@ def open_all(folders: Sequence[str], raw: str | None) -> list[Opened]:
     first = found[0].source
     for other in found[1:]:
         check_architecture(other.source, first.config)
+        if _words(other.source) not in (None, _words(first)):
+            raise InputError(
+                f"{other.source.where}: its vocabulary is another than that of "
+                f"{first.where}; expected models of one vocabulary"
+            )
     return found
+
+
+def _words(source: Source) -> dict[str, int] | None:
+    """A model's pieces and their numbers; None where no file has them."""
+    if source.tokenizer.size() is None:
+        return None
+    return source.tokenizer.load(source.where).get_vocab()
 
 
 def task_of(

@@ -117,13 +117,15 @@ def names(model: keras.Model) -> list[str]:
 
 
 def save(model: keras.Model, path: str | os.PathLike) -> None:
-    """Writes a network's arrays, as float16, to an .npz file."""
+    """Writes a network's arrays, as float16, to a file in the form of .npz."""
     arrays = {
         name: np.asarray(value, "float16")
         for name, value in zip(names(model), model.get_weights())
     }
     with files.replacing(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        # By its name, NumPy would give it another ending.
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
 
 
 def load_classifier(path: str | os.PathLike | None = None) -> keras.Model:

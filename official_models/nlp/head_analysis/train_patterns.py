@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 import tf_lamb
-from official_models.common import files, interrupts, report
+from official_models.common import errors, files, interrupts, report
 from official_models.nlp.head_analysis import generated, patterns
 
 
@@ -85,9 +85,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if given.output.suffix != ".npz":
+        errors.refuse(f"--output {given.output}: expected a name with .npz")
+    try:
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        errors.refuse(f"--output: {error}")
     start = time.monotonic()
     model, accuracy = train(given.steps, seed=given.seed)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
     patterns.save(model, given.output)
     figures = {
         "measured": report.environment(),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from official_models.common import files
 from official_models.common.errors import InputError
 from official_models.nlp.term_weighting.members import members
 
@@ -78,6 +79,13 @@ class Corpus:
         """Categories that also have a test document: 90 of Reuters' 115."""
         has = self.test_labels.any(axis=0)
         return tuple(c for c, there in zip(self.categories, has) if there)
+
+    def digest(self) -> str:
+        """SHA-256 of the texts, the categories and the labels."""
+        return files.digest(
+            *(*self.train, "", *self.test, "", *self.categories),
+            *(self.train_labels, self.test_labels),
+        )
 
     @property
     def description(self) -> str:

@@ -172,6 +172,11 @@ def categories_of(corpus: corpora.Corpus) -> list[str]:
                 f"has it; expected all, both or some of "
                 f"{', '.join(corpus.categories[:20])}"
             )
+    twice = [c for c in FLAGS.categories if FLAGS.categories.count(c) > 1]
+    if twice:
+        raise InputError(
+            f"--categories: {twice[0]} is given twice; expected each once"
+        )
     return list(FLAGS.categories)
 
 
@@ -278,7 +283,11 @@ def main(_) -> None:
         )
     corpus = load()
     categories_of(corpus)
-    identity = {**run_flags.identity(), "corpus": corpus.description}
+    identity = {
+        **run_flags.identity(),
+        "corpus": corpus.description,
+        "corpus_sha256": corpus.digest(),
+    }
     folder = run_folder.open_run(FLAGS.output_dir, identity)
     store = Store(folder / "cells", FLAGS.hours)
     run_folder.record_run(folder, identity)

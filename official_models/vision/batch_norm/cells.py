@@ -62,7 +62,7 @@ class Cell:
         """Of its file."""
         return (
             f"{self.arm}-{self.optimizer}-m{self.batch_size}-u{self.updates}"
-            f"-r{self.rate:g}-d{self.decay:.4g}-f{self.filters}-s{self.seed}"
+            f"-r{self.rate:g}-d{self.decay:.9g}-f{self.filters}-s{self.seed}"
         )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from official_models.common import files
 from official_models.common.backend import PyDataset
 from official_models.common.errors import InputError
 from official_models.vision.datasets import digits
@@ -45,6 +46,11 @@ class Parts(NamedTuple):
     tuning: Part
     evaluation: Part
     classes: int
+
+    def digest(self) -> str:
+        """SHA-256 of the images and labels of the three parts."""
+        parts = self.train, self.tuning, self.evaluation
+        return files.digest(*(array for part in parts for array in part))
 
 
 def load_parts(name: str, data_dir: str | None, train_images: int) -> Parts:

@@ -159,6 +159,9 @@ class Sum(keras.regularizers.Regularizer):
 class DecoupledGammaDecay(keras.callbacks.Callback):
     r"""Shrinks gamma after each update: $\gamma (1 - 2 \eta c)$.
 
+    Of accumulated gradients, after each update, not after each batch. Gammas
+    that are not trained stay.
+
     c is the `strength`, eta the optimizer's rate of this update. With plain
     SGD this is `GammaDecay`, but for its gradient being taken after the
     update; with LAMB it is a decay that no second moment divides.
@@ -169,7 +172,9 @@ class DecoupledGammaDecay(keras.callbacks.Callback):
         reference_batch_size: M_ref.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range; or, of `fit`, the model was
+            compiled with `steps_per_execution` above 1, which hides updates
+            from callbacks.
     """
 
     def __init__(
@@ -184,14 +189,27 @@ class DecoupledGammaDecay(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Finds the gammas and the state of the optimizer."""
-        self._gammas = [layer.gamma for layer in normalizations(self.model)]
-        self._rate = self._rate_now()
+        steps = self.model.steps_per_execution
+        if steps != 1:
+            raise ValueError(
+                f"steps_per_execution = {steps}: expected 1, for gamma shrinks "
+                "after each update; or use compensate(), a term of the loss"
+            )
+        gammas = [layer.gamma for layer in normalizations(self.model)]
+        self._gammas = [gamma for gamma in gammas if gamma.trainable]
+        self._updates, self._rate = self._updates_now(), self._rate_now()
 
     def on_train_batch_end(self, batch, logs=None):
         """Shrinks them, by the rate with which this update was made."""
+        updates = self._updates_now()
+        if updates == self._updates:
+            return  # the batch's gradients were accumulated
         for gamma in self._gammas:
             gamma.assign(gamma * (1 - 2 * self._rate * self.strength))
-        self._rate = self._rate_now()
+        self._updates, self._rate = updates, self._rate_now()
+
+    def _updates_now(self) -> int:
+        return int(ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def _rate_now(self) -> float:
         rate = self.model.optimizer.learning_rate

@@ -40,6 +40,7 @@ from official_models.vision.batch_norm import (
 )
 
 FLAGS = flags.FLAGS
+DATA = "data.json"
 EXPERIMENTS = ("gap", "teacher", "network", "compensation")
 
 
@@ -178,15 +179,38 @@ def check() -> data.Parts | None:
     names = chosen("experiments", EXPERIMENTS)
     chosen("optimizers", cells.OPTIMIZERS)
     numbers("zetas", float, 0.0)
-    sizes = numbers("batch_sizes", int, 2)
+    sizes = {"batch_sizes": max(numbers("batch_sizes", int, 2))}
+    if "network" not in names:
+        sizes = {}
+    if "compensation" in names:
+        for name in ("reference_batch_size", "large_batch_size"):
+            sizes[name] = FLAGS[name].value
     if not {"network", "compensation"} & set(names):
         return None
-    if max(sizes) > FLAGS.train_images:
-        raise InputError(
-            f"--batch_sizes {max(sizes)}: expected at most --train_images "
-            f"{FLAGS.train_images}"
-        )
+    for name, size in sizes.items():
+        if size > FLAGS.train_images:
+            raise InputError(
+                f"--{name} {size}: expected at most --train_images "
+                f"{FLAGS.train_images}"
+            )
     return data.load_parts(FLAGS.data, FLAGS.data_dir, FLAGS.train_images)
+
+
+def hold_data(path: Path, parts: data.Parts) -> None:
+    """Writes what identifies the images; later, holds others against it.
+
+    Raises:
+        InputError: The trainings in the folder are of other images.
+    """
+    facts = {"data_sha256": parts.digest()}
+    if not path.is_file():
+        files.write_json(path, facts)
+    elif files.read_json(path, "expected what an earlier start wrote") != facts:
+        raise InputError(
+            f"{path}: the trainings beside it are of other images than those "
+            f"of --data {FLAGS.data}, --data_dir {FLAGS.data_dir}; give these "
+            "another --output_dir"
+        )
 
 
 def show(found: dict[str, Any]) -> None:
@@ -228,6 +252,8 @@ def main(_) -> None:
     parts = check()
     identity = run_flags.identity()
     folder = run_folder.open_run(FLAGS.output_dir, identity)
+    if parts is not None:
+        hold_data(folder / DATA, parts)
     store = Store(folder / "cells", FLAGS.hours)
     run_folder.record_run(folder, identity)
     found = complete(lambda: compute(store, parts, folder), folder)

@@ -70,7 +70,8 @@ def evaluate(
         InputError: The outputs are not finite.
     """
     batch = math.gcd(batch, episodes)
-    data = Episodes(classes, *shape, batch, episodes // batch, seed)
+    seeds = [(seed, number) for number in range(episodes // batch)]
+    data = Episodes(classes, *shape, batch, seeds)
     scores = np.asarray(model.predict(data, verbose=0))
     if not np.isfinite(scores).all():
         raise InputError(

@@ -6,10 +6,12 @@ Axes: C classes, K images of a class, H height, B width; E, W, S, Q as in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from official_models.common import files
 from official_models.common.backend import PyDataset
 from official_models.common.errors import InputError
 
@@ -73,6 +75,14 @@ class Splits(NamedTuple):
     test: Classes
     description: str
 
+    def digest(self) -> str:
+        """SHA-256 of the images and names of the three parts."""
+        parts = self.train, self.validation, self.test
+        return files.digest(
+            *(part.images for part in parts),
+            *(name for part in parts for name in (*part.names, "")),
+        )
+
 
 def draw(
     classes: Classes, ways: int, per_class: int, rng: np.random.Generator
@@ -98,15 +108,14 @@ def draw(
 class Episodes(PyDataset):
     """Batches of episodes for `fit` and `predict`.
 
-    A batch depends on the seed and its number alone.
+    A batch depends on its seed alone.
 
     Args:
         classes: To draw from.
         ways: W.
         per_class: S + Q.
         episodes: E of a batch.
-        batches: How many.
-        seed: Of the draws.
+        seeds: Of the batches' draws, one each.
     """
 
     def __init__(
@@ -115,18 +124,17 @@ class Episodes(PyDataset):
         ways: int,
         per_class: int,
         episodes: int,
-        batches: int,
-        seed: int,
+        seeds: Sequence[tuple[int, ...]],
     ):
         super().__init__()
         self._classes, self._ways, self._per_class = classes, ways, per_class
-        self._episodes, self._batches, self._seed = episodes, batches, seed
+        self._episodes, self._seeds = episodes, seeds
 
     def __len__(self) -> int:
-        return self._batches
+        return len(self._seeds)
 
     def __getitem__(self, index: int):
-        rng = np.random.default_rng((self._seed, index))
+        rng = np.random.default_rng(self._seeds[index])
         drawn = [
             draw(self._classes, self._ways, self._per_class, rng)
             for _ in range(self._episodes)

@@ -186,7 +186,7 @@ def _graph(config: FewShotConfig, features, seed: int, dtype: Any):
 
 def _beside(x, columns):
     """x [..., n, D] with columns [n, W], the same for all, behind it."""
-    blank = x[..., : columns.shape[-1]] * 0
+    blank = ops.zeros_like(x[..., :1])
     return ops.concatenate([x, blank + columns], axis=-1)
 
 

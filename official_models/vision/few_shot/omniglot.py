@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,14 @@ def load(data_dir: str, size: int) -> Splits:
     )
 
 
+# What `zipfile` raises of a damaged file; the last two of one that is encrypted
+# or compressed in a way that it does not know.
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError),
+    *(RuntimeError, NotImplementedError),
+)
+
+
 def _read(path: Path, size: int) -> Classes:
     """All characters of a zip file.
 
@@ -98,7 +107,7 @@ def _read(path: Path, size: int) -> Classes:
             f"{path}: no such file; expected Omniglot's {' and '.join(FILES)} "
             "in --data_dir"
         ) from error
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except _DAMAGED as error:
         raise InputError(
             f"{path}: {error}; expected a whole zip file of Omniglot"
         ) from error

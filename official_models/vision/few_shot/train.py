@@ -168,8 +168,10 @@ def train_seed(data: Splits, seed: int, folder: Path) -> dict[str, Any]:
             data.train,
             *shape,
             FLAGS.episodes // parts,
-            count * parts,
-            seed=episode_seed(seed, first),
+            [
+                episode_seed(seed, number, parts)
+                for number in range(first * parts, (first + count) * parts)
+            ],
         )
         history = made.fit(batches, shuffle=False, verbose=0).history
         row = {name: float(values[-1]) for name, values in history.items()}
@@ -206,9 +208,17 @@ def train_seed(data: Splits, seed: int, folder: Path) -> dict[str, Any]:
     return result
 
 
-def episode_seed(seed: int, step: int) -> int:
-    """The seed of a row's episodes, another one for each seed and step."""
-    return seed * 2**32 + step
+def episode_seed(seed: int, number: int, parts: int) -> tuple[int, int]:
+    """The seed of a batch's episodes, another one for each seed and batch.
+
+    Args:
+        seed: Of the training.
+        number: Of the batch, from 0; an update has `parts` of them.
+        parts: Batches of an update.
+    """
+    # Numbered within each 50 updates, as README's figures were drawn.
+    fifties, place = divmod(number, 50 * parts)
+    return seed * 2**32 + 50 * fifties, place
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -235,7 +245,11 @@ def main(_) -> None:
             f": expected a divisor of --episodes {FLAGS.episodes}"
         )
     data = load_data()
-    identity = {**run_flags.identity(), "data_description": data.description}
+    identity = {
+        **run_flags.identity(),
+        "data_description": data.description,
+        "data_sha256": data.digest(),
+    }
     folder = run_folder.open_run(FLAGS.output_dir, identity)
     if not (folder / run_folder.RECORD).exists():
         make_model(FLAGS.seed)  # refuses what does not fit

@@ -239,6 +239,7 @@ def test_a_folder_of_hugging_face_without_classifier(there, tmp_path, capsys):
         ([], ["nowhere"], "nowhere"),
         ([], ["raw"], "--task_name is missing"),
         ([], ["run", "run"], "one is given twice"),
+        ([], ["run", "run/../run"], "one is given twice"),
         (["--task_name=sts-b"], ["run"], "real numbers"),
         (["--task_name=mnli"], ["run"], "has contradiction, entailment"),
         (["--max_seq_length=25"], ["run"], "expected 5 to 24"),
@@ -262,6 +263,20 @@ def test_a_model_of_another_architecture_is_refused(there, tmp_path):
     scripts.refusal(
         lambda: analyse(there, tmp_path / "heads", f"--raw_model={other}"),
         "another architecture",
+    )
+
+
+def test_a_model_of_another_vocabulary_is_refused(there, tmp_path):
+    """Of the same size: the ids of two words are exchanged."""
+    other = shutil.copytree(there / "raw", tmp_path / "other")
+    for path in other.glob("tokenizer*.json"):
+        path.unlink()
+    words = (other / "vocab.txt").read_text().splitlines()
+    words[-1], words[-2] = words[-2], words[-1]
+    (other / "vocab.txt").write_text("\n".join(words))
+    scripts.refusal(
+        lambda: analyse(there, tmp_path / "heads", f"--raw_model={other}"),
+        *("other", "expected models of one vocabulary"),
     )
 
 

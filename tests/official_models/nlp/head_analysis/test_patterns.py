@@ -1,6 +1,7 @@
 """The classes of maps: what is generated, what is read, what is said."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from official_models.common.errors import InputError
 from official_models.nlp.head_analysis import (
     evaluate_patterns,
+    figures,
     generated,
     labelled,
     patterns,
@@ -115,6 +117,35 @@ def test_saved_weights_give_the_same_classes(tmp_path):
         found = patterns.classify(x[None], loaded)
         np.testing.assert_array_equal(found, expected)
     assert patterns.WEIGHTS.stat().st_size < 500_000
+
+
+@pytest.mark.parametrize(
+    ("script", "argument", "said"),
+    [
+        (train_patterns, "--output={}/x", "expected a name with .npz"),
+        (train_patterns, "--output={}/file/x.npz", "file"),
+        (evaluate_patterns, "--output_dir={}/file/x", "file"),
+        (figures, "--output_dir={}/file/x", "file"),
+    ],
+)
+def test_an_output_that_cannot_be_is_one_line(
+    script, argument, said, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").write_text("")
+    more = []
+    if script is figures:
+        monkeypatch.setattr(
+            figures, "_read", lambda _: {"layers": 1, "heads": 1}
+        )
+        monkeypatch.setattr(figures, "summary", lambda one: one)
+        more = ["--analysis", "a"]
+    monkeypatch.setattr(sys, "argv", ["x", *more, argument.format(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_eight_convolutions_with_relu():

@@ -1,6 +1,7 @@
 """The whole script on a small corpus: what it writes, resumes, refuses."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -81,6 +82,11 @@ def test_the_whole_table(corpus, tmp_path, capsys, monkeypatch):
     again = run(tmp_path / "run", corpus)
     assert len(made) == 1 and again["rows"] == rows
     refusal(lambda: run(tmp_path / "run", corpus, "--share=0.5"), "share = 1")
+    # As many documents, other words.
+    other = shutil.copytree(corpus, tmp_path / "other")
+    text = (other / "r.sgm").read_text().replace("market", "stocks")
+    (other / "r.sgm").write_text(text)
+    refusal(lambda: run(tmp_path / "run", other), "corpus_sha256 = ")
 
 
 def test_the_time_is_up(corpus, tmp_path, capsys):
@@ -96,6 +102,7 @@ def test_the_time_is_up(corpus, tmp_path, capsys):
     ("flag", "parts"),
     [
         ("--categories=oats", ["--categories oats", "corn, grain"]),
+        ("--categories=corn,corn", ["corn is given twice"]),
         ("--weightings=idf", ["--weightings idf", "tfidf"]),
         ("--classifiers=tree", ["--classifiers tree", "forest"]),
         ("--optimizers=sgd", ["--optimizers sgd", "adam"]),

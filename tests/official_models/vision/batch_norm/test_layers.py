@@ -250,9 +250,41 @@ def test_the_decoupled_decay_reads_the_optimizers_rate():
     )
     decay.set_model(made)
     decay.on_train_begin()
-    decay.on_train_batch_end(0)
+    decay.on_train_batch_end(0)  # no update yet
+    np.testing.assert_array_equal(made.layers[1].gamma, [1, 1, 1])
+    made.optimizer.iterations.assign(1)
+    decay.on_train_batch_end(1)
     expected = 1 - 2 * 0.25 * 0.375 * (1 / 4 - 1 / 8)
     np.testing.assert_allclose(made.layers[1].gamma, [expected] * 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_decoupled_decay_follows_updates_not_batches(frozen):
+    made = batch_norm_model()
+    made.layers[1].trainable = not frozen
+    # The rate is as good as 0: gamma moves by the decay alone.
+    rate = 1e-7
+    optimizer = tf_lamb.LARS(rate, gradient_accumulation_steps=4)
+    made.compile(optimizer, "mse", jit_compile=False)
+    strength = 1e-2 / rate
+    decay = gamma_decay.DecoupledGammaDecay(
+        strength / (1 / 4 - 1 / 8), batch_size=8, reference_batch_size=4
+    )
+    x = np.ones((16, 4), "float32")
+    made.fit(x, x[:, :1], batch_size=2, verbose=0, callbacks=[decay])
+    expected = 1 if frozen else (1 - 2e-2) ** 2  # eight batches, two updates
+    np.testing.assert_allclose(made.layers[1].gamma, [expected] * 3, rtol=1e-4)
+
+
+def test_the_decoupled_decay_refuses_hidden_updates():
+    made = batch_norm_model()
+    made.compile("sgd", "mse", steps_per_execution=2)
+    decay = gamma_decay.DecoupledGammaDecay(
+        batch_size=8, reference_batch_size=4
+    )
+    decay.set_model(made)
+    with pytest.raises(ValueError, match="steps_per_execution = 2: expected 1"):
+        decay.on_train_begin()
 
 
 def test_parts_do_not_overlap_and_batches_carry_the_population():

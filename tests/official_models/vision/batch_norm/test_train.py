@@ -109,6 +109,9 @@ def test_the_whole_study(tmp_path, capsys, monkeypatch):
     refusal(
         lambda: run(tmp_path / "run", "--data=cifar10"), "data = ", "digits"
     )
+    images = data.load_parts().train.images
+    images[0, 0, 0, 0] += 1
+    refusal(lambda: run(tmp_path / "run"), "data.json", "of other images")
 
 
 def test_a_training_measures_what_it_says(small):
@@ -171,6 +174,7 @@ def test_a_training_that_diverges_is_not_chosen(tmp_path, monkeypatch):
         ("--batch_sizes=1", ["--batch_sizes 1", "at least 2"]),
         ("--batch_sizes=32", ["--batch_sizes 32", "--train_images 16"]),
         ("--large_batch_size=4", ["--large_batch_size 4", "more than"]),
+        ("--large_batch_size=32", ["--large_batch_size 32", "at most"]),
         ("--hours=-1", ["--hours -1", "above 0"]),
         ("--output_dir=gs://a/b", ["gs://a/b", "local folder"]),
         ("--dtype=float7", ["--dtype float7", "float32"]),
@@ -179,6 +183,8 @@ def test_a_training_that_diverges_is_not_chosen(tmp_path, monkeypatch):
 def test_flags_that_do_not_fit(flag, parts, tmp_path):
     folder = tmp_path / "run"
     only = ["--experiments=compensation"]
+    if flag == "--batch_sizes=32":
+        only = ["--experiments=network"]
     refusal(lambda: run(folder, *only, flag), *parts)
     assert not (folder / "report.json").exists()
 

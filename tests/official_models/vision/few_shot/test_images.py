@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from official_models.common.errors import InputError
 from official_models.vision.few_shot import glyphs, images, omniglot
 from tests.official_models.scripts import refusal
 
@@ -31,16 +32,17 @@ def test_an_episode_has_other_classes_and_other_images():
 
 def test_batches_depend_on_seed_and_number():
     def batch(seed, index):
-        return images.Episodes(classes(), 3, 2, 4, 5, seed)[index][0]
+        seeds = [(seed, number) for number in range(5)]
+        return images.Episodes(classes(), 3, 2, 4, seeds)[index][0]
 
-    assert len(images.Episodes(classes(), 3, 2, 4, 5, 1)) == 5
+    assert len(images.Episodes(classes(), 3, 2, 4, [(1, 0), (1, 1)])) == 2
     assert batch(1, 0).shape == (4, 3, 2, 16, 16, 1)
     assert batch(1, 0).dtype == "float32"
     np.testing.assert_array_equal(batch(1, 3), batch(1, 3))
     assert (batch(1, 3) != batch(1, 2)).any()
     assert (batch(1, 3) != batch(2, 3)).any()
     full = images.Classes(np.full((3, 2, 16, 16), 255, "uint8"), ("a",) * 3)
-    assert images.Episodes(full, 3, 2, 1, 1, 0)[0][0].min() == 1
+    assert images.Episodes(full, 3, 2, 1, [(0, 0)])[0][0].min() == 1
 
 
 def test_turned_classes_are_classes_of_their_own():
@@ -160,6 +162,31 @@ def test_damaged_files_of_omniglot(tmp_path, damage, parts):
     damage(tmp_path / omniglot.FILES[1])
     message = refusal(lambda: omniglot.load(str(tmp_path), 28), *parts)
     assert omniglot.FILES[1] in str(message or parts)
+
+
+def test_no_flipped_byte_of_omniglot_is_a_traceback(tmp_path):
+    write_omniglot(tmp_path)
+    path = tmp_path / omniglot.FILES[0]
+    whole = path.read_bytes()
+    refused = 0
+    for place in np.random.default_rng(0).integers(len(whole), size=60):
+        broken = bytearray(whole)
+        broken[place] ^= 0xFF
+        path.write_bytes(broken)
+        try:
+            omniglot.load(str(tmp_path), 28)
+        except InputError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+            refused += 1
+    assert refused > 30
+
+
+def test_other_images_have_another_digest(tmp_path):
+    write_omniglot(tmp_path)
+    found = omniglot.load(str(tmp_path), 28)
+    assert found.digest() == omniglot.load(str(tmp_path), 28).digest()
+    found.test.images[0, 0, 0, 0] ^= 1
+    assert found.digest() != omniglot.load(str(tmp_path), 28).digest()
 
 
 def test_pictures_of_omniglot(tmp_path):

@@ -51,9 +51,15 @@ def test_a_run_and_more_seeds_of_it(tmp_path, capsys):
         np.std(scores, ddof=1)
     )
 
-    again = run(tmp_path / "other", "--gradient_accumulation_steps=1")
-    assert again["seeds"][0] == first["seeds"][0]  # to the bit
-    saved = keras.saving.load_model(tmp_path / "run/seed_1/model.keras")
+    again = run(tmp_path / "other", "--log_every=3")
+    assert [row["step"] for row in again["seeds"][0]["rows"]] == [3, 6]
+    saved, other = (
+        keras.saving.load_model(tmp_path / name / "seed_1/model.keras")
+        for name in ("run", "other")
+    )
+    # To the bit: how often is printed changes no episode.
+    for one, two in zip(saved.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
     found = evaluation.evaluate(
         saved,
         glyphs.load(16, 20, seed=0).test,
@@ -64,13 +70,17 @@ def test_a_run_and_more_seeds_of_it(tmp_path, capsys):
     assert found.mean == pytest.approx(scores[0])
 
     refusal(lambda: run(tmp_path / "run", "--margin=2"), "margin = 0.5")
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["data_sha256"] == glyphs.load(16, 20, seed=0).digest()
 
 
 def test_the_margin_and_the_graph_are_trained(tmp_path):
     short = "--optimizer=sgd", "--steps=2"  # nothing of theirs is compiled
     plain = run(tmp_path / "plain", *short, "--margin_weight=0")
     margin = run(tmp_path / "margin", *short, "--margin_weight=2")
-    graph = run(tmp_path / "graph", *short, "--model=graph")
+    # A node has fewer features than there are ways.
+    narrow = "--model=graph", "--filters=2"
+    graph = run(tmp_path / "graph", *short, *narrow)
     losses = [r["seeds"][0]["rows"][0]["loss"] for r in (plain, margin, graph)]
     assert len(set(losses)) == 3
     assert all(map(math.isfinite, losses))
@@ -94,6 +104,14 @@ def test_the_margin_and_the_graph_are_trained(tmp_path):
 def test_flags_that_are_refused(tmp_path, arguments, parts):
     refusal(lambda: run(tmp_path / "run", *arguments), *parts)
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_each_update_has_an_episode_of_its_own():
+    seeds = {train.episode_seed(1, number, 2) for number in range(300)}
+    assert len(seeds) == 300
+    # As the figures of README were drawn.
+    assert train.episode_seed(1, 57, 1) == (2**32 + 50, 7)
+    assert train.episode_seed(1, 103, 2) == (2**32 + 50, 3)
 
 
 def test_the_interval_is_that_of_the_mean():
