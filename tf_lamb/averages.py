@@ -66,7 +66,9 @@ class Averages(NamedTuple):
                 ops.convert_to_tensor(self.momentum, wide),
             )
             x = ops.cast(value, wide)
-            moved = momentum * old + (1 - momentum) * x
+            # In this form the average of a weight that stays is that weight, to
+            # the bit.
+            moved = ops.where(first, x, old + (1 - momentum) * (x - old))
             moved = ops.where(proceed, moved, old)
             mean.assign(moved)
             if self.overwrite_frequency:

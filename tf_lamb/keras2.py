@@ -278,7 +278,9 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
                 )
             grads = self._executor().dense([g for g, _ in pairs])
             if self.loss_scale_factor:
-                grads = [g / self.loss_scale_factor for g in grads]
+                # In float16, what is left could be 0.
+                wide = [arithmetic.widen(self._ops, g) for g in grads]
+                grads = [g / self.loss_scale_factor for g in wide]
             variables = [v for _, v in pairs]
             self._accumulate_or_apply(grads, variables, aggregate)
             for variable in variables:

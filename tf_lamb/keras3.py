@@ -227,7 +227,32 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         # The base class divides by `loss_scale_factor`, which a sparse gradient
         # of TensorFlow does not know.
         grads = [g if g is None else dense([g])[0] for g in grads]
+        if self.loss_scale_factor:
+            grads = self._wide(grads, trainable_variables)
         super().apply(grads, trainable_variables)
+
+    def _wide(
+        self,
+        grads: Sequence[Array | None],
+        variables: Sequence[Variable] | None,
+    ) -> Sequence[Array | None]:
+        """Gradients in float32 at least, in which a division loses nothing.
+
+        Those stay that Keras writes into their variables as they are.
+        """
+        if variables is None:
+            variables = self._trainable_variables
+        as_they_are = {
+            i
+            for i, v in enumerate(variables)
+            if getattr(v, "overwrite_with_gradient", False)
+        }
+        return [
+            g
+            if g is None or i in as_they_are
+            else arithmetic.widen(self._ops, g)
+            for i, g in enumerate(grads)
+        ]
 
     def _executor(self) -> KerasExecutor:
         if BACKEND == "tensorflow":
@@ -345,7 +370,8 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         sums = [self._accumulated_gradients[i] for i in indices]
 
         def apply(*grads: Array) -> None:
-            means = [(total + g) / k for total, g in zip(sums, grads)]
+            # Without `value`, Keras would add an empty array as a layer's bias.
+            means = [(total.value + g) / k for total, g in zip(sums, grads)]
             self._apply_once(means, trainable_variables)
 
         executor.accumulate_or_update(
@@ -353,7 +379,8 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
             apply,
             list(map(self._native, sums)),
             grads,
-            [*trainable_variables, *self.variables],
+            # All weights: the averages are of those without gradient, too.
+            [*self._trainable_variables, *self.variables],
         )
 
     def _apply_once(

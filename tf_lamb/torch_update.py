@@ -67,7 +67,7 @@ class Loop(keras3_loop.Loop):
         if torch.compiler.is_compiling() or not all(map(_is_plain, wide)):
             return super().squared_norms(grads, dtype)
         to = getattr(torch, dtype)
-        norms = [_norm_of_long(g).to(to) for g in wide]
+        norms = [torch_lists.norm_of("l2", g).to(to) for g in wide]
         return torch.square(torch.stack(norms))
 
     def apply(self, parts: Sequence[Bundle]) -> Sequence[Array]:
@@ -148,17 +148,6 @@ def _is_plain(x: Any) -> bool:
         type(x) in (torch.Tensor, torch.nn.Parameter)
         and x.device.type != "meta"
         and x.is_contiguous()
-    )
-
-
-def _norm_of_long(x: torch.Tensor) -> torch.Tensor:
-    """The l2 norm, a scalar; in parts, as float32 adds up some digits badly."""
-    flat = x.reshape(-1)
-    if flat.device.type != "cpu" or flat.numel() <= ON_PROCESSOR:
-        return torch.linalg.vector_norm(flat)
-    parts = flat.split(ON_PROCESSOR)
-    return torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(part) for part in parts])
     )
 
 

@@ -334,7 +334,9 @@ class Update:
 
         # Always `_SMALL`, but XLA must not know it: it would square a constant
         # by itself, and that square is 0 in float32.
-        small = ops.where(self.made < -1, 1.0, _SMALL)
+        # As tensors: Keras makes a number one of `floatx`; in float16 it is 0.
+        one = ops.convert_to_tensor(1.0, "float32")
+        small = ops.where(self.made < -1, one, _SMALL * one)
 
         def scaled() -> Array:
             wide = (arithmetic.widen(ops, g) for g in grads)

@@ -93,3 +93,12 @@ def test_loops_of_ones_own():
         np.testing.assert_allclose(train(way, FACTOR), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="tape"):
         _make("LAMB", {}, FACTOR).minimize(tf.ones(()), [tf.Variable(1.0)])
+
+
+def test_what_a_loss_scale_keeps_from_0_is_not_lost_again():
+    """2e-5 / 1024 is 0 in float16, the variable's dtype."""
+    weight = tf.Variable(tf.ones(4, tf.float16))
+    optimizer = _make("LAMB", {}, 1024.0)
+    grad = tf.fill([4], tf.constant(2e-5, tf.float16))
+    optimizer.apply_gradients([(grad, weight)])
+    assert (weight.numpy() < 1).all()

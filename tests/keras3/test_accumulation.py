@@ -139,3 +139,38 @@ def test_a_fit_of_skipped_steps_leaves_the_weights():
     assert model.optimizer.skipped_steps == 1
     for a, b in zip(model.get_weights(), before):
         np.testing.assert_array_equal(a, b)
+
+
+def test_averages_are_of_variables_without_gradient_too():
+    """Of two micro-batches an update; the second weight's stop after two."""
+    optimizer = tf_lamb.LARS(
+        0.1,
+        momentum=0.0,
+        exclude_from_layer_adaptation=[""],
+        gradient_accumulation_steps=2,
+        use_ema=True,
+        ema_momentum=0.5,
+        ema_overwrite_frequency=3,
+    )
+    variables = [
+        keras.Variable(np.ones(1, "float32"), name=name) for name in "ab"
+    ]
+    optimizer.build(variables)
+    one = keras.ops.ones(1)
+    for grads in [(one, one)] * 4 + [(one, None)] * 2:
+        optimizer.apply(list(grads), variables)
+    # b: 0.9, 0.8, 0.8; its averages: 0.9, 0.85, 0.825, which overwrite it.
+    found = [float(keras.ops.convert_to_numpy(v)[0]) for v in variables]
+    assert found == pytest.approx([0.775, 0.825], rel=1e-6)
+
+
+def test_a_variable_without_elements_is_accumulated():
+    optimizer = tf_lamb.LARS(0.1, gradient_accumulation_steps=2)
+    empty = keras.Variable(np.ones((0, 3), "float32"), name="empty")
+    bias = keras.Variable(np.ones(3, "float32"), name="bias")
+    optimizer.build([empty, bias])
+    for _ in range(2):
+        grads = [keras.ops.ones((0, 3)), keras.ops.ones(3)]
+        optimizer.apply(grads, [empty, bias])
+    assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == 1
+    assert (keras.ops.convert_to_numpy(bias) < 1).all()

@@ -393,6 +393,40 @@ def test_loss_scaling_by_a_factor_and_by_the_wrapper():
         )
 
 
+def test_what_a_loss_scale_keeps_from_0_is_not_lost_again():
+    """2e-5 / 1024 is 0 in float16, the variable's dtype."""
+    variable = keras.Variable(np.ones(4), dtype="float16", name="w")
+    optimizer = tf_lamb.LAMB(0.01, loss_scale_factor=1024.0)
+    optimizer.build([variable])
+    grad = keras.ops.convert_to_tensor(np.full(4, 2e-5, "float16"))
+    optimizer.apply([grad], [variable])
+    m = keras.ops.convert_to_numpy(optimizer._slots[0][0])
+    np.testing.assert_allclose(m, 0.1 * 2e-5 / 1024, rtol=2e-2)
+    assert (keras.ops.convert_to_numpy(variable) < 1).all()
+
+
+@pytest.mark.parametrize("clip", CLIPPING, ids=lambda clip: next(iter(clip)))
+@pytest.mark.parametrize("floatx", ["float16", "bfloat16", "float64"])
+def test_clipping_whatever_keras_makes_of_numbers(floatx, clip):
+    before = keras.config.floatx()
+    keras.config.set_floatx(floatx)
+    try:
+        variable = keras.Variable(np.ones(4), dtype="float32", name="w")
+        optimizer = tf_lamb.LARS(
+            0.1, momentum=0.0, exclude_from_layer_adaptation=[""], **clip
+        )
+        optimizer.build([variable])
+        grad = np.full(4, 1e25, "float32")
+        optimizer.apply([keras.ops.convert_to_tensor(grad)], [variable])
+        found = keras.ops.convert_to_numpy(variable)
+    finally:
+        keras.config.set_floatx(before)
+    # The norm of the clipped gradient is 0.5, or each element is.
+    moved = 0.05 if "clipvalue" in clip else 0.025
+    np.testing.assert_allclose(found, 1 - moved, rtol=2e-3)
+    assert optimizer.skipped_steps == 0
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_fit(policy):
     _, losses = _fit_model(tf_lamb.LAMB(0.03), epochs=15, dtype=policy)

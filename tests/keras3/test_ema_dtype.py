@@ -96,3 +96,24 @@ def test_a_model_in_bfloat16_is_saved_with_it_and_goes_on(tmp_path):
     other.optimizer.load_own_variables(store)
     for a, b in zip(other.optimizer._model_variables_moving_average, means):
         np.testing.assert_allclose(_numpy(a), _numpy(b), rtol=1e-3, atol=1e-4)
+
+
+def test_the_average_of_a_frozen_weight_is_that_weight():
+    """To the bit, and so it stays where averages overwrite the weights."""
+    values = np.random.default_rng(0).normal(size=1000).astype("float32")
+    frozen = keras.Variable(values, name="frozen")
+    other = keras.Variable(values, name="other")
+    optimizer = tf_lamb.LAMB(
+        0.1,
+        groups=[tf_lamb.Group("frozen", frozen=True)],
+        use_ema=True,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=1,
+    )
+    optimizer.build([frozen, other])
+    for _ in range(30):
+        grads = [keras.ops.ones(1000), keras.ops.ones(1000)]
+        optimizer.apply(grads, [frozen, other])
+    np.testing.assert_array_equal(_numpy(frozen.value), values)
+    optimizer.finalize_variable_values([frozen, other])
+    np.testing.assert_array_equal(_numpy(frozen.value), values)

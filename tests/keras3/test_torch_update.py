@@ -160,6 +160,44 @@ def test_norms_of_lists():
 def test_a_long_norm_keeps_its_digits():
     x = torch.linspace(0.5, 1.5, 3_000_001)
     exact = float(np.linalg.norm(x.numpy().astype("float64")))
-    assert float(torch_update._norm_of_long(x)) == pytest.approx(
-        exact, rel=1e-6
+    assert float(torch_lists.norm_of("l2", x)) == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("l1", 2**25), ("l2", 2**12.5)])
+def test_a_norm_of_equal_numbers_keeps_them_all(kind, expected):
+    """One after another, float32 ones add up to 2^24 and no further."""
+    found = torch_lists.norm_of(kind, torch.ones(2**25))
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [2**10, 2**18, 2**22])
+def test_a_constant_variable_has_the_right_ratio(n):
+    """LARS of `c` everywhere, by gradients of 1: ratio = norms' quotient."""
+    c = np.float32(0.01234)
+    for norm in ("l1", "l2", "linf"):
+        optimizer = tf_lamb.LARS(
+            0.1, trust_coefficient=1.0, momentum=0.0, epsilon=0.0, norm=norm
+        )
+        variable = keras.Variable(np.full(n, c), name="w")
+        optimizer.build([variable])
+        optimizer.apply([torch.ones(n)], [variable])
+        assert optimizer.trust_ratios["w"] == pytest.approx(c, rel=2e-6)
+
+
+@pytest.mark.parametrize("n", [2**12, 2**25])
+def test_cautious_counts_every_element(n):
+    variable = keras.Variable(np.zeros(n, "float32"), name="w")
+    optimizer = tf_lamb.LAMB(
+        1e-3,
+        cautious=True,
+        weight_decay=0.0,
+        exclude_from_layer_adaptation=["w"],
     )
+    optimizer.build([variable])
+    grad = torch.ones(n)
+    optimizer.apply([grad], [variable])
+    grad[: n // 4] *= -0.5  # a quarter disagrees with the first moment
+    before = float(variable.value[-1])
+    optimizer.apply([grad], [variable])
+    moved = before - float(variable.value[-1])
+    assert moved == pytest.approx(1e-3 / 0.75, rel=1e-4)
