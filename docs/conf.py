@@ -81,6 +81,12 @@ INCLUDED = {
     "official_models/nlp/bert/HUB.md": "reports/hub",
     "official_models/nlp/albert/README.md": "reports/albert",
     "official_models/vision/resnet/README.md": "reports/resnet",
+    "official_models/nlp/head_analysis/README.md": "reports/head_analysis",
+    "official_models/nlp/summarization/README.md": "reports/summarization",
+    "official_models/nlp/term_weighting/README.md": "reports/term_weighting",
+    "official_models/rl/dqn_lambda/README.md": "reports/dqn_lambda",
+    "official_models/vision/few_shot/README.md": "reports/few_shot",
+    "official_models/vision/batch_norm/README.md": "reports/batch_norm",
     "tpu/README.md": "reports/tpu",
     "tpu/plan/README.md": "reports/tpu_plan",
 }
