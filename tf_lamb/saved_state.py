@@ -266,12 +266,13 @@ def _shifted(
     rows: Sequence[tuple[Identity, bool]], own: Sequence[tuple[Identity, bool]]
 ) -> str:
     """What to say where a path of the file is now that of another variable."""
-    now = {identity.path: i for i, (identity, _) in enumerate(own)}
-    for i, (identity, _) in enumerate(rows):
-        if now.get(identity.path, i) != i:
+    now = [identity.path for identity, _ in own]
+    for (identity, _), path in zip(rows, now):
+        # Two variables of one path keep their places.
+        if identity.path != path and identity.path in now:
             return (
                 f"the file's state of {identity.path!r} went to "
-                f"{own[i][0].path!r}, by its place, since paths differ by "
+                f"{path!r}, by its place, since paths differ by "
                 "numbers only, as those that Keras makes up; freeze the same "
                 "part of the model as then, or name layers by more than "
                 "numbers"

@@ -81,3 +81,32 @@ def test_places_that_numbers_make_doubtful_are_named(tmp_path):
     other = _model(untrained="layer_2")
     with pytest.warns(UserWarning, match="'net/layer_1/kernel' went to 'net"):
         other.load_weights(tmp_path / "m.weights.h5")
+
+
+def _towers():
+    """Two models of one model, each with a layer `proj`: equal paths."""
+    keras.utils.set_random_seed(0)
+    inputs, outputs = [], []
+    for name in ("user", "item"):
+        x = keras.Input((8,))
+        tower = keras.Model(x, keras.layers.Dense(8, name="proj")(x), name=name)
+        inputs.append(keras.Input((8,)))
+        outputs.append(tower(inputs[-1]))
+    model = keras.Model(inputs, keras.layers.Add()(outputs))
+    model.compile(tf_lamb.LAMB(0.02), "mse", jit_compile=False)
+    return model
+
+
+def test_two_variables_of_one_path_are_loaded_without_a_word(tmp_path, recwarn):
+    model = _towers()
+    model.fit([X, X[::-1]], X, batch_size=16, shuffle=False, verbose=0)
+    paths = [v.path for v in model.trainable_variables]
+    assert len({*paths}) == len(paths) / 2 == 2
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert not [w for w in recwarn if "LAMB" in str(w.message)]
+    for a, b in zip(
+        model.optimizer.variables, loaded.optimizer.variables, strict=True
+    ):
+        a, b = map(keras.ops.convert_to_numpy, (a, b))
+        np.testing.assert_array_equal(a, b)
