@@ -1,6 +1,8 @@
 """Which flags decide a run's weights: all but those that are named."""
 
+import importlib
 import json
+import pathlib
 
 import pytest
 from absl import flags
@@ -108,6 +110,32 @@ def test_help_has_every_flag_and_a_sentence_for_it(script, parsed):
         text = flag.help.split(">: ")[-1].split(";\n")[0]
         assert not text.startswith("Of "), flag.name
         assert text.endswith("."), flag.name
+
+
+def _scripts():
+    """Names of the modules that are run with absl's flags, but for hub.py.
+
+    That one defines its two flags where it is run, so they are its own.
+    """
+    root = pathlib.Path(__file__).parents[3]
+    for folder in ("official_models", "tpu"):
+        for path in sorted((root / folder).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            if "\ndef define_flags(" in text and "\nif __name__ == " in text:
+                yield ".".join(path.relative_to(root).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("name", [*_scripts()])
+def test_help_of_every_script_has_every_flag(name):
+    script = importlib.import_module(name)
+    before = {*FLAGS}
+    with flags_of(script):
+        key = FLAGS.get_key_flags_for_module(name)
+        assert {flag.name for flag in key} == {*FLAGS} - before != set()
+
+
+def test_scripts_are_found():
+    assert {s.__name__ for s in WITHOUT_EFFECT} < {*_scripts()}
 
 
 @by_script

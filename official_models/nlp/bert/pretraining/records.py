@@ -330,6 +330,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("text_field", "text", "Field of a JSON object.")
     recipe.define_flags()
+    flags.adopt_module_key_flags(recipe)  # for --help
     flags.DEFINE_integer("num_shards", 1, "Number of files.")
     flags.mark_flags_as_required(["input", "output_dir", "vocab_file"])
 
