@@ -70,6 +70,33 @@ def test_a_list_that_matches_nothing_raises_unless_ignored():
     assert all(t.decay and t.adapt for t in ignored)
 
 
+@pytest.mark.parametrize(
+    "pattern, added",
+    [
+        ("user/", True),
+        ("^net/dense/bias$", True),
+        ("(^|/)user/proj", True),
+        ("MobilenetV2|mobilenet", True),
+        ("bert/encodr", False),  # some path begins so
+        ("layernorm", False),  # some path has almost that
+        ("layer_7/attention", False),
+        ("^$", False),
+    ],
+)
+def test_where_a_pattern_may_name_a_model_the_message_says_so(pattern, added):
+    for resolve in (
+        lambda: exclusion.resolve(PATHS, [pattern], None),
+        lambda: exclusion.first_matches(
+            [pattern], PATHS, [(1, 1)] * len(PATHS), "raise"
+        ),
+    ):
+        with pytest.raises(ValueError) as caught:
+            resolve()
+        message = str(caught.value)
+        said = "; names of functional models are no part of a path. Patt"
+        assert (said in message) == added
+
+
 def test_no_variables_are_no_error():
     assert exclusion.resolve([], ["bias"], None, unmatched="raise") == ()
 

@@ -185,6 +185,7 @@ def first_matches(
     paths: Sequence[str],
     shapes: Sequence[Sequence[int]],
     unmatched: str,
+    frozen: Sequence[bool] = (),
 ) -> list[int | None]:
     """The group of each variable: the place of the first pattern that matches.
 
@@ -193,6 +194,8 @@ def first_matches(
       paths: full variable paths, without `:0`.
       shapes: the variables' shapes.
       unmatched: as in `resolve`, for a group to which no variable belongs.
+      frozen: which groups are frozen, by default none. One without a variable
+        raises, unless "ignore": what it was to freeze would be trained.
 
     Returns:
       For each path a place in `patterns`, or None.
@@ -206,8 +209,9 @@ def first_matches(
         for column in zip(*found)
     ] or [None] * len(paths)
     empty = [i for i in range(len(patterns)) if i not in places]
+    thawed = [i for i in empty if i < len(frozen) and frozen[i]]
     if empty and paths and unmatched != "ignore":
-        i = empty[0]
+        i = (thawed or empty)[0]
         if any(found[i]):
             earlier = min(
                 p for p, x in zip(places, found[i]) if x and p is not None
@@ -219,9 +223,9 @@ def first_matches(
                 "them, or leave it out."
             )
         else:
-            names = [patterns[i] for i in empty if not any(found[i])]
+            names = [patterns[i] for i in thawed or empty if not any(found[i])]
             message = _unmatched("groups", names, paths)
-        if unmatched == "raise" or len(empty) == len(patterns):
+        if unmatched == "raise" or thawed or len(empty) == len(patterns):
             raise ValueError(message)
         warnings.warn(message, stacklevel=2)
     return places
@@ -251,12 +255,30 @@ def _unmatched(
     nearest = sorted(paths, key=likeness, reverse=True)[:3]
     names = ", ".join(map(repr, patterns))
     verb = "matches" if len(patterns) == 1 else "match"
+    hint = (
+        "; names of functional models are no part of a path"
+        if any(_may_name_a_model(pattern, paths) for pattern in wanted)
+        else ""
+    )
     return (
         f"{argument}: pattern{'s'[: len(patterns) - 1]} {names} {verb} none of "
         f"{len(paths)} variables; nearest paths: "
-        f"{', '.join(map(repr, nearest))}. Patterns are searched by re.search "
-        "in the full path and mind the case; unmatched='ignore' accepts them"
-        f"{_NO_NAMES if argument != 'groups' else ''}."
+        f"{', '.join(map(repr, nearest))}{hint}. Patterns are searched by "
+        "re.search in the full path and mind the case; unmatched='ignore' "
+        f"accepts them{_NO_NAMES if argument != 'groups' else ''}."
+    )
+
+
+def _may_name_a_model(pattern: str, paths: Sequence[str]) -> bool:
+    """Whether no path begins as the pattern, in lower case, nor is like it."""
+    word = re.search(r"\w+", pattern)
+    if word is None:
+        return False
+    split = [path.lower().split("/") for path in paths]
+    parts = {part for path in split for part in path}
+    return not (
+        any(word[0] in path[0] for path in split)
+        or difflib.get_close_matches(word[0], parts, n=1, cutoff=0.7)
     )
 
 

@@ -72,7 +72,8 @@ class Group:
       adapt: False: the trust ratio is 1 (for LAMB, the step of AdamW). True:
         as `exclude_from_layer_adaptation` says.
       frozen: True: the variables stay as they are. Their gradients are not
-        looked at, by clipping and skipping neither.
+        looked at, by clipping and skipping neither. A frozen group that gets
+        no variable raises, unless the optimizer has `unmatched="ignore"`.
       trust_ratio_per: what one trust ratio is of:
         "variable", the papers';
         "filter", each slice of the last axis of a kernel (of rank 1 and 0, the

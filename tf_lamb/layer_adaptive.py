@@ -281,6 +281,7 @@ class LayerAdaptive:
             self._no_adapt,
             self.unmatched,
             [group.pattern for group in self.groups],
+            [group.frozen for group in self.groups],
         )
         resolved = [
             group_settings.effective(t, self.groups) for t in treatments

@@ -65,7 +65,8 @@ _BASE_ARGUMENTS = """
       jit_compile: on TensorFlow, compile the update by XLA, one kernel for each
         distinct shape. False runs the same operations uncompiled.
       unmatched: what a regex that matches no variable does: "warn", "raise" or
-        "ignore". A list of which none matches raises, unless "ignore".
+        "ignore". A list of which none matches raises, unless "ignore"; so does
+        a frozen group without a variable.
       **kwargs: the arguments of `keras.optimizers.Optimizer`: `clipnorm`,
         `clipvalue`, `global_clipnorm` (all act on the gradients summed over
         replicas and averaged over accumulated micro-batches), `use_ema`,

@@ -115,6 +115,7 @@ class Exclusions:
         no_adapt: Patterns,
         unmatched: str = "warn",
         groups: Sequence[str] = (),
+        frozen: Sequence[bool] = (),
     ) -> tuple[Treatment, ...]:
         """How each variable is treated, but for what its group changes.
 
@@ -129,6 +130,7 @@ class Exclusions:
             `exclusion.resolve`. Of an optimizer that was made from a config, it
             never raises.
           groups: patterns of the groups; the first that matches holds.
+          frozen: which groups are frozen, as in `exclusion.first_matches`.
 
         Returns:
           A `Treatment` for each variable.
@@ -143,7 +145,9 @@ class Exclusions:
 
         def by_patterns(policy: str) -> tuple[Treatment, ...]:
             found = exclusion.resolve(paths, *patterns, shapes, policy)
-            places = exclusion.first_matches(groups, paths, shapes, policy)
+            places = exclusion.first_matches(
+                groups, paths, shapes, policy, frozen
+            )
             return tuple(t._replace(group=i) for t, i in zip(found, places))
 
         problem = ""

@@ -108,6 +108,32 @@ def test_a_group_without_variables(recwarn):
         _build("ignore", "kernl", "bias").describe(strict=True)
 
 
+def _frozen(unmatched, *groups):
+    optimizer = tf_lamb.LAMB(groups=groups, unmatched=unmatched)
+    optimizer.build(problems.make_variables(problems.initial_values()))
+    return optimizer
+
+
+def test_a_frozen_group_without_variables_raises(recwarn):
+    """A warning would leave what it was to freeze to be trained."""
+    typo, other = Group("kernl", frozen=True), Group("bias", 0.5)
+    for policy in ("warn", "raise"):
+        for groups in ([typo, other], [other, typo], [Group("b1s"), typo]):
+            with pytest.raises(
+                ValueError,
+                match="pattern 'kernl' matches none .*nearest paths: 'kernel'",
+            ):
+                _frozen(policy, *groups)
+        with pytest.raises(ValueError, match="group 1, 'bias', has no var"):
+            _frozen(policy, other, Group("bias", frozen=True))
+    assert not recwarn
+    config = _frozen("ignore", typo, other).get_config()
+    assert not recwarn
+    # To load does not fail, whatever its patterns match.
+    loaded = tf_lamb.LAMB.from_config({**config, "unmatched": "warn"})
+    loaded.build(problems.make_variables(problems.initial_values()))
+
+
 @pytest.mark.parametrize("per", [2, (0, 3), -3])
 def test_parts_that_a_variable_does_not_have(per):
     optimizer = tf_lamb.LAMB(groups=[Group("", trust_ratio_per=per)])
