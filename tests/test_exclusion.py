@@ -97,6 +97,24 @@ def test_where_a_pattern_may_name_a_model_the_message_says_so(pattern, added):
         assert (said in message) == added
 
 
+@pytest.mark.parametrize(
+    "given, todo",
+    [
+        ("biases_and_norm", "did you mean 'biases_and_norms'?"),
+        ("BiasesAndNorms", "did you mean 'biases_and_norms'?"),
+        ("bias|norm", "write ['bias|norm']."),
+        ("bias", "write ['bias']."),
+    ],
+)
+def test_a_string_in_place_of_a_list(given, todo):
+    with pytest.raises(ValueError) as caught:
+        exclusion.resolve(PATHS, given, None)
+    assert str(caught.value) == (
+        "exclude_from_weight_decay: expected a list of regexes or "
+        f"'biases_and_norms', got the string '{given}'; {todo}"
+    )
+
+
 def test_no_variables_are_no_error():
     assert exclusion.resolve([], ["bias"], None, unmatched="raise") == ()
 

@@ -115,10 +115,17 @@ def check_patterns(
     if patterns is None or patterns == BIASES_AND_NORMS:
         return patterns
     if isinstance(patterns, str):
+        near = difflib.get_close_matches(
+            patterns.lower(), [BIASES_AND_NORMS], cutoff=0.8
+        )
+        todo = (
+            f"did you mean {BIASES_AND_NORMS!r}?"
+            if near
+            else f"write [{check.shown(patterns)}]."
+        )
         raise ValueError(
             f"{argument}: expected a list of regexes or {BIASES_AND_NORMS!r}, "
-            f"got the string {check.shown(patterns)}; write "
-            f"[{check.shown(patterns)}]."
+            f"got the string {check.shown(patterns)}; {todo}"
         )
     try:
         checked = tuple(patterns)
