@@ -87,6 +87,16 @@ def check_all(checks: Mapping[str, Check], **values: Any) -> dict[str, Any]:
     }
 
 
+def renamed(old: str, new: str) -> str:
+    """What the FutureWarning says of an argument's old name, one of tfa's.
+
+    Args:
+      old: what was given.
+      new: what to write instead.
+    """
+    return f"{old} is an old name, which tf-lamb 0.4.0 removes; write {new}."
+
+
 def check_new_rate(value: Any, old: Any, schedule: type) -> Any:
     """A learning rate that replaces another one.
 

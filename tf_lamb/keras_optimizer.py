@@ -84,8 +84,8 @@ class KerasOptimizer(SavedState, LayerAdaptive):
         kwargs = arguments.check_all(self._checks, **kwargs)
         if "lr" in kwargs:
             warnings.warn(
-                "lr is an old name; use learning_rate.",
-                DeprecationWarning,
+                arguments.renamed("lr", "learning_rate"),
+                FutureWarning,
                 stacklevel=4,
             )
             learning_rate = self._checked_rate(kwargs.pop("lr"))

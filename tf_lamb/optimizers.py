@@ -74,7 +74,9 @@ _BASE_ARGUMENTS = """
         for narrower variables, and rounded to nearest when they are assigned),
         `gradient_accumulation_steps` (sums are float32 likewise),
         `loss_scale_factor` (gradients are divided by it; a loop of one's own
-        differentiates `optimizer.scale_loss(loss)`).
+        differentiates `optimizer.scale_loss(loss)`). `lr` and LAMB's
+        `weight_decay_rate`, old names of tfa, are deprecated: release 0.4.0
+        removes them; write `learning_rate` and `weight_decay`.
 
     The update of a float64 variable is in float64: moments, norms, decay,
     clipping, averages. Its rate is as exact as Keras gives it: float32 (Keras'
@@ -197,8 +199,8 @@ class LAMB(LayerAdaptive):
     ) -> None:
         if "weight_decay_rate" in kwargs:
             warnings.warn(
-                "weight_decay_rate is an old name; use weight_decay.",
-                DeprecationWarning,
+                arguments.renamed("weight_decay_rate", "weight_decay"),
+                FutureWarning,
                 stacklevel=2,
             )
             weight_decay = kwargs.pop("weight_decay_rate")

@@ -67,7 +67,7 @@ def test_no_argument_is_without_cases(optimizer):
 
 
 def test_the_old_names_of_addons():
-    with pytest.warns(DeprecationWarning, match="use learning_rate"):
+    with pytest.warns(FutureWarning, match="0.4.0 removes; write learning"):
         optimizer = keras2.LAMB(lr=0.5)
     assert float(optimizer.learning_rate) == 0.5
     with pytest.raises(ValueError, match="^decay: expected a number >= 0, got"):

@@ -95,7 +95,7 @@ def test_the_rate_of_a_function_is_not_replaced_by_a_number():
 
 
 def test_the_old_name_of_the_rate_of_addons():
-    with pytest.warns(DeprecationWarning, match="use learning_rate"):
+    with pytest.warns(FutureWarning, match="0.4.0 removes; write learning"):
         optimizer = tf_lamb.LAMB(lr=0.5)
     assert float(optimizer.learning_rate) == 0.5
 

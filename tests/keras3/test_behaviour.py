@@ -85,7 +85,7 @@ def test_tfa_positional_arguments():
     assert config["exclude_from_weight_decay"] == ["bias"]
     assert config["exclude_from_layer_adaptation"] == ["kernel"]
     assert config["name"] == "lamb"
-    with pytest.warns(DeprecationWarning, match="weight_decay"):
+    with pytest.warns(FutureWarning, match="0.4.0 removes; write weight_d"):
         assert tf_lamb.LAMB(weight_decay_rate=0.3).weight_decay == 0.3
 
 

@@ -61,7 +61,7 @@ def test_our_own_schedules_of_the_other_keras():
 
 
 def _with_lr(**arguments):
-    with pytest.warns(DeprecationWarning, match="lr is an old name"):
+    with pytest.warns(FutureWarning, match="^lr is an old name, which tf-"):
         return tf_lamb.LAMB(**arguments)
 
 
