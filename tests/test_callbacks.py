@@ -1,5 +1,8 @@
 """Trust ratios in tables, in TensorBoard and in a plot."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import keras
@@ -90,3 +93,60 @@ def test_table_goes_on_after_an_interruption(tmp_path):
     # Other columns: another table.
     StepTable(path, ["accuracy"], first_step=2)
     assert read_table(path) == {"accuracy": []}
+
+
+def test_a_table_that_is_not_there(tmp_path):
+    for read in (read_table, lambda p: plot_trust_ratios(p, tmp_path / "p")):
+        with pytest.raises(
+            FileNotFoundError,
+            match="^no table .*t.csv; TrustRatioLogger writes a row every ",
+        ):
+            read(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    "content, found",
+    [
+        (b"import keras\nprint(1)\n", "the head line 'import keras'"),
+        (b"step,a\n1,two\n", "other text below 'step' or 'a'"),
+        (b"step,a\none,2\n", "other text below 'step' or 'a'"),
+        (b"\x89PNG\r\n\xff\xfe", "a file that is no CSV text"),
+        (b"", "an empty first line"),
+    ],
+)
+def test_a_file_that_is_no_table(content, found, tmp_path):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        read_table(tmp_path / "t.csv")
+    assert str(caught.value) == (
+        f"{tmp_path / 't.csv'}: expected a CSV table with a head line that "
+        f"begins with 'step' and numbers below it, got {found}; name another "
+        "file."
+    )
+
+
+def test_a_plot_without_matplotlib(tmp_path, monkeypatch):
+    StepTable(tmp_path / "t.csv", ["a"]).write(1, {"a": 0.5})
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install matplotlib"):
+        plot_trust_ratios(tmp_path / "t.csv", tmp_path / "t.png")
+
+
+def test_names_that_the_locale_does_not_have(tmp_path):
+    code = (
+        "from tf_lamb.callbacks import StepTable, read_table\n"
+        "for step in 1, 2:\n"
+        "    table = StepTable('t.csv', ['r\\xe9seau/kernel'], step - 1)\n"
+        "    table.write(step, {'r\\xe9seau/kernel': 0.5})\n"
+        "assert len(read_table('t.csv')['r\\xe9seau/kernel']) == 2\n"
+    )
+    root = os.path.dirname(os.path.dirname(tf_lamb.__file__))
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("LC_")},
+        **{"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": root},
+    }
+    subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code],
+        **{"cwd": tmp_path, "env": environment, "check": True},
+    )
+    assert list(read_table(tmp_path / "t.csv")) == ["r\xe9seau/kernel"]

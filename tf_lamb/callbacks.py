@@ -55,7 +55,7 @@ class StepTable:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = self._old_rows(first_step, renumbered)
         temporary = self.path.with_name(self.path.name + ".tmp")
-        with open(temporary, "w", newline="") as file:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([self.columns, *rows])
         os.replace(temporary, self.path)
 
@@ -99,7 +99,7 @@ class StepTable:
           values: {column: value}; columns without a value stay empty.
         """
         row = [step, *(values.get(name, "") for name in self.columns[1:])]
-        with open(self.path, "a", newline="") as file:
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(row)
 
 
@@ -108,9 +108,14 @@ def _read_rows(path: Path) -> list[list[str]]:
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.reader(file)) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: expected a CSV table, got {error}; move the file away."
-        ) from error
+        raise _no_table(path, "a file that is no CSV text") from error
+
+
+def _no_table(path: PathLike, found: str) -> ValueError:
+    return ValueError(
+        f"{path}: expected a CSV table with a head line that begins with "
+        f"'step' and numbers below it, got {found}; name another file."
+    )
 
 
 def _order(
@@ -142,21 +147,28 @@ def read_table(path: PathLike) -> dict[str, list[tuple[int, float]]]:
       path: the file; a last row that was cut off is left out.
 
     Raises:
-      ValueError: it is no CSV table.
+      FileNotFoundError: there is no such file.
+      ValueError: it is no such table.
     """
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"no table {path}; TrustRatioLogger writes a row every `every` "
+            "updates."
+        )
     head, *body = _read_rows(Path(path))
+    if head[:1] != ["step"]:
+        first = f"the head line {check.shown(','.join(head))}"
+        raise _no_table(path, first if head else "an empty first line")
     rows = [row for row in body if len(row) == len(head)]
-    try:
-        return {
-            name: [(int(row[0]), float(row[i])) for row in rows if row[i]]
-            for i, name in enumerate(head)
-            if i
-        }
-    except ValueError as error:
-        raise ValueError(
-            f"{path}: expected numbers below the head line, got "
-            f"{str(error)[:100]}; move the file away."
-        ) from None
+    columns: dict[str, list[tuple[int, float]]] = {}
+    for i, name in enumerate(head[1:], 1):
+        points = [(row[0], row[i]) for row in rows if row[i]]
+        try:
+            columns[name] = [(int(step), float(x)) for step, x in points]
+        except ValueError:
+            found = f"other text below 'step' or {check.shown(name)}"
+            raise _no_table(path, found) from None
+    return columns
 
 
 class TrustRatioLogger(AnyCallback, keras.callbacks.Callback):
@@ -172,10 +184,11 @@ class TrustRatioLogger(AnyCallback, keras.callbacks.Callback):
 
     Args:
       csv_path: table with one column for each variable and one row every
-        `every` steps. Its folder is made if it does not exist. A table that is
-        there is continued after `first_step`; layers that Keras numbered anew
-        (`dense_3` for `dense`) are the same ones. A table of another model is
-        kept under another name (`StepTable`).
+        `every` steps; a run of fewer steps gets one at its end. Its folder is
+        made if it does not exist. A table that is there is continued after
+        `first_step`; layers that Keras numbered anew (`dense_3` for `dense`)
+        are the same ones. A table of another model is kept under another name
+        (`StepTable`).
       log_dir: folder for TensorBoard (needs TensorFlow); None for none.
       every: steps between rows, >= 1.
       first_step: the last step before those of this run, >= 0; later rows of
@@ -251,7 +264,14 @@ class TrustRatioLogger(AnyCallback, keras.callbacks.Callback):
             self._write(before)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Called by Keras: closes the files of TensorBoard."""
+        """Called by Keras: closes the files of TensorBoard.
+
+        A run of fewer steps than `every` gets its last step's row here.
+        """
+        begun = self._first_step > 0 and os.path.exists(self.csv_path)
+        if self._optimizers and self._table is None and not begun:
+            if self._step > self._first_step:
+                self._write(self._first_step)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -297,9 +317,19 @@ def plot_trust_ratios(csv_path: PathLike, png_path: PathLike) -> None:
       csv_path: the table.
       png_path: the picture; its folder is made if it does not exist. It is
         written under a temporary name first.
-    """
-    import matplotlib
 
+    Raises:
+      FileNotFoundError, ValueError: as `read_table`.
+      ModuleNotFoundError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "plot_trust_ratios: needs matplotlib, which is not installed: "
+            "pip install matplotlib.",
+            name="matplotlib",
+        ) from None
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

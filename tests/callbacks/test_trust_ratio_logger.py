@@ -118,6 +118,31 @@ def test_several_that_accumulate_differently(name, tmp_path):
     assert _steps(tmp_path / "ratios.csv") == [1, 2]
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", KERASES)
+def test_a_run_of_fewer_steps_has_its_last_one(name, policy, tmp_path):
+    path = tmp_path / "new" / "ratios.csv"
+    model = make_model(kerases.front_end(name), policy)
+    fit(model, [TrustRatioLogger(path)])
+    assert _steps(path) == [BATCHES]
+    last = {key: points[-1][1] for key, points in read_table(path).items()}
+    assert last == pytest.approx(find_optimizer(model).trust_ratios)
+    assert last["hidden/kernel"] != 1
+    # A row more than every ten is that of a whole run only.
+    fit(model, [TrustRatioLogger(path, first_step=BATCHES)])
+    assert _steps(path) == [BATCHES]
+
+
+@pytest.mark.parametrize("name", KERASES)
+def test_a_run_without_an_update_has_no_table(name, tmp_path):
+    front = kerases.front_end(name)
+    optimizer = front.LAMB(0.05, gradient_accumulation_steps=BATCHES + 1)
+    model = make_model(front, optimizer=optimizer)
+    with pytest.warns(UserWarning, match="no weight was updated"):
+        fit(model, [TrustRatioLogger(tmp_path / "ratios.csv")])
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("name", KERASES)
 def test_a_resumed_run_whose_layers_got_other_numbers(name, tmp_path):
     front = kerases.front_end(name)
