@@ -195,7 +195,7 @@ class SavedState:
             f"{len(state.values)} saved arrays do not fit the optimizer of "
             f"{len(own)} variables: its state starts anew; load it with the "
             "same arguments (use_ema, gradient_accumulation_steps) and the "
-            "same model"
+            "same model, or the file is another optimizer's"
         )
 
     def _assign(

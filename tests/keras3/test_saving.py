@@ -231,6 +231,14 @@ def test_a_copy_that_is_used_for_another_model_says_so():
     assert len(ours) == 1 and "\n" not in str(ours[0].message)
 
 
+def test_the_file_of_another_optimizer_is_named_as_a_reason(tmp_path):
+    model = _fit(_model(keras.optimizers.SGD(0.1, momentum=0.9)))
+    model.save_weights(tmp_path / "m.weights.h5")
+    other = _fit(_model(_lamb()))
+    with pytest.warns(UserWarning, match="or the file is another optimizer's"):
+        other.load_weights(tmp_path / "m.weights.h5")
+
+
 @pytest.mark.parametrize("layers", [("hidden", "out"), ("hidden", "m", "out")])
 def test_one_optimizer_for_two_models_is_refused(layers):
     optimizer = _lamb()
