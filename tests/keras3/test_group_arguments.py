@@ -117,6 +117,10 @@ def _frozen(unmatched, *groups):
 def test_a_frozen_group_without_variables_raises(recwarn):
     """A warning would leave what it was to freeze to be trained."""
     typo, other = Group("kernl", frozen=True), Group("bias", 0.5)
+
+    def ours():  # NumPy warns of the arrays of some backends
+        return [w.message for w in recwarn if w.category is UserWarning]
+
     for policy in ("warn", "raise"):
         for groups in ([typo, other], [other, typo], [Group("b1s"), typo]):
             with pytest.raises(
@@ -126,9 +130,9 @@ def test_a_frozen_group_without_variables_raises(recwarn):
                 _frozen(policy, *groups)
         with pytest.raises(ValueError, match="group 1, 'bias', has no var"):
             _frozen(policy, other, Group("bias", frozen=True))
-    assert not recwarn
+    assert not ours()
     config = _frozen("ignore", typo, other).get_config()
-    assert not recwarn
+    assert not ours()
     # To load does not fail, whatever its patterns match.
     loaded = tf_lamb.LAMB.from_config({**config, "unmatched": "warn"})
     loaded.build(problems.make_variables(problems.initial_values()))
