@@ -235,7 +235,7 @@ def test_numbers_of_numpy_are_kept_as_those_of_python():
     [
         (10**400, [1], "phases"),
         ([], [], "phases"),
-        ([0.5], [1], "phases"),
+        ([0.5], [1], r"phases\[0\]"),
         ("12", [1, 2], "phases"),
         (None, [1], "phases"),
         ([abs], 3, "phase_steps"),
@@ -285,3 +285,11 @@ def test_classes_compute_with_numpy_and_survive_their_config():
         assert [float(schedule(s)) for s in (100, 1100, 1200)] == pytest.approx(
             [0.25, 0.25, 0.5]
         )
+
+
+def test_the_phase_that_is_no_schedule_is_named():
+    phases = [schedules.WarmupPolynomial(0.1, 10), 0.1]
+    with pytest.raises(
+        ValueError, match=r"^phases\[1\]: .*a schedule, got 0.1"
+    ):
+        schedules.Rewarmup(phases, [10, 20])

@@ -89,8 +89,11 @@ def check_phases(phases: Any) -> list[Callable[[Any], Any]]:
       ValueError: there is none, or one of them is no function.
     """
     checked = as_list(phases)
-    if not checked or not all(map(callable, checked)):
+    if not checked:
         raise check.refuse(
             "phases", phases, "a list of schedules, one at least"
         )
+    for i, phase in enumerate(checked):
+        if not callable(phase):
+            raise check.refuse(f"phases[{i}]", phase, "a schedule")
     return checked

@@ -114,7 +114,9 @@ class Images:
                 FLAGS.data_dir, max_corrupt=FLAGS.max_corrupt, **arguments
             )
         if not FLAGS.data_dir:
-            raise InputError("--data imagenet: --data_dir: name its folder")
+            raise InputError(
+                "--data imagenet: --data_dir is missing: name its folder"
+            )
         return batches.ImageNetRecords(
             FLAGS.data_dir,
             image_size=FLAGS.image_size,

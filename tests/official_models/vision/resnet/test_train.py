@@ -340,7 +340,7 @@ def test_imagenet_shards_and_a_corrupt_image(tmp_path):
         ("--global_batch_size=65", "global_batch_size 65: expected 1 to 64"),
         ("--gradient_accumulation_steps=3", "expected a divisor of"),
         ("--data_dir=x", "--data_dir x: the digits of --data mnist"),
-        ("--data=imagenet", "--data imagenet: --data_dir"),
+        ("--data=imagenet", "--data imagenet: --data_dir is missing"),
         ("--devices=CPU:0", "--devices: for --strategy mirrored, not none"),
         ("--strategy=multi_worker", "--strategy multi_worker: TF_CONFIG"),
         ("--strategy=tpu", "--tpu '': no TPU there"),
