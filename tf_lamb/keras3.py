@@ -227,32 +227,12 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         # The base class divides by `loss_scale_factor`, which a sparse gradient
         # of TensorFlow does not know.
         grads = [g if g is None else dense([g])[0] for g in grads]
-        if self.loss_scale_factor:
-            grads = self._wide(grads, trainable_variables)
+        if self.loss_scale_factor:  # in float16, what is left could be 0
+            grads = [
+                g if g is None else arithmetic.widen(self._ops, g)
+                for g in grads
+            ]
         super().apply(grads, trainable_variables)
-
-    def _wide(
-        self,
-        grads: Sequence[Array | None],
-        variables: Sequence[Variable] | None,
-    ) -> Sequence[Array | None]:
-        """Gradients in float32 at least, in which a division loses nothing.
-
-        Those stay that Keras writes into their variables as they are.
-        """
-        if variables is None:
-            variables = self._trainable_variables
-        as_they_are = {
-            i
-            for i, v in enumerate(variables)
-            if getattr(v, "overwrite_with_gradient", False)
-        }
-        return [
-            g
-            if g is None or i in as_they_are
-            else arithmetic.widen(self._ops, g)
-            for i, g in enumerate(grads)
-        ]
 
     def _executor(self) -> KerasExecutor:
         if BACKEND == "tensorflow":
