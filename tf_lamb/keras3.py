@@ -52,6 +52,7 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
     if BACKEND == "tensorflow":
         _held = staticmethod(tf_update.held)
         _init_scope = staticmethod(tf_contexts.outside_graphs)
+    _absent: frozenset[int] = frozenset()  # ids of what a step has not
     if BACKEND == "jax":
         # `fit` compiles it into the step, as a constant.
         _FIXED = KerasOptimizer._FIXED | {"weight_decay"}
@@ -219,9 +220,9 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         Raises:
           RuntimeError: it was called outside the replicas of a strategy.
         """
+        if BACKEND == "tensorflow" and not self.built:
+            self._check_scope(trainable_variables or ())
         if BACKEND == "tensorflow":
-            if not self.built:
-                self._check_scope(trainable_variables or ())
             tf_contexts.require_replica(self._distribution_strategy, self.name)
         dense = self._executor().dense
         # The base class divides by `loss_scale_factor`, which a sparse gradient
@@ -255,13 +256,12 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
 
     def _index(self, variable: Variable) -> int:
         try:
-            index: int = self._get_variable_index(variable)
+            return int(self._get_variable_index(variable))
         except KeyError:
             path = getattr(variable, "path", variable.name)
             count = len(self._trainable_variables)
             text = known_variables.unknown(self, path, count)
             raise ValueError(text) from None
-        return index
 
     def _check_variables_are_known(self, variables: Sequence[Variable]) -> None:
         for variable in variables:
@@ -277,8 +277,8 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
 
         Args:
           optimizer_variables: values of `variables`.
-          grads: gradients, one for each variable that it was built with.
-          trainable_variables: values of these variables.
+          grads: gradients, of all variables, or of those still trainable.
+          trainable_variables: values of these.
 
         Returns:
           New values of the trainable variables, and of `variables`.
@@ -290,11 +290,12 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         if not trainable_variables and not self.built:
             # A loss scaler passes variables for their values.
             return [], [ops.convert_to_tensor(x) for x in optimizer_variables]
+        arguments = optimizer_variables, grads, trainable_variables
         if BACKEND == "jax" and self.built:
-            known_variables.check_values(self, trainable_variables)
-        return super().stateless_apply(
-            optimizer_variables, grads, trainable_variables
-        )
+            trained = known_variables.of_values(self, trainable_variables)
+            if len(trained) < len(self._trainable_variables):
+                return keras3_loop.stateless_apply_to(self, trained, *arguments)
+        return super().stateless_apply(*arguments)
 
     def _updates_due(self) -> Array:
         return self.iterations
@@ -309,9 +310,9 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
         # Under floatx float64, `iterations` is int64 on TensorFlow.
         return ops.cast(self.iterations, "int32") - self._skipped_before()
 
-    def _averaged_variables(self) -> Sequence[Variable]:
-        variables: Sequence[Variable] = self._trainable_variables
-        return variables
+    def _averaged_variables(self) -> Sequence[Variable | None]:
+        every, absent = self._trainable_variables, self._absent
+        return [None if id(v) in absent else v for v in every]
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         """Sets the weights to their averages at the end of training (EMA).
@@ -354,13 +355,14 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
             means = [(total.value + g) / k for total, g in zip(sums, grads)]
             self._apply_once(means, trainable_variables)
 
+        # All weights: the averages are of those without gradient, too.
+        weights = [v for v in self._averaged_variables() if v is not None]
         executor.accumulate_or_update(
             (self._iterations + 1) % k == 0,
             apply,
             list(map(self._native, sums)),
             grads,
-            # All weights: the averages are of those without gradient, too.
-            [*self._trainable_variables, *self.variables],
+            [*weights, *self.variables],
         )
 
     def _apply_once(

@@ -64,6 +64,39 @@ class Loop(update.Loop):
             variable.assign(value)
 
 
+def stateless_apply_to(
+    optimizer: Any,
+    variables: Sequence[Variable],
+    optimizer_variables: Sequence[Array],
+    grads: Sequence[Array],
+    values: Sequence[Array],
+) -> tuple[list[Array], list[Array]]:
+    """`stateless_apply` after a part was frozen.
+
+    Args:
+      optimizer: of Keras 3, built.
+      variables: those of its variables that the step trains.
+      optimizer_variables: values of `optimizer.variables`.
+      grads: gradients, one for each of `variables`.
+      values: their values.
+
+    Returns:
+      New values of `variables`, and of `optimizer.variables`.
+    """
+    state = [*zip(variables, values)]
+    state += zip(optimizer.variables, optimizer_variables, strict=True)
+    trained = frozenset(map(id, variables))
+    every = frozenset(map(id, optimizer._trainable_variables))
+    optimizer._absent = every - trained
+    try:
+        with keras.StatelessScope(state_mapping=state) as scope:
+            optimizer.apply(grads, variables)
+    finally:
+        optimizer._absent = frozenset()
+    new = scope.get_current_value
+    return list(map(new, variables)), list(map(new, optimizer.variables))
+
+
 def array_functions() -> Any:
     """`keras.ops`; on torch, without its rounding of float64 to float32."""
     if BACKEND != "torch":

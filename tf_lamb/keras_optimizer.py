@@ -182,7 +182,11 @@ class KerasOptimizer(SavedState, LayerAdaptive):
                 self._averaged_variables(), self._model_variables_moving_average
             )
             averages = Averages(
-                [(native(v), native(a)) for v, a in pairs if a is not None],
+                [
+                    (native(v), native(a))
+                    for v, a in pairs
+                    if not (v is None or a is None)
+                ],
                 self.ema_momentum,
                 self.ema_overwrite_frequency,
                 self._updates_due(),
@@ -229,8 +233,8 @@ class KerasOptimizer(SavedState, LayerAdaptive):
         """Position among the variables that the optimizer was built with."""
         raise NotImplementedError
 
-    def _averaged_variables(self) -> Sequence[Variable]:
-        """All variables, in the order of the slots."""
+    def _averaged_variables(self) -> Sequence[Variable | None]:
+        """All variables, in the order of the slots; None: not in this step."""
         raise NotImplementedError
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:

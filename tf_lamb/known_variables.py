@@ -33,37 +33,52 @@ def unknown(optimizer: Any, path: str, count: int) -> str:
     )
 
 
-def check_values(optimizer: Any, values: Sequence[Any]) -> None:
-    """Checks the values that JAX's stateless step gives for the variables.
+def of_values(optimizer: Any, values: Sequence[Any]) -> list[Any]:
+    """The variables that the values of JAX's stateless step belong to.
 
-    They are values without names. What tells those of another model: their
-    number, their shapes, and in `fit`, which empties the variables it trains,
-    whether the optimizer's own ones are empty and trainable.
+    They are values without names: of all variables that the optimizer was built
+    with, or, after a part was frozen, of those that are still trainable. What
+    tells another model's: their number, their shapes, and in `fit`, which
+    empties the variables it trains, whether these are empty and trainable.
 
     Args:
       optimizer: of Keras 3, built.
-      values: arrays, one for each variable that it was built with.
+      values: arrays.
+
+    Returns:
+      A variable for each value, in the order of the optimizer's.
 
     Raises:
-      ValueError: they are not those of its variables.
+      ValueError: the values are not those of its variables.
     """
-    variables = optimizer._trainable_variables
+    all_variables = optimizer._trainable_variables
+    variables = list(all_variables)
+    if len(values) != len(all_variables):
+        variables = [v for v in all_variables if v.trainable]
     start = f"{optimizer.name}: the optimizer was built with "
+    advice = _advice(optimizer)
+    in_fit = optimizer._iterations._value is None
+    if in_fit:
+        advice += (
+            ". This fit, as any that fails in its first step on JAX, has left "
+            "model and optimizer without values: load them from a file, or "
+            "make them anew"
+        )
     if len(values) != len(variables):
         raise ValueError(
-            f"{start}{len(variables)} trainable variables, got {len(values)}; "
-            f"on JAX it has to be all of them. {_advice(optimizer)}."
+            f"{start}{len(all_variables)} variables, of which {len(variables)} "
+            f"are trainable now, got {len(values)}. {advice}."
         )
-    in_fit = optimizer._iterations._value is None
     for variable, value in zip(variables, values):
         shape = tuple(variable.shape)
         if shape != tuple(value.shape):
             raise ValueError(
                 f"{start}{variable.path!r} of shape {shape}, got a variable of "
-                f"shape {tuple(value.shape)}. {_advice(optimizer)}."
+                f"shape {tuple(value.shape)}. {advice}."
             )
         if in_fit and (variable._value is not None or not variable.trainable):
             raise ValueError(
                 f"{start}{variable.path!r}, which this fit does not train. "
-                f"{_advice(optimizer)}."
+                f"{advice}."
             )
+    return variables
