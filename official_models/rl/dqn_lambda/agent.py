@@ -27,7 +27,8 @@ class Agent:
         network: uint8 [B, H, W, h * C] -> float32 [B, A].
         optimizer: Built.
         shape: What the network was made for.
-        component_clip: Largest absolute value of a component of the gradient.
+        component_clip: Largest absolute value of a component of the gradient;
+            0 for no clipping.
     """
 
     def __init__(
@@ -114,11 +115,9 @@ class Agent:
                 self.network(observations, training=True) * taken, axis=-1
             )
             loss = tf.reduce_mean(tf.square(target - q))
-        limit = self.component_clip
-        gradients = [
-            tf.clip_by_value(g, -limit, limit)
-            for g in tape.gradient(loss, variables)
-        ]
+        gradients = tape.gradient(loss, variables)
+        if limit := self.component_clip:
+            gradients = [tf.clip_by_value(g, -limit, limit) for g in gradients]
         self.optimizer.apply(gradients, variables)
         return loss
 

@@ -85,7 +85,11 @@ def _define_lengths() -> None:
     whole("epsilon_steps", 6_000, "Transitions in which epsilon falls.", 1)
     flags.DEFINE_float("epsilon_end", 0.1, "Random actions in the end.", 0, 1)
     flags.DEFINE_float(
-        "component_clip", 40.0, "Largest component of the gradient.", 0
+        "component_clip",
+        40.0,
+        "Largest component of the gradient (of each part's, where it is "
+        "accumulated); 0 for no clipping.",
+        0,
     )
 
 

@@ -77,7 +77,7 @@ def test_an_update_is_the_gradient_of_the_mean_squared_error():
     blocks = blocks_of(shape)
     targets = np.random.default_rng(1).normal(size=(3, 6)).astype("float32")
     batch = np.array([0, 7, 17, 17])  # the last ones of blocks, one twice
-    for component_clip in (limit, 1e9):
+    for component_clip in (limit, 1e9, 0):
         agent = dense_agent(shape, component_clip, rate=0.5)
         before = [v.numpy() for v in agent.network.trainable_variables]
         q = agent.values(blocks)
@@ -95,7 +95,8 @@ def test_an_update_is_the_gradient_of_the_mean_squared_error():
         assert np.abs(kernel).max() > limit
         after = [v.numpy() for v in agent.network.trainable_variables]
         for old, new, gradient in zip(before, after, (kernel, bias)):
-            step = 0.5 * gradient.clip(-component_clip, component_clip)
+            bound = component_clip or np.inf
+            step = 0.5 * gradient.clip(-bound, bound)
             np.testing.assert_allclose(old - new, step, rtol=1e-3, atol=1e-4)
 
 
