@@ -81,7 +81,7 @@ def _plain_period(learner):
     np.put_along_axis(values, blocks.actions[..., None], targets[..., None], -1)
     frames = blocks.frames[:, :-1].reshape(-1, *blocks.frames.shape[2:])
     values = values.reshape(-1, values.shape[-1])
-    for _ in range(settings.batches):
+    for _ in range(settings.updates):
         index = rng.integers(len(frames), size=BATCH)
         # Where the action was not taken, the target is the value at refresh.
         network.train_on_batch(frames[index], values[index])
@@ -110,8 +110,7 @@ def _jobs(cache):
     blocks = memory.sample(rng, count)
     q = agent.values(blocks)
     targets = learner.estimator(blocks, q)
-    shape = settings.batches, BATCH
-    indices = rng.integers(targets.size, size=shape)
+    indices = rng.integers(targets.size, size=settings.minibatches)
     calls = TRANSITIONS // GAMES
 
     def whole():

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from official_models.common.errors import InputError
 from official_models.rl.dqn_lambda import replay, returns
 from official_models.rl.dqn_lambda.agent import Agent
 from official_models.rl.dqn_lambda.environments import Games, Histories
@@ -82,11 +83,12 @@ class Settings(NamedTuple):
         refresh_every: Of a period.
         cache_size: C, of a block set.
         block_size: T.
-        batch_size: Of a minibatch; C / batch_size of them a period.
+        batch_size: Of an update; C / batch_size of them a period.
         epsilon_steps: After the prepopulation, until epsilon is at its end.
         epsilon_end: Share of random actions in the end; it begins with 1.
         priority: p0 of direct priority; p falls to 0 over the run.
         seed: Of all that is drawn.
+        parts: Minibatches of an update, for accumulated gradients.
     """
 
     steps: int
@@ -99,6 +101,7 @@ class Settings(NamedTuple):
     epsilon_end: float
     priority: float
     seed: int
+    parts: int = 1
 
     @property
     def periods(self) -> int:
@@ -106,9 +109,14 @@ class Settings(NamedTuple):
         return (self.steps - self.prepopulate) // self.refresh_every
 
     @property
-    def batches(self) -> int:
-        """Minibatches of a period."""
+    def updates(self) -> int:
+        """Of a period: all of its minibatches are used up in them."""
         return self.cache_size // self.batch_size
+
+    @property
+    def minibatches(self) -> tuple[int, int]:
+        """[K, B] of a period: how many, and the transitions of each."""
+        return self.updates * self.parts, self.batch_size // self.parts
 
     def epsilon(self, step: int) -> float:
         """Share of random actions, `step` transitions after the beginning."""
@@ -198,6 +206,9 @@ class Learner:
 
         Args:
             period: From 1 on.
+
+        Raises:
+            InputError: The loss, a value or a weight is not finite.
         """
         settings = self.settings
         blocks = self.memory.sample(
@@ -205,12 +216,25 @@ class Learner:
             settings.cache_size // settings.block_size,
         )
         q = self.agent.values(blocks)
+        self._check_finite("the values of states are not", q)
         targets = self.estimator(blocks, q)
         share = (period - 1) / settings.periods
         indices = replay.draw(
             settings.random(_BATCHES, period),
             np.abs(targets - taken_values(blocks, q)),
             settings.priority * (1 - share),
-            (settings.batches, settings.batch_size),
+            settings.minibatches,
         )
-        return float(self.agent.train(blocks, targets, indices).mean())
+        losses = self.agent.train(blocks, targets, indices)
+        self._check_finite("the loss is not", losses)
+        # That of the last update is not in its loss.
+        for weight in self.agent.network.trainable_variables:
+            self._check_finite(f"{weight.path} is not", weight.numpy())
+        return float(losses.mean())
+
+    def _check_finite(self, what: str, values: np.ndarray) -> None:
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{what} finite after step {self.steps}; give a lower "
+                "--learning_rate or a longer --warmup_ratio"
+            )

@@ -160,9 +160,10 @@ def make_learner() -> learning.Learner:
         InputError: A flag is out of range.
     """
     parts = FLAGS.gradient_accumulation_steps
-    values = {name: FLAGS[name].value for name in learning.Settings._fields}
-    values["batch_size"] //= parts
-    settings = learning.Settings(**values)
+    names = set(learning.Settings._fields) - {"parts"}
+    settings = learning.Settings(
+        **{name: FLAGS[name].value for name in names}, parts=parts
+    )
     games = environments.make(
         FLAGS.game, environments.seeds_of(FLAGS.seed, FLAGS.environments, 0)
     )
@@ -177,9 +178,7 @@ def make_learner() -> learning.Learner:
     shape = networks.Shape(games.frame_shape, history, games.actions)
     network = networks.make(FLAGS.network, FLAGS.game, shape, FLAGS.seed)
     with run_flags.naming_the_flag():
-        optimizer = optimizers.from_flags(
-            settings.periods * settings.batches // parts
-        )
+        optimizer = optimizers.from_flags(settings.periods * settings.updates)
         optimizers.build(optimizer, network.trainable_variables)
     agent = Agent(network, optimizer, shape, FLAGS.component_clip)
     estimator = learning.Estimator(

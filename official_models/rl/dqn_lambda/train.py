@@ -19,13 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from official_models.common import errors, files, optimizers, report
 from official_models.common import flags as run_flags
-from official_models.common.errors import InputError
 from official_models.rl.dqn_lambda import (
     evaluation,
     learning,
@@ -68,11 +66,6 @@ def fit(learner: learning.Learner, folder: Path) -> None:
             began = time.perf_counter()
             loss = learner.train(period)
             learner.collect(period, bar.update)
-            if not np.isfinite(loss):
-                raise InputError(
-                    f"the loss is {loss} after step {learner.steps}; give a "
-                    "lower --learning_rate or a longer --warmup_ratio"
-                )
             row = {
                 "episodes": len(learner.scores),
                 "loss": loss,

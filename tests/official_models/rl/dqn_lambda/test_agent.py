@@ -303,7 +303,7 @@ def test_epsilon_falls_after_the_prepopulation():
     steps = (0, 20, 40, 60, 99)
     found = [settings.epsilon(step) for step in steps]
     np.testing.assert_allclose(found, [1, 1, 0.55, 0.1, 0.1])
-    assert settings.periods == 8 and settings.batches == 2
+    assert settings.periods == 8 and settings.minibatches == (2, 5)
     draws = {
         float(settings.random(purpose, period).random())
         for purpose in range(3)

@@ -172,8 +172,12 @@ def test_other_optimizers_networks_and_returns(tmp_path, arguments):
 
 
 def test_accumulated_batches_are_the_whole_batch(tmp_path):
-    """The same samples, in parts, move the weights alike."""
-    options = "--optimizer=sgd", "--returns=n_step", "--steps=140"
+    """The same samples, in parts, move the weights alike.
+
+    50 transitions are two updates of 20, not five parts of 10.
+    """
+    options = "--optimizer=sgd", "--returns=n_step", "--steps=180"
+    options += ("--cache_size=50",)
     # A schedule is counted in parts, and would be half an update ahead.
     options += ("--end_learning_rate=0.02",)
     moved = []
