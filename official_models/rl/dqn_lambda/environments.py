@@ -17,6 +17,8 @@ import numpy as np
 from official_models.common.errors import InputError, require
 
 SUITES = ("minatar", "atari")
+ATARI_CUT = 27_000  # actions, 30 minutes of a game
+_ATARI_SKIP = 4
 MINATAR_GAMES = (
     "asterix",
     "breakout",
@@ -144,7 +146,8 @@ class AtariGames:
 
     Frames are 84 x 84 in grey, the larger of two in a row; an action is played
     for 4 frames. An episode begins with up to 30 actions that do nothing, and
-    one that is cut at 108,000 frames (30 minutes) counts as ended.
+    fire where that begins the game. One that is cut at `ATARI_CUT` actions,
+    108,000 frames, counts as ended.
 
     Args:
         game: ALE's name of it.
@@ -162,6 +165,8 @@ class AtariGames:
             game,
             len(seeds),
             stack_num=1,
+            frameskip=_ATARI_SKIP,
+            max_num_frames_per_episode=_ATARI_SKIP * ATARI_CUT,
             reward_clipping=False,
             autoreset_mode=AutoresetMode.SAME_STEP,
         )

@@ -15,8 +15,9 @@ from official_models.rl.dqn_lambda import environments
 
 Policy = Callable[[np.ndarray], Any]
 _GAMES, _RECORDING = 1, 2  # purposes of seeds; 0 are those of training
-# Of an episode, in actions: MinAtar's never have to end, ALE cuts its own.
-LONGEST = {"minatar": 5_000, "atari": 27_000}
+# Of an episode, in actions: MinAtar's never have to end. ALE cuts its own,
+# which then count as ended; one action before, they count as cut.
+LONGEST = {"minatar": 5_000, "atari": environments.ATARI_CUT - 1}
 
 
 class Scores(NamedTuple):
@@ -116,7 +117,8 @@ def record(
         longest: Actions after which the recording ends.
 
     Returns:
-        The return, and the actions that were played.
+        The return, and the frames that are shown: those on which actions were
+        chosen, and the last one, if the recording ended before the episode.
     """
     games = environments.make(game, environments.seeds_of(seed, 1, _RECORDING))
     rng = np.random.default_rng([seed, _RECORDING])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 from absl import flags
 
 from official_models.common import flags as run_flags
@@ -146,11 +145,6 @@ def check() -> None:
             f"{FLAGS.prepopulate} and a multiple of --refresh_every "
             f"{FLAGS.refresh_every}"
         )
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(
-            f"KERAS_BACKEND {keras.backend.backend()}: this script needs "
-            "tensorflow"
-        )
 
 
 def make_learner() -> learning.Learner:
@@ -168,6 +162,11 @@ def make_learner() -> learning.Learner:
         FLAGS.game, environments.seeds_of(FLAGS.seed, FLAGS.environments, 0)
     )
     history = FLAGS.history or _HISTORY[games.suite]
+    if FLAGS.network == "drqn" and history == 1:
+        raise InputError(
+            "--network drqn: its LSTM reads --history 1 frame and has nothing "
+            "to remember; give --history 2 or more"
+        )
     memory = Replay(
         FLAGS.replay_capacity,
         FLAGS.environments,

@@ -18,7 +18,12 @@ from absl import flags, logging
 
 from official_models.common import errors, weights
 from official_models.common.errors import InputError
-from official_models.rl.dqn_lambda import environments, evaluation, networks
+from official_models.rl.dqn_lambda import (
+    environments,
+    evaluation,
+    networks,
+    script,
+)
 from official_models.rl.dqn_lambda.agent import greedy_policy, sampling_policy
 
 FLAGS = flags.FLAGS
@@ -90,6 +95,7 @@ def is_actor_critic(model: keras.Model) -> bool:
 def main(_) -> None:
     """Records an episode, and evaluates if asked to."""
     logging.set_verbosity(logging.WARNING)
+    script.need_tensorflow()
     if not FLAGS.checkpoint:
         raise InputError(
             "--checkpoint is missing: a model.keras, or the folder of a run"
@@ -108,6 +114,8 @@ def main(_) -> None:
     output = Path(FLAGS.output or path.with_name("episode.gif"))
     if not output.parent.is_dir():
         raise InputError(f"--output {output}: its folder does not exist")
+    if output.is_dir():
+        raise InputError(f"--output {output}: a folder, expected a GIF's name")
     drawn = is_actor_critic(model)
     epsilon = FLAGS.epsilon
     if epsilon is None:

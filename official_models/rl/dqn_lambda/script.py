@@ -1,4 +1,4 @@
-"""What the trainings by DQN(lambda) and by A3C do around their own loops."""
+"""What the scripts of DQN(lambda) and of A3C do around their own loops."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 from absl import flags, logging
 
@@ -39,6 +40,19 @@ class Options(Protocol):
 
     def make_learner(self) -> Any:
         """The learner before its first step."""
+
+
+def need_tensorflow() -> None:
+    """Refuses another backend of Keras.
+
+    Raises:
+        InputError: It is another one.
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise InputError(
+            f"KERAS_BACKEND {backend}: this script needs tensorflow; unset it"
+        )
 
 
 def recent_return(learner: Learner) -> float | None:
@@ -95,6 +109,7 @@ def run(
     """
     logging.set_verbosity(logging.WARNING)
     run_folder.need_local(FLAGS.output_dir)
+    need_tensorflow()
     options.check()
     import tensorflow as tf
 

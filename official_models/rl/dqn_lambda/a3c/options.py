@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 from absl import flags
 
 from official_models.common import flags as run_flags
@@ -96,11 +95,6 @@ def check() -> None:
         raise InputError(
             f"--save_every {FLAGS.save_every}: expected a multiple of "
             f"--log_every {FLAGS.log_every}"
-        )
-    if keras.backend.backend() != "tensorflow":
-        raise InputError(
-            f"KERAS_BACKEND {keras.backend.backend()}: this script needs "
-            "tensorflow"
         )
 
 

@@ -79,6 +79,7 @@ def _train(
     learner: Learner, actors: Actors, state: RunState, table: StepTable, bar
 ) -> None:
     end, began = options.updates(), time.perf_counter()
+    logged = learner.updates
     if learner.updates == end:
         return
     weights = learner.shared.weights()
@@ -91,8 +92,9 @@ def _train(
         last = learner.updates == end
         if learner.updates % FLAGS.log_every == 0 or last:
             now = time.perf_counter()
-            rate = FLAGS.log_every * learner.per_update / (now - began)
-            began = now
+            played = (learner.updates - logged) * learner.per_update
+            rate = played / (now - began)
+            began, logged = now, learner.updates
             row = metrics(learner, rate)
             if "return" in row:
                 bar.set_postfix(
@@ -115,13 +117,19 @@ def metrics(learner: Learner, rate: float) -> dict[str, float]:
         rate: Transitions a second.
 
     Raises:
-        InputError: A loss is not finite.
+        InputError: A loss or a weight is not finite.
     """
     age, losses = learner.take()
     if not np.isfinite(losses).all():
         raise InputError(
             f"the losses are {losses.tolist()} before step {learner.steps}; "
             "give a lower --learning_rate or a longer --warmup_ratio"
+        )
+    # Those of the last update are in no loss yet.
+    if not np.isfinite(learner.shared.weights()).all():
+        raise InputError(
+            f"the weights are not finite at step {learner.steps}; give a lower "
+            "--learning_rate or a longer --warmup_ratio"
         )
     row = dict(zip(_COLUMNS[2:5], map(float, losses)))
     row |= {"age": age, "steps_per_second": round(rate)}

@@ -214,6 +214,7 @@ def test_accumulated_batches_are_the_whole_batch(tmp_path):
         (["--batch_size=61"], ["--batch_size 61", "--cache_size 60"]),
         (["--gradient_accumulation_steps=3"], ["--batch_size 20"]),
         (["--prepopulate=20"], ["--prepopulate: 5 transitions"]),
+        (["--network=drqn", "--history=1"], ["drqn", "--history 2 or more"]),
         (["--momentum=0.5"], ["--momentum: for --optimizer lars or sgd"]),
         (["--learning_rate=-1"], ["--learning_rate"]),
         (["--output_dir=gs://a/b"], ["name a local folder"]),
@@ -224,6 +225,11 @@ def test_flags_that_are_refused(tmp_path, arguments, parts):
     assert not (tmp_path / "run" / "metrics.csv").exists() or (
         arguments == ["--prepopulate=20"]
     )
+
+
+def test_another_backend(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    refusal(lambda: run(tmp_path / "run"), "KERAS_BACKEND jax: this script")
 
 
 def playing(*arguments):
@@ -256,13 +262,19 @@ def test_play(whole, tmp_path, capsys, only_flags_of_play):
     assert gif.read_bytes() == (folder / "episode.gif").read_bytes()
 
 
-def test_checkpoints_that_play_refuses(whole, tmp_path, only_flags_of_play):
+def test_checkpoints_that_play_refuses(
+    whole, tmp_path, monkeypatch, only_flags_of_play
+):
     folder, _ = whole
     good = f"--checkpoint={folder}"
     refusal(playing, "--checkpoint is missing")
     refusal(lambda: playing("--checkpoint=no.keras"), "no such file")
     refusal(lambda: playing(good, "--episodes=1"), "--episodes 1")
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.backend, "backend", lambda: "jax")
+        refusal(lambda: playing(good), "KERAS_BACKEND jax: this script")
     refusal(lambda: playing(good, "--output=no/a.gif"), "--output no/a.gif")
+    refusal(lambda: playing(good, f"--output={tmp_path}"), "a folder, expected")
     refusal(
         lambda: playing(good, "--game=minatar/asterix"),
         "is a network of minatar/breakout",

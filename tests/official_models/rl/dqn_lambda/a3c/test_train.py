@@ -1,11 +1,13 @@
 """The whole script, small: actors, resuming, refusals; and play."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +82,33 @@ def test_a_run_of_one_actor_that_was_killed(whole, tmp_path, capsys):
         assert report[name] == resumed[name]
     for name in (learner.ROLLOUTS, "episode.gif"):
         assert (folder / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_the_last_row_is_of_fewer_updates(tmp_path, monkeypatch):
+    """Transitions a second, by a clock of a second a row."""
+    seconds = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: next(seconds))
+    monkeypatch.setattr(train, "time", clock)
+    run(tmp_path / "run", "--steps=240")
+    rows = scripts.rows(tmp_path / "run" / "metrics.csv")
+    rates = [float(row["steps_per_second"]) for row in rows]
+    assert rates == [100, 100, 40]
+
+
+def test_a_training_that_diverges_is_said():
+    """By its last update, too, after which no loss is computed."""
+    weights = np.ones(3)
+    losses = np.zeros(3)
+    found = SimpleNamespace(
+        take=lambda: (0.0, losses),
+        shared=SimpleNamespace(weights=lambda: weights),
+        **{"steps": 5, "scores": []},
+    )
+    assert train.metrics(found, 1.0)["steps_per_second"] == 1
+    weights[1] = np.inf
+    refusal(lambda: train.metrics(found, 1.0), "weights are not finite")
+    losses[2] = np.nan
+    refusal(lambda: train.metrics(found, 1.0), "the losses are [0.0, 0.0, nan]")
 
 
 def test_a_run_of_several_actors_that_was_killed(tmp_path):
