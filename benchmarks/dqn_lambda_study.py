@@ -12,14 +12,16 @@ seeds of their own) and `a3c`, which is by `a3c.train`.
 A setting is flags of `official_models.rl.dqn_lambda.train`, a comma between
 two of them. Each run is a process with one thread; a run that is complete in
 the folder is not run again, and one that was stopped goes on, so that the same
-command goes on with the study. Seeds are the outer loop: what is written after
+command goes on with the study. Runs of other `--flags` have folders of their
+own. Seeds are the outer loop: what is written after
 each run compares settings of about as many seeds.
 
 The score of a run is the mean return of its evaluation (30 episodes, epsilon
 0.05), and beside it that of its training episodes. `iqm` is the mean of the
 middle half of a setting's runs; its interval is the 95% percentile interval of
 2,000 bootstrap samples, seeds drawn within each game. Over several games, a
-score is divided by its game's mean over all runs first.
+score is divided by its game's mean over all runs first; a game in which every
+run scored 0 says nothing of the settings, and is left out there.
 """
 
 import json
@@ -31,6 +33,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import measure
+from official_models.common.errors import InputError, refuse
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.dqn_lambda_study"
 TRAIN = "official_models.rl.dqn_lambda.train"
@@ -73,31 +77,45 @@ def run(folder, setting, game, seed, extra, module=TRAIN, end=None):
 
     Raises:
       OutOfTime: it would have to be trained, and the time is up.
+      InputError: the training failed.
     """
-    name = setting.replace(",", "-").replace("=", "_").replace("/", "_")
+    given = *extra, *setting.split(",")
+    name = "-".join(given).replace("=", "_").replace("/", "_")
     target = Path(folder) / game / name / f"seed_{seed}"
-    flags = [f"--{flag}" for flag in (*extra, *setting.split(","))]
+    flags = [f"--{flag}" for flag in given]
     if not (target / "report.json").exists():
         if end is not None and time.monotonic() >= end:
             raise OutOfTime(str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-m", module, *flags]
             + [f"--game=minatar/{game}", f"--seed={seed}"]
             + [f"--output_dir={target}"],
             cwd=measure.ROOT,
             env=measure.environment(**measure.ONE_THREAD),
-            check=True,
         )
+        if ended.returncode:
+            raise InputError(
+                f"{target}: its training ended with status {ended.returncode}; "
+                "what it printed is above"
+            )
     return json.loads((target / "report.json").read_text())
 
 
 def score(report):
-    """{which: mean return} of a run."""
-    return {
-        "evaluation": report["evaluation"]["mean"],
-        "training": report["training"]["mean_return"],
-    }
+    """{which: mean return} of a run.
+
+    Raises:
+      InputError: no episode of its training has ended.
+    """
+    training = report["training"]["mean_return"]
+    if training is None:
+        raise InputError(
+            f"{report['flags']['output_dir']}: no episode of its training has "
+            "ended, expected one and more; give --flags steps=... and a higher "
+            "number"
+        )
+    return {"evaluation": report["evaluation"]["mean"], "training": training}
 
 
 def interquartile_mean(values):
@@ -144,7 +162,8 @@ def summary(runs):
         }
         groups = [(g, [g], {g: 1.0}) for g in games]
         if len(games) > 1:
-            groups.append(("all, by the game's mean", games, scale))
+            told = [g for g in games if scale[g]]
+            groups.append(("all, by the game's mean", told, scale))
         for name, members, by in groups:
             for setting in settings:
                 scores = [
@@ -215,7 +234,7 @@ def main(argv=None):
     what.add_argument("--settings", nargs="+")
     what.add_argument("--part", choices=[*PARTS, "optimizers"])
     parser.add_argument("--games", nargs="+", default=["breakout"])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=command_line.count, default=5)
     parser.add_argument(
         "--flags", nargs="*", default=[], help="of every run, without dashes"
     )
@@ -230,8 +249,13 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.hours is not None and not args.hours > 0:
         parser.error(f"--hours {args.hours:g}: expected a number above 0")
-    if args.seeds < 1:
-        parser.error(f"--seeds {args.seeds}: expected 1 or more")
+    for flag in (*args.flags, *",".join(args.settings or []).split(",")):
+        name = flag.partition("=")[0]
+        if name in ("game", "seed", "output_dir"):
+            parser.error(
+                f"{flag}: each run has a {name} of its own; see --games, "
+                "--seeds, --folder"
+            )
     try:
         study(args)
     except OutOfTime as missing:
@@ -239,6 +263,8 @@ def main(argv=None):
             f"the time is up before {missing}; the same command does what is "
             "missing"
         )
+    except InputError as error:
+        refuse(str(error))
 
 
 def tuned(train, games, tuning_seeds=TUNING_SEEDS):
@@ -247,11 +273,15 @@ def tuned(train, games, tuning_seeds=TUNING_SEEDS):
     Args:
       train: (setting, game, seed) -> a report.
       games: a rate counts by its training returns on all of them, each
-        divided by its game's mean over all rates of all optimizers.
+        divided by its game's mean over all rates of all optimizers. Games
+        in which every run returned 0 do not count.
       tuning_seeds: on which nothing else is run.
 
     Returns:
       Settings.
+
+    Raises:
+      InputError: every run returned 0 in every game.
     """
     found = {
         (optimizer, rate): [
@@ -267,7 +297,17 @@ def tuned(train, games, tuning_seeds=TUNING_SEEDS):
         for rate in rates
     }
     means = np.mean(list(found.values()), axis=(0, 2), keepdims=True)[0]
-    scores = {k: float(np.mean(np.array(x) / means)) for k, x in found.items()}
+    told = means[:, 0] != 0
+    if not told.any():
+        raise InputError(
+            f"--games {' '.join(games)}: every run of every rate returned 0, "
+            "which tells no rate from another; give other games, or more steps "
+            "by --flags"
+        )
+    scores = {
+        k: float(np.mean((np.array(x)[told] / means[told])))
+        for k, x in found.items()
+    }
     best = {
         optimizer: max(rates, key=lambda rate: scores[optimizer, rate])
         for optimizer, rates in RATES.items()

@@ -1,9 +1,14 @@
 """The study's figures: interquartile means, intervals, games of other units."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from benchmarks import dqn_lambda_study as study
+from tests.official_models.scripts import refusal
+
+DONE = SimpleNamespace(returncode=0)
 
 
 def test_the_mean_of_the_middle_half():
@@ -55,6 +60,19 @@ def test_rows_of_games_and_of_all_in_units_of_their_mean():
     )
 
 
+def test_a_game_in_which_nothing_was_scored_is_left_out_of_all():
+    nothing = [{**r, "game": "asterix", "evaluation": 0.0} for r in runs()[:4]]
+    rows = [
+        r
+        for r in study.summary([*nothing, *runs()])
+        if r["score"] == "evaluation"
+    ]
+    found = {(r["game"], r["setting"]): (r["iqm"], r["runs"]) for r in rows}
+    assert found["asterix", "lambda=0"] == (0, 2)
+    of_all = found["all, by the game's mean", "lambda=0"]
+    assert of_all == (pytest.approx(0.5), 4)
+
+
 def test_a_run_that_is_there_is_not_run_again(tmp_path, monkeypatch):
     calls = []
 
@@ -66,6 +84,7 @@ def test_a_run_that_is_there_is_not_run_again(tmp_path, monkeypatch):
         report.write_text(
             '{"evaluation": {"mean": 2.5}, "training": {"mean_return": 1.5}}'
         )
+        return DONE
 
     monkeypatch.setattr(study.subprocess, "run", train)
     output = tmp_path / "study.json"
@@ -78,6 +97,9 @@ def test_a_run_that_is_there_is_not_run_again(tmp_path, monkeypatch):
     assert calls[1][3:-1] == [*flags, "--seed=2"]
     assert output.with_suffix(".png").exists()
     assert '"iqm": 2.5' in output.read_text()
+    # Of other flags, it is another run.
+    study.main([*arguments, "steps=20", "--seeds", "1"])
+    assert len(calls) == 3 and "--steps=20" in calls[2]
 
 
 def test_the_rate_that_trained_best_on_all_games(monkeypatch):
@@ -101,6 +123,31 @@ def test_the_rate_that_trained_best_on_all_games(monkeypatch):
     found = study.tuned(train, ["small", "large"])
     assert found == ["o=a,learning_rate=1", "o=b,learning_rate=3"]
     assert set(seeds) == set(study.TUNING_SEEDS) and len(seeds) == 16
+    for values in returns.values():
+        values["nothing"] = 0.0
+    assert study.tuned(train, ["nothing", "small", "large"]) == found
+    refusal(lambda: study.tuned(train, ["nothing"]), "--games nothing", "0")
+
+
+def test_what_cannot_be_studied(tmp_path, monkeypatch, capsys):
+    failed = SimpleNamespace(returncode=2)
+    monkeypatch.setattr(study.subprocess, "run", lambda *_, **__: failed)
+    given = [f"--folder={tmp_path}", "--settings", "lambda=2"]
+    for arguments, parts in (
+        ([], ["lambda_2/seed_1: its training ended with status 2"]),
+        (["--flags", "seed=3"], ["seed=3: each run has a seed of its own"]),
+        (["n=1,game=a"], ["game=a: each run has a game of its own"]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            study.main([*given, *arguments])
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert all(part in said for part in parts)
+    report = {
+        "flags": {"output_dir": "there"},
+        "training": {"mean_return": None},
+    }
+    refusal(lambda: study.score(report), "there: no episode", "--flags steps")
 
 
 def test_a_study_that_ends_on_time(tmp_path, monkeypatch, capsys):
@@ -116,6 +163,7 @@ def test_a_study_that_ends_on_time(tmp_path, monkeypatch, capsys):
         (folder / "report.json").write_text(
             '{"evaluation": {"mean": 1.0}, "training": {"mean_return": 2.0}}'
         )
+        return DONE
 
     monkeypatch.setattr(study.subprocess, "run", train)
     monkeypatch.setattr(study.time, "monotonic", lambda: clock[0])
