@@ -20,6 +20,7 @@ import time
 from benchmarks import measure
 from benchmarks.memory import MIB, _status
 from official_models.nlp.albert.config import SHARING, AlbertConfig, sharing
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.albert_sharing"
 SIZES = {
@@ -136,7 +137,9 @@ def markdown(found):
 
 def main(argv=None):
     parser = measure.parser(MODULE, __doc__, "three layers, once each")
-    parser.add_argument("--repeats", type=int, help="default 3, 1 if --quick")
+    parser.add_argument(
+        "--repeats", type=command_line.count, help="default 3, 1 if --quick"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if args.job:

@@ -26,6 +26,7 @@ import time
 import numpy as np
 
 from benchmarks import measure
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.dqn_lambda_speed"
 GAME, GAMES, TRANSITIONS, RATE = "minatar/breakout", 10, 1_000, 0.01
@@ -194,7 +195,9 @@ def markdown(found):
 
 def main(argv=None):
     parser = measure.parser(MODULE, __doc__, "a twentieth of the refresh")
-    parser.add_argument("--repeats", type=int, help="default 7, 1 if --quick")
+    parser.add_argument(
+        "--repeats", type=command_line.count, help="default 7, 1 if --quick"
+    )
     args = parser.parse_args(argv)
     if args.job:
         print(json.dumps(run_job(args.job)))

@@ -24,6 +24,7 @@ from pathlib import Path
 from benchmarks import measure
 from official_models.common import files
 from official_models.common.errors import InputError, refuse
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.finetuning"
 
@@ -197,7 +198,9 @@ def main(arguments=None):
     parser.add_argument("--runs", type=Path, required=True, help="folder")
     parser.add_argument("--output", type=Path, required=True, help="JSON")
     parser.add_argument("--seed", type=int, default=1, help="the first one")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument(
+        "--seeds", type=command_line.count, default=3, help="how many"
+    )
     parser.usage = "%(prog)s [options] -- MODULE [its flags]"
     at = words.index("--") if "--" in words else len(words)
     args, command = parser.parse_args(words[:at]), words[at + 1 :]

@@ -18,6 +18,7 @@ import time
 from benchmarks import measure
 from benchmarks.shapes import bert
 from benchmarks.steps import OPTIMIZERS, is_excluded, make
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.first_step"
 LAMB = "tf_lamb.LAMB"
@@ -182,7 +183,9 @@ def markdown(rows):
 
 def main(argv=None):
     parser = measure.parser(MODULE, __doc__, "small variables, once each")
-    parser.add_argument("--repeats", type=int, help="default 3, 1 if --quick")
+    parser.add_argument(
+        "--repeats", type=command_line.count, help="default 3, 1 if --quick"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if args.job:

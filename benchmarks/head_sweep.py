@@ -24,6 +24,7 @@ import time
 import numpy as np
 
 from benchmarks import measure
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.head_sweep"
 SIZES = {
@@ -180,8 +181,10 @@ def markdown(found):
 
 def main(argv=None):
     parser = measure.parser(MODULE, __doc__, "two layers of two heads")
-    parser.add_argument("--repeats", type=int, help="default 3, 1 if --quick")
-    parser.add_argument("--examples", type=int, default=128)
+    parser.add_argument(
+        "--repeats", type=command_line.count, help="default 3, 1 if --quick"
+    )
+    parser.add_argument("--examples", type=command_line.count, default=128)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if args.job:

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from benchmarks import measure
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.image_pipeline"
 SIZE, BATCH = 224, 128
@@ -208,7 +209,9 @@ def main(argv=None):
     parser = measure.parser(
         MODULE, __doc__, "256 images, one round of 4 batches"
     )
-    parser.add_argument("--rounds", type=int, help="default 5, 1 if --quick")
+    parser.add_argument(
+        "--rounds", type=command_line.count, help="default 5, 1 if --quick"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

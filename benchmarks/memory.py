@@ -27,6 +27,7 @@ from pathlib import Path
 from benchmarks import measure
 from benchmarks.shapes import bert
 from benchmarks.steps import OPTIMIZERS, make
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.memory"
 MIB = 1 << 20
@@ -135,7 +136,9 @@ def markdown(found):
 
 def main(argv=None):
     parser = measure.parser(MODULE, __doc__, "small variables, once each")
-    parser.add_argument("--repeats", type=int, help="default 3, 1 if --quick")
+    parser.add_argument(
+        "--repeats", type=command_line.count, help="default 3, 1 if --quick"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if args.job:

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from benchmarks import measure
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.pretraining_data"
 _MEGABYTE = 1e6
@@ -169,7 +170,7 @@ def main(argv=None):
     parser = measure.parser(MODULE, __doc__, "one round of the first two rows")
     parser.add_argument("--input", help="glob of files, each a document")
     parser.add_argument("--vocab_file", type=Path, help="vocab.txt of BERT")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=command_line.count, default=3)
     args = parser.parse_args(argv)
     if args.job:
         print(json.dumps(run_job(args.job)))

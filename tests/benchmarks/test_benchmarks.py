@@ -65,6 +65,28 @@ def test_summary():
         measure.summary([])
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "flag"),
+    [
+        (albert_sharing, "--repeats"),
+        (dqn_lambda_speed, "--repeats"),
+        (first_step, "--repeats"),
+        (head_sweep, "--repeats"),
+        (head_sweep, "--examples"),
+        (image_pipeline, "--rounds"),
+        (memory, "--repeats"),
+    ],
+)
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_how_often_is_once_at_least(benchmark, flag, value, capsys):
+    """0 was taken for the default, -1 ended in a traceback."""
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main([f"{flag}={value}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"{flag}: expected a whole number >= 1, got '{value}'" in said
+
+
 def test_bert_has_the_variables_of_the_released_model():
     base = shapes.bert()
     assert len(base) == len({name for name, _ in base}) == 206
