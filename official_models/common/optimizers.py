@@ -7,6 +7,7 @@ from absl import flags
 
 import tf_lamb
 from official_models.common.errors import InputError
+from official_models.common.layer import registration
 from tf_lamb import (
     arguments,
     arithmetic,
@@ -17,6 +18,7 @@ from tf_lamb import (
 )
 
 FLAGS = flags.FLAGS
+register = registration("tf_lamb_models.common")
 # Flags that only some optimizers read; with another one they are refused.
 _READ_BY = {
     "beta_1": ("lamb", "adamw"),
@@ -31,6 +33,42 @@ _READ_BY = {
     "clip_by_unit": ("lamb", "lars"),
     "trust_coefficient": ("lars",),
 }
+
+
+@register
+class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
+    r"""A schedule of updates, under an optimizer that counts micro-batches.
+
+    $$\eta(s) = \eta_u(\lfloor s / k \rfloor)$$
+
+    Keras calls a schedule with the number of micro-batches so far, so that the
+    update that ends a step of k is called with the step's last one. Its rate is
+    that of the same step without accumulation.
+
+    Args:
+        schedule: eta_u, of the number of updates, from 0.
+        micro_batches: k, of an update.
+    """
+
+    def __init__(self, schedule, micro_batches: int):
+        self.schedule = schedule
+        if isinstance(schedule, dict):
+            self.schedule = keras.saving.deserialize_keras_object(schedule)
+        self.micro_batches = micro_batches
+
+    def __call__(self, step):
+        return self.schedule(step // self.micro_batches)
+
+    def get_config(self) -> dict:
+        return {
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+            "micro_batches": self.micro_batches,
+        }
+
+
+def by_update(schedule: Callable, micro_batches: int) -> Callable:
+    """`ByUpdate`; without accumulation the schedule as it is."""
+    return schedule if micro_batches == 1 else ByUpdate(schedule, micro_batches)
 
 
 def define_flags(
@@ -198,13 +236,13 @@ def from_flags(
 
 def schedule_of_flags(
     total_steps: int, steps_per_epoch: float | None = None, k: int = 1
-) -> tf_lamb.WarmupPolynomial:
+) -> Callable:
     """The schedule of the flags over a run.
 
     Args:
         total_steps: updates of the run.
         steps_per_epoch: updates of an epoch, for --warmup_epochs.
-        k: micro-batches of an update, which the schedule counts.
+        k: micro-batches of an update, which the schedule is called with.
 
     Raises:
         InputError: a flag's value is out of range.
@@ -215,29 +253,31 @@ def schedule_of_flags(
 
 def schedule(
     learning_rate: float, steps: int, warmup_steps: int, micro_batches: int = 1
-) -> tf_lamb.WarmupPolynomial:
+) -> Callable:
     """Warmup and decay in the form of the flags.
 
     Args:
         learning_rate: peak rate.
         steps: updates until the decay ends.
         warmup_steps: updates of the warmup.
-        micro_batches: k of an update; the schedule counts them, as Keras does.
+        micro_batches: k of an update; the schedule is called with their
+            number, and its rate changes from update to update (`ByUpdate`).
 
     Raises:
         InputError: a value is out of range.
     """
     try:
-        return tf_lamb.WarmupPolynomial(
+        rate = tf_lamb.WarmupPolynomial(
             learning_rate,
-            steps * micro_batches,
-            warmup_steps * micro_batches,
+            steps,
+            warmup_steps,
             FLAGS.end_learning_rate,
             power=FLAGS.power,
             decay_from=FLAGS.decay_from,
         )
     except (ValueError, TypeError) as error:
         raise InputError(f"--{error}") from error
+    return by_update(rate, micro_batches)
 
 
 def _warmup_steps(total_steps: int, steps_per_epoch: float | None) -> int:

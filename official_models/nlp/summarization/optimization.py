@@ -132,7 +132,7 @@ def from_flags(
 
     Args:
         steps: Updates of the run.
-        micro_batches: Of an update; schedules count these, as Keras does.
+        micro_batches: Of an update; rates change from update to update.
         one_rate: Whether there is no encoder with a rate of its own, whatever
             --separate is.
 
@@ -194,7 +194,7 @@ def _schedule(peak, steps: int, warmup: int, k: int, name: str):
     with run_flags.naming_the_flag():
         peak = check.non_negative(name, peak)
     if FLAGS.schedule == "noam":
-        return Noam.of_peak(peak, warmup * k)
+        return optimizers.by_update(Noam.of_peak(peak, warmup), k)
     warmup = optimizers.whole_steps("warmup_ratio", steps)
     return optimizers.schedule(peak, steps, warmup, k)
 

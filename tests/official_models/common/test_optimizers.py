@@ -1,6 +1,7 @@
 """From flags to optimizers."""
 
 import keras
+import numpy as np
 import pytest
 from absl import flags
 
@@ -55,6 +56,36 @@ def test_accumulation_stretches_the_schedule_over_micro_batches(make):
     assert optimizer.gradient_accumulation_steps == 4
     assert float(optimizer._learning_rate(80)) == pytest.approx(0.1)
     assert float(optimizer._learning_rate(400)) == pytest.approx(0, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["lamb", "sgd"])
+def test_an_accumulated_update_has_the_rate_of_its_step(make, name):
+    """The micro-batch that ends a step is the last of k, not the first."""
+    rates = []
+    for k in (1, 3):
+        optimizer = make(
+            f"--optimizer={name}", f"--gradient_accumulation_steps={k}"
+        )
+        weight = keras.Variable(np.ones(3, "float32"), name="bias")
+        optimizer.build([weight])
+        rates.append([])
+        for i in range(8 * k):
+            if i % k == k - 1:
+                rates[-1].append(float(optimizer.learning_rate))
+            optimizer.apply([keras.ops.ones(3)], [weight])
+    assert rates[0] == rates[1]
+    assert rates[0] == pytest.approx([0.005 * i for i in range(8)])
+
+
+def test_a_schedule_by_update_is_saved(make):
+    schedule = make("--gradient_accumulation_steps=4")._learning_rate
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(schedule)
+    )
+    assert isinstance(again, optimizers.ByUpdate)
+    for step in (0, 3, 4, 83, 399):
+        assert float(again(step)) == float(schedule(step))
+    assert float(again(83)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("name", ["lars", "sgd"])

@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -278,21 +279,23 @@ def optimizer(phases: list[Phase], index: int) -> keras.optimizers.Optimizer:
         InputError: a flag's value is out of range.
     """
     k, upto = phases[index].micro_batches, phases[: index + 1]
-    rates = [_schedule(phase, k) for phase in upto]
-    rate = rates[-1]
+    rates = [_schedule(phase) for phase in upto]
+    rate = optimizers.by_update(rates[-1], k)
     if FLAGS.hours:
         rate = phases[index].learning_rate
     elif index and FLAGS.phase2_moments == "keep":
-        rate = tf_lamb.Rewarmup(rates, [phase.steps * k for phase in upto])
+        both = tf_lamb.Rewarmup(rates, [phase.steps for phase in upto])
+        rate = optimizers.by_update(both, k)
     return optimizers.from_flags(
         FLAGS.steps, rate=rate, gradient_accumulation_steps=k
     )
 
 
-def _schedule(phase: Phase, k: int) -> tf_lamb.WarmupPolynomial:
+def _schedule(phase: Phase) -> Callable:
+    """Of the phase's updates."""
     try:
         return optimizers.schedule(
-            phase.learning_rate, phase.steps, phase.warmup_steps, k
+            phase.learning_rate, phase.steps, phase.warmup_steps
         )
     except InputError as error:
         prefix = "--phase2_" if phase.shape.phase == 2 else "--"
@@ -329,7 +332,7 @@ def limit(phases: list[Phase], index: int, times: Times) -> Limit:
     share = sum(tokens[: index + 1]) / sum(tokens)
     phase = phases[index]
     return Limit(
-        _schedule(phase, 1), phase.steps, share * times.seconds, times, index
+        _schedule(phase), phase.steps, share * times.seconds, times, index
     )
 
 
