@@ -13,7 +13,7 @@ encoder, masked tokens with sentence pairs, a classifier or a finder of answers.
 from absl import flags, logging
 
 from official_models.common import errors
-from official_models.nlp.checkpoint import export, opening, source
+from official_models.nlp.checkpoint import export, models, opening, source
 
 FLAGS = flags.FLAGS
 
@@ -64,6 +64,8 @@ def main(_) -> None:
         flag="--checkpoint",
     )
     model, loaded = source.make(opened)
+    # Other models may keep the labels of a classifier that they were part of.
+    is_classifier = models.head_of_model(model) == "classifier"
     print(f"{model.name}, {model.count_params():,} parameters: {loaded}")
     names = export.export(
         model,
@@ -71,7 +73,7 @@ def main(_) -> None:
         FLAGS.format,
         opened.tokenizer,
         leave_out=loaded.new,
-        labels=opened.labels,
+        labels=opened.labels if is_classifier else (),
     )
     if not opened.tokenizer.files:
         print("No tokenizer: none lies beside the checkpoint; --vocab_file.")

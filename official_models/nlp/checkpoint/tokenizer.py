@@ -113,10 +113,13 @@ def find(
         vocab_file: A WordPiece vocabulary, or a SentencePiece `.model`, that is
             used in place of the files there.
         lowercase: Whether it is uncased; None for what the folder says, else
-            for what the vocabulary says by its tokens.
+            for what the vocabulary says by its tokens. If the other files say
+            something else, the vocabulary alone is used.
 
     Raises:
-        InputError: The vocabulary is not there, or a file cannot be read.
+        InputError: The vocabulary is not there, or a file cannot be read; or
+            `lowercase` is not what a `tokenizer.json` without a vocabulary
+            does.
     """
     if vocab_file and not Path(vocab_file).is_file():
         raise InputError(
@@ -126,6 +129,8 @@ def find(
     there = {n: folder / n for n in NAMES if (folder / n).is_file()}
     if lowercase is None:
         lowercase = _lowercase(there.get(SETTINGS))
+    elif not vocab_file:
+        there = _agreeing(there, lowercase)
     known = vocab_file or there.get(VOCABULARY)
     if lowercase is None:
         lowercase = known is None or vocabulary.is_uncased(known)
@@ -136,6 +141,28 @@ def find(
         )
         return TokenizerFiles({name: path}, lowercase, False)
     return TokenizerFiles(there, lowercase, bool(there))
+
+
+def _agreeing(there: dict[str, Path], lowercase: bool) -> dict[str, Path]:
+    """The files, or the vocabulary alone where they lower-case otherwise."""
+    said = [_lowercase(there.get(SETTINGS))]
+    if PIPELINE in there:
+        normalizer = _read_pipeline(there[PIPELINE]).normalizer
+        said.append(
+            normalizer is not None and normalizer.normalize_str("A") == "a"
+        )
+    if (not lowercase) not in said:
+        return there
+    for name in (VOCABULARY, SENTENCE_PIECE):
+        if name in there:
+            return {name: there[name]}
+    if PIPELINE not in there:
+        return there
+    raise InputError(
+        f"--lowercase {str(lowercase).lower()}: {there[PIPELINE]} has it "
+        f"otherwise, and no {VOCABULARY} is beside it; leave the flag out, or "
+        "give the vocabulary by --vocab_file"
+    )
 
 
 def _lowercase(settings: Path | None) -> bool | None:
