@@ -113,7 +113,7 @@ def find_file(split: str) -> str:
 def main(_) -> None:
     """Trains what is not trained yet, and reports; or answers questions."""
     logging.set_verbosity(logging.WARNING)
-    runs.check_flags()
+    runs.check_flags(of_answers=CHOICE)
     if FLAGS.predict:
         given = {
             field: FLAGS[flag].value

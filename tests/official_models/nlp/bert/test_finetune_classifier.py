@@ -158,6 +158,29 @@ def test_standard_input_has_to_be_text(trained, monkeypatch, capsys):
     )
 
 
+def test_other_values_than_those_of_the_training_are_refused(
+    trained, sst2, tmp_path, capsys
+):
+    """Of flags that decide the model; the training's own may be there."""
+    path = tmp_path / "texts.txt"
+    path.write_text("the film is very bad .\n")
+    words = f"--output_dir={trained[0]}", f"--predict={path}"
+    scripts.run(
+        finetune_classifier,
+        *(*words, *SMALL, "--epochs=6", f"--data_dir={sst2}", "--seeds=9"),
+    )
+    assert capsys.readouterr().out.startswith("label\t")
+    for word, value in (
+        ("--max_seq_length=8", 16),
+        ("--lowercase=false", None),
+        ("--vocab_file=vocab.txt", None),
+    ):
+        scripts.refusal(
+            lambda word=word: scripts.run(finetune_classifier, *words, word),
+            *(word.partition("=")[0], f"was trained with {value}, and"),
+        )
+
+
 def test_mnli_has_two_validation_splits(bert, tmp_path):
     data = small_tasks.write_mnli(tmp_path / "mnli")
     report = run(bert, data, tmp_path / "run", "mnli", "--epochs=1")
@@ -279,6 +302,8 @@ def test_frozen_variables_stay(bert, sst2, tmp_path):
         (["--init_checkpoint=none"], ["--init_checkpoint none: "]),
         (["--output_dir=gs://a/b"], ["name a local folder"]),
         (["--beta_1=2"], ["--beta_1"]),
+        # More than the run's 24 updates.
+        (["--warmup_ratio=1.3"], ["--warmup_steps", "total_steps = 24"]),
         (
             ["--learning_rate_multipliers=bias"],
             ["--learning_rate_multipliers bias: ", "expected REGEX=FACTOR"],

@@ -162,6 +162,17 @@ def test_it_answers_what_the_report_says(trained, data, capsys):
         assert row["probability"] == row["nbest"][0]["probability"]
 
 
+def test_flags_that_have_no_effect_on_answers_are_refused(
+    trained, data, capsys
+):
+    path = data / "dev-v1.1.json"
+    scripts.refusal(
+        lambda: predict(trained[0], path, capsys, "--doc_stride=7"),
+        "--doc_stride 7: the model in",
+        "was trained with 6, and --predict takes it as it is",
+    )
+
+
 def test_it_answers_lines_from_standard_input(trained, monkeypatch, capsys):
     text = b"Where is Anna ?\tAnna lives in Rome .\nWho ?\tBob .\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))

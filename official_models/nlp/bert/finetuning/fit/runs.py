@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from official_models.nlp.checkpoint.source import Loaded, Source, load
 from official_models.nlp.transformer import heads
 
 FLAGS = flags.FLAGS
-RESULT = "result.json"
+RESULT, REPORT = "result.json", "report.json"
 
 
 def define_flags(
@@ -109,17 +109,19 @@ def define_flags(
     run_flags.was_before("length_buckets", False)
 
 
-def check_flags(*needed: str) -> None:
+def check_flags(*needed: str, of_answers: Collection[str] = ()) -> None:
     """Refuses flags that are missing or contradict each other.
 
     Args:
         needed: Names of flags without which nothing is trained.
+        of_answers: Those that --predict reads too.
 
     Raises:
         InputError: It names the flag.
     """
     run_folder.need_local(FLAGS.output_dir)
     if FLAGS.predict:
+        _refuse_other_values(of_answers)
         return
     for name in (*needed, "init_checkpoint"):
         if not FLAGS[name].value:
@@ -131,6 +133,28 @@ def check_flags(*needed: str) -> None:
         if flag.value != flag.default and not layered:
             raise InputError(
                 f"--{name}: for --optimizer lamb or lars, not {FLAGS.optimizer}"
+            )
+
+
+def _refuse_other_values(of_answers: Collection[str]) -> None:
+    """Refuses what --predict would pass over: values other than the run's."""
+    path = Path(FLAGS.output_dir) / REPORT
+    report = files.read_json(path) if path.is_file() else {}
+    trained = report.get("flags") if isinstance(report, dict) else None
+    for name in run_flags.defined():
+        flag = FLAGS[name]
+        if (
+            not flag.present
+            or name in of_answers
+            or name not in (trained or {})
+        ):
+            continue
+        counts = run_flags.has_effect(name) or name == "vocab_file"
+        if counts and flag.value != trained[name]:
+            raise InputError(
+                f"--{name} {flag.value}: the model in {FLAGS.output_dir} was "
+                f"trained with {trained[name]}, and --predict takes it as it "
+                "is; leave the flag out"
             )
 
 
@@ -298,7 +322,7 @@ def train(task: Task, source: Source) -> None:
     folder = run_folder.open_run(FLAGS.output_dir, identity)
     if not (folder / run_folder.RECORD).exists():
         # Before anything is written: it refuses what does not fit.
-        print(make_model(task, source, 1, FLAGS.seed)[1])
+        print(make_model(task, source, fitting.updates, FLAGS.seed)[1])
     run_folder.record_run(folder, identity)
     checkpoint.describe(folder, source, task.record, task.labels)
     print(task, flush=True)
@@ -315,8 +339,7 @@ def _train_seed(
     """Trains one seed, or finds that it was; gives its result."""
     if (folder / RESULT).is_file():
         return files.read_json(folder / RESULT, "remove it to train again")
-    total_steps = fitting.steps_per_epoch * fitting.epochs
-    model, _ = make_model(task, source, total_steps, seed)
+    model, _ = make_model(task, source, fitting.updates, seed)
 
     def show(row: Mapping[str, Any]) -> None:
         print(
@@ -354,7 +377,7 @@ def _finish(folder: Path, task: Task, results: list[dict]) -> None:
         with files.replacing(folder / name) as temporary:
             shutil.copyfile(best / name, temporary)
     files.write_json(
-        folder / "report.json",
+        folder / REPORT,
         {
             **report.environment(),
             "backend": keras.backend.backend(),

@@ -214,6 +214,11 @@ class Fitting(NamedTuple):
     eval_batch_size: int
     length_buckets: bool = False
 
+    @property
+    def updates(self) -> int:
+        """Of all epochs."""
+        return self.steps_per_epoch * self.epochs
+
     def fit(
         self,
         model: keras.Model,
