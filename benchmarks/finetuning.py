@@ -14,6 +14,9 @@ the rates tried, mean and deviation of the seeds at the chosen one, the speed.
 
 The split that chose the rate is the one that is reported, so every mean is
 optimistic, for all optimizers alike; the spread is that of the seeds.
+
+--runs belongs to the command: with another script or other flags, or another
+--seed, it is refused (runs.json there has both).
 """
 
 import statistics
@@ -27,6 +30,9 @@ from official_models.common.errors import InputError, refuse
 from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.finetuning"
+RECORD = "runs.json"
+# What `train` gives the script.
+OURS = ("optimizer", "learning_rate", "output_dir", "seed", "seeds")
 
 
 def rates_of(words):
@@ -50,6 +56,11 @@ def rates_of(words):
             )
         if name in found:
             raise InputError(f"--rates: {name} is there twice")
+        if len({f"{rate:g}" for rate in rates}) < len(rates):
+            raise InputError(
+                f"--rates {word}: has a rate twice; expected different ones, "
+                "or another optimizer is tuned better"
+            )
         found[name] = rates
     if len({len(rates) for rates in found.values()}) > 1:
         counts = ", ".join(f"{k} {len(v)}" for k, v in found.items())
@@ -58,6 +69,60 @@ def rates_of(words):
             "one is tuned better than another"
         )
     return found
+
+
+def check_command(command):
+    """Refuses flags of the script that this one gives it.
+
+    Raises:
+        InputError: It names the flag.
+    """
+    if not command:
+        raise InputError(
+            "no script: expected -- and a fine-tuning script with its flags at "
+            "the end of the command"
+        )
+    for word in command[1:]:
+        name = word.lstrip("-").partition("=")[0]
+        if word.startswith("-") and name in OURS:
+            raise InputError(
+                f"-- {word}: is set here; expected --rates, --runs, --seed and "
+                "--seeds before --, and the script's other flags behind it"
+            )
+
+
+def check_runs(runs, command, seed):
+    """Refuses a folder with the runs of another command; makes a new one.
+
+    Args:
+        runs: Folder of the runs.
+        command: Module and flags of the script.
+        seed: The first one.
+
+    Raises:
+        InputError: It names what differs.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    path, now = runs / RECORD, {"command": command, "seed": seed}
+    before = now
+    if path.is_file():
+        before = files.read_json(path, "name another folder by --runs")
+    elif reports := sorted(runs.glob("*/report.json")):
+        # Of an earlier version, which kept no record.
+        report = files.read_json(reports[0], "remove it to train again")
+        before = {**now, "seed": report["seeds"][0]["seed"]}
+    for name, value in now.items():
+        if before.get(name) != value:
+            there, here = map(_words, (before.get(name), value))
+            raise InputError(
+                f"--runs {runs}: has runs of {name} {there}, this is {here}; "
+                "name another folder"
+            )
+    files.write_json(path, now)
+
+
+def _words(value):
+    return " ".join(value) if isinstance(value, list) else value
 
 
 def train(command, folder, optimizer, rate, seed, seeds):
@@ -79,14 +144,8 @@ def train(command, folder, optimizer, rate, seed, seeds):
         report = files.read_json(path, "remove it to train again")
         if len(report["seeds"]) >= seeds:
             return report
-    flags = {
-        "optimizer": optimizer,
-        "learning_rate": repr(rate),
-        "output_dir": str(folder),
-        "seed": seed,
-        "seeds": seeds,
-    }
-    words = [f"--{name}={value}" for name, value in flags.items()]
+    values = optimizer, repr(rate), folder, seed, seeds
+    words = [f"--{n}={x}" for n, x in zip(OURS, values, strict=True)]
     print(f"{folder.name}: {seeds} seeds", flush=True)
     ended = subprocess.run(
         [sys.executable, "-m", *command, *words], env=measure.environment()
@@ -212,18 +271,14 @@ def main(arguments=None):
 
 
 def _run(command, args):
-    if not command:
-        raise InputError(
-            "no script: expected -- and a fine-tuning script with its flags at "
-            "the end of the command"
-        )
+    check_command(command)
     rates = rates_of(args.rates)
+    check_runs(args.runs, command, args.seed)
 
     def save(rows):
         found = {"provenance": measure.provenance(seed=args.seed), "rows": rows}
         measure.write_json(args.output, found)
 
-    args.runs.mkdir(parents=True, exist_ok=True)
     return measure_all(command, args.runs, rates, args.seed, args.seeds, save)
 
 

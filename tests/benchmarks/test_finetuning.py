@@ -109,6 +109,7 @@ def test_an_interrupted_one_goes_on(ran, tmp_path):
         (["lamb=x"], "--rates lamb=x: expected OPTIMIZER=RATE"),
         (["lamb=-1"], "--rates lamb=-1: expected OPTIMIZER=RATE"),
         (["lamb=1e-3", "lamb=2e-3"], "lamb is there twice"),
+        (["lamb=1e-3,0.001"], "--rates lamb=1e-3,0.001: has a rate twice"),
     ],
 )
 def test_rates_are_refused(rates, message, tmp_path, capsys):
@@ -117,6 +118,38 @@ def test_rates_are_refused(rates, message, tmp_path, capsys):
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "message", "is_recorded"),
+    [
+        (99, ["--x=2"], "of command a.script --x=1, this is a.script", True),
+        (-3, ["--seed", "7"], "has runs of seed 1, this is 7; name", True),
+        (-3, ["--seed", "7"], "has runs of seed 1, this is 7; name", False),
+    ],
+)
+def test_runs_of_another_command_are_refused(
+    place, change, message, is_recorded, ran, tmp_path, capsys
+):
+    words = arguments(tmp_path, "lamb=1e-3,2e-3")
+    finetuning.main(words)
+    if not is_recorded:  # as of a version that kept no record
+        (tmp_path / "runs" / finetuning.RECORD).unlink()
+    ran.clear()
+    words[place:place] = change
+    with pytest.raises(SystemExit) as ended:
+        finetuning.main(words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert ran == []
+
+
+@pytest.mark.parametrize("word", ["--seeds=5", "--learning_rate", "--seed"])
+def test_flags_that_are_set_here_are_refused(word, ran, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        finetuning.main([*arguments(tmp_path, "lamb=1e-3"), word])
+    assert f"-- {word}: is set here" in capsys.readouterr().err
+    assert ran == []
 
 
 def test_a_script_that_failed_or_is_missing(monkeypatch, tmp_path, capsys):
