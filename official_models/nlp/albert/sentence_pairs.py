@@ -35,7 +35,7 @@ from absl import flags, logging
 
 from official_models.common import errors, files, report
 from official_models.common.errors import InputError
-from official_models.nlp.bert.pretraining import packing
+from official_models.nlp.bert.pretraining import inputs, packing
 from official_models.nlp.checkpoint import models, opening
 from official_models.nlp.checkpoint.source import load
 from official_models.nlp.text import corpus
@@ -208,14 +208,21 @@ def main(_) -> None:
             f"{source.where}: no pretraining heads; expected a model that was "
             "pretrained on pairs, with its configuration"
         )
+    positions = source.config.max_position_embeddings
+    if FLAGS.max_seq_length > positions:
+        raise InputError(
+            f"--max_seq_length {FLAGS.max_seq_length}: {source.where} has "
+            f"{positions} positions; expected no more"
+        )
     tokenizer = source.tokenizer.load(source.where)
+    paths = [corpus.expand_inputs(x) for x in (FLAGS.input, FLAGS.eval_input)]
+    inputs.check_held_out(*paths)
     splits: dict[str, dict] = {}
     for split, texts, most in (
-        ("train", FLAGS.input, FLAGS.probe_examples),
-        ("eval", FLAGS.eval_input, FLAGS.eval_examples),
+        ("train", paths[0], FLAGS.probe_examples),
+        ("eval", paths[1], FLAGS.eval_examples),
     ):
-        read_texts = corpus.read_documents(corpus.expand_inputs(texts))
-        tokens = corpus.tokenize(read_texts, tokenizer)
+        tokens = corpus.tokenize(corpus.read_documents(texts), tokenizer)
         splits[split] = {
             task: pairs(tokens, tokenizer, is_order, most)
             for task, is_order in TASKS.items()

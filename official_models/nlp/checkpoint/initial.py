@@ -12,6 +12,7 @@ from absl import flags
 from official_models.common import files
 from official_models.common.errors import InputError
 from official_models.common.flags import without_effect
+from official_models.nlp.albert.config import sharing
 from official_models.nlp.bert.config import BertConfig, write_config
 from official_models.nlp.checkpoint import models, opening
 from official_models.nlp.checkpoint.source import (
@@ -135,6 +136,10 @@ def adapt(
     values = {name: getattr(config, name) for name in names}
     if type(theirs) is not type(config):
         check_architecture(source, config)
+    if "shared_part" in names:
+        # Of the checkpoint's layers: --num_layers need not be given.
+        layers = values.get("num_layers", theirs.num_layers)
+        values |= sharing(FLAGS.share_parameters, layers)
     padding = theirs.vocab_size - config.vocab_size
     if not (source.tokenizer.is_own and padding > 0):
         values["vocab_size"] = config.vocab_size

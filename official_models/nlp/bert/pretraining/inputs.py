@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,11 @@ from official_models.nlp.bert.pretraining import records
 from official_models.nlp.text import corpus, formats, shakespeare
 
 FLAGS = flags.FLAGS
+# How text becomes examples; records hold examples that were made.
+_OF_TEXT = (
+    *("input_format", "text_field", "masked_lm_prob", "do_whole_word_mask"),
+    *("max_ngram", "short_seq_prob", "dupe_factor", "sentence_order"),
+)
 
 
 class Shape(NamedTuple):
@@ -189,7 +195,9 @@ def files_of(shape: Shape) -> tuple[list[Any], list[Any]]:
         return shakespeare.split_held_out(works)
     train = corpus.expand_inputs(FLAGS.input)
     if FLAGS.eval_input:
-        return train, corpus.expand_inputs(FLAGS.eval_input)
+        held_out = corpus.expand_inputs(FLAGS.eval_input)
+        check_held_out(train, held_out)
+        return train, held_out
     if len(train) == 1:
         return train, []
     rng = np.random.default_rng(FLAGS.seed)
@@ -201,19 +209,51 @@ def files_of(shape: Shape) -> tuple[list[Any], list[Any]]:
     )
 
 
+def check_held_out(
+    train: Iterable[str | Path],
+    held_out: Iterable[str | Path],
+    names: tuple[str, str] = ("input", "eval_input"),
+) -> None:
+    """Refuses held-out files that are trained on.
+
+    Args:
+        train: files.
+        held_out: files.
+        names: of the flags, of both.
+
+    Raises:
+        InputError: it names the first one.
+    """
+    known = {os.path.realpath(path) for path in train}
+    for path in held_out:
+        if os.path.realpath(path) in known:
+            raise InputError(
+                f"--{names[1]} {path}: is among the files of --{names[0]}, so "
+                "that what is measured on it was learned; leave it out of one"
+            )
+
+
 def _records_of(phase: int) -> tuple[list[Any], list[Any]]:
     if FLAGS.input or not (FLAGS.eval_records and FLAGS.vocab_file):
         raise InputError(
             "--records: expected with --eval_records and --vocab_file, and "
             "without --input"
         )
-    paths = FLAGS.records, FLAGS.eval_records
+    for name in _OF_TEXT:
+        if FLAGS[name].present:
+            raise InputError(
+                f"--{name}: has no effect on --records, whose examples are "
+                "made already; leave the flag out, or give it to the script "
+                "that writes records"
+            )
+    names = "records", "eval_records"
     if phase == 2:
-        paths = FLAGS.phase2_records, FLAGS.phase2_eval_records
-        if not all(paths):
+        names = "phase2_records", "phase2_eval_records"
+        if not all(FLAGS[name].value for name in names):
             raise InputError(
                 "--records with --phase2_steps: expected with --phase2_records "
                 "and --phase2_eval_records, of --phase2_max_seq_length tokens"
             )
-    train, held_out = map(records.find_records, paths)
+    train, held_out = (records.find_records(FLAGS[n].value) for n in names)
+    check_held_out(train, held_out, names)
     return train, held_out

@@ -108,6 +108,7 @@ def write_records(
     dupe_factor: int = 1,
     seed: int,
     compression: str = "none",
+    packed_by: Mapping[str, Any] | None = None,
     vocab_size: int,
     mask_id: int,
     special_ids: Sequence[int],
@@ -130,6 +131,8 @@ def write_records(
             anew.
         seed: In [0, 2**32). The files are a function of the arguments.
         compression: "none" or "gzip".
+        packed_by: What the manifest is to say of how the examples were packed,
+            JSON values, which count more than the arguments.
         vocab_size: As for `masking.mask_tokens`, like all that follow.
 
     Returns:
@@ -162,6 +165,7 @@ def write_records(
         "dupe_factor": dupe_factor,
         "seed": seed,
         **masking,
+        **(packed_by or {}),
     }
     try:
         return records.write_set(
@@ -343,6 +347,11 @@ def main(argv: list[str]) -> None:
     del argv
     args = flags.FLAGS
     how = recipe.from_flags()
+    if args.input_format not in formats.FORMATS:
+        raise InputError(
+            f"--input_format {args.input_format}: expected one of "
+            f"{', '.join(formats.FORMATS)}"
+        )
     tokenizer = vocabulary.load_tokenizer(args.vocab_file, args.do_lower_case)
     texts, found = formats.read_all(
         corpus.expand_inputs(args.input),
@@ -355,6 +364,7 @@ def main(argv: list[str]) -> None:
         num_shards=args.num_shards,
         seed=how.seed,
         compression=args.compression,
+        packed_by=how._asdict(),
         **how.masking(tokenizer),
     )
     print(

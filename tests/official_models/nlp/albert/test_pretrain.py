@@ -5,21 +5,25 @@ import shutil
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from official_models.common import weights
 from official_models.nlp.albert import sentence_pairs
-from official_models.nlp.albert.config import AlbertConfig
+from official_models.nlp.albert.config import SHARING, AlbertConfig, sharing
 from official_models.nlp.bert import finetune_classifier, pretrain
+from official_models.nlp.bert.pretraining import families
+from official_models.nlp.checkpoint import initial
 from official_models.nlp.checkpoint.export import export
 from official_models.nlp.checkpoint.opening import open_source
-from official_models.nlp.checkpoint.source import make
+from official_models.nlp.checkpoint.source import Source, make
+from official_models.nlp.checkpoint.tokenizer import TokenizerFiles
 from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.official_models.nlp.bert.pretrain_script import (
     refuses,
     run,
     write_corpus,
 )
-from tests.official_models.scripts import flags_of, rows, same_weights
+from tests.official_models.scripts import flags_of, refusal, rows, same_weights
 from tests.official_models.scripts import run as run_script
 
 ALBERT = (
@@ -133,11 +137,24 @@ def test_what_it_knows_of_pairs(corpus, finished, tmp_path, capsys):
     with flags_of(sentence_pairs):
         run_script(
             sentence_pairs,
-            *(f"--checkpoint={finished}", f"--input={corpus}"),
-            *(f"--eval_input={corpus}", f"--output={output}"),
+            *(f"--checkpoint={finished}", f"--input={corpus}/[a-e].txt"),
+            *(f"--eval_input={corpus}/[f-j].txt", f"--output={output}"),
             *("--max_seq_length=24", "--probe_examples=64"),
             "--eval_examples=100",
         )
+        words = f"--checkpoint={finished}", f"--input={corpus}"
+        for more, message in (
+            (f"{corpus}/a.txt", "a.txt: is among the files of --input"),
+            (f"{corpus} --max_seq_length=65", "has 64 positions; expected"),
+        ):
+            refusal(
+                lambda more=more: run_script(
+                    sentence_pairs,
+                    *words,
+                    *f"--eval_input={more}".split(),
+                ),
+                message,
+            )
     found = json.loads(output.read_text())
     for trained in ("trained", "untrained"):
         for row in found[trained].values():
@@ -169,3 +186,26 @@ def test_a_probe_finds_a_plane():
 def test_flags_of_albert_alone(corpus, tmp_path, arguments, message):
     with flags_of(pretrain):
         refuses(message, corpus, tmp_path, *arguments)
+
+
+@pytest.mark.parametrize("mode", SHARING)
+def test_a_way_of_sharing_is_that_of_the_checkpoint_s_layers(mode):
+    """As many groups as it has layers, though --size says two."""
+    theirs = AlbertConfig.of_size("base", 80, **sharing("ffn", 12))
+    nothing = dict.fromkeys(("name_of", "shape_of", "read"))
+    source = Source(
+        "x", theirs, (), **nothing, tokenizer=TokenizerFiles(), files=()
+    )
+    with flags_of(pretrain), flagsaver.flagsaver():
+        pretrain.FLAGS(["", "--model=albert", f"--share_parameters={mode}"])
+        families.apply()
+        asked = families.make_config(80)
+        if mode == "ffn":
+            adapted = initial.adapt(source, asked, 16)
+            assert (adapted.num_layers, adapted.num_hidden_groups) == (12, 12)
+        else:
+            refusal(
+                lambda: initial.adapt(source, asked, 16),
+                "shared_part is 'ffn', this model has "
+                f"'{mode.replace('all', 'none')}'",
+            )

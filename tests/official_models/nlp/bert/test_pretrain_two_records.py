@@ -71,7 +71,7 @@ def test_a_whole_run(made, tmp_path, capsys):
     facts = json.loads((tmp_path / "run.json").read_text())
     assert facts["phase2_train_sha256"] != facts["train_sha256"]
     # What phase 2 reads decides the weights.
-    other = [*arguments(made)[:-1], f"--phase2_eval_records={made}/train-32"]
+    other = [*arguments(made)[:-1], f"--phase2_eval_records={made}/eval-16"]
     refuses("phase2_held_out_sha256", None, tmp_path, *other)
 
 

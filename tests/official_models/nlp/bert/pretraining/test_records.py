@@ -329,6 +329,8 @@ def test_script_makes_albert_examples(tmp_path):
     assert written == expected
     manifest = files.read_json(tmp_path / "out" / "examples.json")
     assert manifest["max_ngram"] == 3
+    # How the text was packed, too.
+    assert (manifest["dupe_factor"], manifest["sentence_order"]) == (2, True)
 
 
 def test_an_example_is_masked_alike_whatever_is_beside_it():
@@ -346,6 +348,7 @@ def test_an_example_is_masked_alike_whatever_is_beside_it():
     [
         ([], {"input": "nowhere/*.txt"}, ["nowhere/*.txt"]),
         (["--max_seq_length=long"], {}, ["--max_seq_length=long", "--help"]),
+        (["--input_format=x"], {}, ["--input_format x: expected one of auto"]),
     ],
 )
 def test_script_names_bad_input_in_one_line(

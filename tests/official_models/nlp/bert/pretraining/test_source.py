@@ -168,6 +168,39 @@ def test_refused(arguments, message):
         refusal(lambda: inputs.facts([Shape(16, 2)]), message)
 
 
+def test_what_is_trained_on_is_not_held_out(corpus):
+    some = f"{corpus}/sub/../a.txt"
+    (corpus / "sub").mkdir()
+    with given(f"--input={corpus}", f"--eval_input={some}"):
+        refusal(
+            lambda: inputs.facts([Shape(16, 2)]),
+            *("--eval_input ", ".txt: is among the files of --input, so that"),
+        )
+
+
+def test_flags_of_text_are_refused_with_records(tmp_path):
+    for name in ("a.tfrecord", "b.tfrecord", "vocab.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    words = [
+        f"--records={tmp_path}/a.tfrecord",
+        f"--eval_records={tmp_path}/b.tfrecord",
+        f"--vocab_file={tmp_path}/vocab.txt",
+    ]
+    with given(*words):
+        assert len(inputs.files_of(Shape(16, 2))) == 2
+    for word in ("--dupe_factor=3", "--sentence_order", "--max_ngram=3"):
+        with given(*words, word):
+            refusal(
+                lambda: inputs.files_of(Shape(16, 2)),
+                f"{word.partition('=')[0]}: has no effect on --records",
+            )
+    with given(*words[::2], f"--eval_records={tmp_path}/a.tfrecord"):
+        refusal(
+            lambda: inputs.files_of(Shape(16, 2)),
+            *("--eval_records ", "is among the files of --records"),
+        )
+
+
 def test_phase_2_has_records_of_its_own(tmp_path):
     for name in "abcd":
         (tmp_path / f"{name}.tfrecord").write_bytes(name.encode())
