@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,24 @@ def check_flags() -> None:
     else:
         refused["not with --model dca, unless with --rl"] = ("init_checkpoint",)
         refused["only for --rl"] = _OF_RL
+    refuse_changed(refused)
+    if FLAGS.rl:
+        _check_rl()
+
+
+def refuse_changed(refused: Mapping[str, Iterable[str]]) -> None:
+    """Refuses values that are not the defaults.
+
+    Args:
+        refused: {why not: flags}.
+
+    Raises:
+        InputError: A flag has another value.
+    """
     for why, names in refused.items():
         for name in names:
             if FLAGS[name].value != FLAGS[name].default:
                 raise InputError(f"--{name}: {why}")
-    if FLAGS.rl:
-        _check_rl()
 
 
 def _check_rl() -> None:

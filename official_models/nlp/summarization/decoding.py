@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from official_models.common import ops
+from official_models.common.errors import InputError
 from official_models.nlp.checkpoint import models
 from official_models.nlp.summarization.inputs import (
     Encoded,
@@ -323,6 +324,9 @@ def search(
 
     Returns:
         For each document what was found, by score.
+
+    Raises:
+        InputError: A probability is not a number.
     """
     number, size = len(inputs[DOCUMENT[0]]), beam.size
     stepper.start(inputs, size)
@@ -331,6 +335,11 @@ def search(
     tokens = np.full((number * size, 1), marks.begin, "int32")
     for step in range(beam.max_length):
         log_p = stepper.step(tokens).reshape(number, size, -1)
+        if np.isnan(log_p).any():
+            raise InputError(
+                "the probabilities of tokens are not finite: the training has "
+                "diverged; lower --learning_rate"
+            )
         kept = np.arange(number * size).reshape(number, size)
         for i, one in enumerate(searches):
             if not one.ended:

@@ -21,9 +21,9 @@ PAD = 0
 class SentenceCrossEntropy(keras.losses.Loss):
     """Mean over all real sentences of the binary cross-entropy of logits.
 
-    The published code adds the sentences of a batch up instead. The gradients
-    differ by a factor, which changes no step of LAMB (as epsilon goes to 0),
-    and of Adam neither.
+    The published code adds the sentences of a batch up instead. Its gradient is
+    this one times the number of the batch's sentences: a batch of many weighs
+    more in the moments there, and clipping by norm acts on another length.
 
     Call arguments are labels 0 or 1 [B, S] and logits [B, S].
     """

@@ -32,11 +32,12 @@ from official_models.nlp.summarization.model import (
     bertsum_abs,
     bertsum_ext,
 )
-from official_models.nlp.summarization.record import MODELS
+from official_models.nlp.summarization.record import MODELS, OF_BEAMS
 from official_models.nlp.text import vocabulary
 
 FLAGS = flags.FLAGS
 _OWN = (f"^{EXTRACTIVE}/", f"^{DECODER}/")
+_OF_WRITERS = ("smoothing", "compare_speed")
 
 
 def define_flags() -> None:
@@ -91,6 +92,27 @@ def is_extractive() -> bool:
     return FLAGS.model == "bertsum_ext"
 
 
+def check_flags() -> None:
+    """Refuses flags that the chosen --model does not read.
+
+    Raises:
+        InputError: There is one that was changed.
+    """
+    dca_network.check_flags()
+    refused: dict[str, tuple[str, ...]] = {}
+    if is_extractive():
+        refused["not with --model bertsum_ext, which writes no text"] = (
+            *_OF_WRITERS,
+            *OF_BEAMS,
+        )
+    if not dca_network.is_chosen():
+        if FLAGS.init_checkpoint:
+            refused["not with --init_checkpoint, which has a size"] = ("size",)
+        else:
+            refused["only for --init_checkpoint"] = ("position",)
+    dca_network.refuse_changed(refused)
+
+
 def open_checkpoint() -> tuple[Source | None, Tokenizer]:
     """The checkpoint of the flags, lengthened, and the tokenizer.
 
@@ -127,11 +149,29 @@ def open_checkpoint() -> tuple[Source | None, Tokenizer]:
             f"{source.where}: no sentence head; --model bertsum_extabs begins "
             "with the folder of a run of --model bertsum_ext that has ended"
         )
-    tokenizer = source.tokenizer.load(source.where)
+    tokenizer = _tokenizer_of(source)
     longer = positions.lengthened(
         source, FLAGS.max_tokens, FLAGS.position, FLAGS.seed
     )
     return longer, tokenizer
+
+
+def _tokenizer_of(source: Source) -> Tokenizer:
+    """That of --vocab_file and --lowercase, which `summarize` reads with, too.
+
+    Raises:
+        InputError: The checkpoint's model has another number of tokens.
+    """
+    tokenizer = vocabulary.load_tokenizer(FLAGS.vocab_file, FLAGS.lowercase)
+    size, expected = tokenizer.get_vocab_size(), source.config.vocab_size
+    # One beside the checkpoint was compared with it when that was opened.
+    if source.tokenizer.vocabulary is None and size != expected:
+        raise InputError(
+            f"--vocab_file {FLAGS.vocab_file}: {size} tokens, {source.where} "
+            f"has {expected}; expected the vocabulary that the model was "
+            "trained with"
+        )
+    return tokenizer
 
 
 def encoder_config(source: Source | None, tokenizer: Tokenizer) -> BertConfig:
@@ -202,21 +242,22 @@ def make_model(
 def initialize(source: Source | None, model: keras.Model) -> None:
     """Gives a new model the checkpoint's weights, and says so.
 
-    A decoder's embedding begins as a copy of the encoder's, where that is as
-    wide.
+    A decoder's embedding, if the checkpoint has none, begins as a copy of the
+    encoder's, where that is as wide.
     """
     if source is None:
         return
-    print(
-        load(
-            source,
-            model,
-            new=(*HEADS, *_OWN),
-            unused=(*OTHER_HEADS, *_OWN),
-        )
+    found = load(
+        source,
+        model,
+        new=(*HEADS, *_OWN),
+        unused=(*OTHER_HEADS, *_OWN),
     )
+    print(found)
+    own = f"{DECODER}/word_embeddings"
+    if own not in found.new:
+        return
     variables = weights.by_path(model)
-    own = variables.get(f"{DECODER}/word_embeddings")
     words = variables["bert/embeddings/word_embeddings"]
-    if own is not None and tuple(own.shape) == tuple(words.shape):
-        own.assign(words)
+    if tuple(variables[own].shape) == tuple(words.shape):
+        variables[own].assign(words)

@@ -185,6 +185,8 @@ def _scitldr_line(place: str, found: dict) -> Raw:
     references = _texts(found, "target")
     if isinstance(references, str):
         references = [references]
+    if not references:
+        raise ValueError("'target' is empty; expected one summary or more")
     return Raw(place, _texts(found, "source"), references)
 
 
@@ -220,10 +222,15 @@ def _by_name(paths: list[Path], split: str, folder: Path) -> list[Path]:
 
 
 def _cnn_dm(folder: Path, split: str, bad: BadDocuments) -> Iterator[Raw]:
-    places = [folder / n for n in _OTHER_NAMES.get(split, (split,))]
-    place = next((p for p in places if p.is_dir()), None)
-    if place is not None:
+    names = {part: _OTHER_NAMES.get(part, (part,)) for part in SPLITS}
+    places = {
+        part: next((folder / n for n in found if (folder / n).is_dir()), None)
+        for part, found in names.items()
+    }
+    if place := places[split]:
         paths = sorted(place.rglob("*.story"))
+    elif any(places.values()):
+        paths = []  # not those of the other splits
     else:
         paths = _by_name(sorted(folder.rglob("*.story")), split, folder)
     if not paths:

@@ -29,6 +29,8 @@ _BEAM = {
     "max_length": "max_length",
     "block_trigrams": "block_trigrams",
 }
+# Flags of a beam search alone.
+OF_BEAMS = ("beam_size", "alpha", "min_length", "max_length")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +136,7 @@ def from_flags(model: str) -> Record:
         model: Value of --model.
     """
     beam = {ours: FLAGS[name].value for name, ours in _BEAM.items()}
-    if model == "bertsum_ext":  # its lengths were not looked at
+    if model == MODELS[0]:  # it has no beams
         beam = {"block_trigrams": FLAGS.block_trigrams}
     return Record(
         *(model, FLAGS.max_tokens, FLAGS.max_target, FLAGS.sentences),
@@ -152,7 +154,8 @@ def load(folder: Path) -> Record:
     """The record of a folder, with what flags say anew.
 
     Raises:
-        InputError: There is none, or it is damaged.
+        InputError: There is none, or it is damaged; a flag is of another
+            kind of model.
     """
     remedy = (
         "expected the folder of a run of "
@@ -160,6 +163,7 @@ def load(folder: Path) -> Record:
     )
     found = files.read_json(folder / NAME, remedy)
     try:
+        _refuse_unread(found["model"])
         beam = dict(found.pop("beam"))
         for name, ours in _BEAM.items():
             if FLAGS[name].value is not None:
@@ -183,6 +187,18 @@ def load(folder: Path) -> Record:
             f"{longest}, for which the decoder has positions"
         )
     return record
+
+
+def _refuse_unread(model: str) -> None:
+    """Refuses flags of `summarize` that this model does not read."""
+    is_extractive = model == MODELS[0]
+    for name in OF_BEAMS if is_extractive else ("sentences",):
+        if FLAGS[name].value is not None:
+            what = "chooses sentences" if is_extractive else "writes"
+            raise InputError(
+                f"--{name}: not for a model of --model {model}, which {what}; "
+                "leave the flag out"
+            )
 
 
 def stepper_of(model: keras.Model) -> decoding.Stepper | AgentStepper:

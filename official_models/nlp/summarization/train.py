@@ -226,7 +226,7 @@ def begin() -> script.Training:
     run_folder.need_local(FLAGS.output_dir)
     backend.check_dtype()
     keras.utils.set_random_seed(FLAGS.seed)
-    dca_network.check_flags()
+    network.check_flags()
     record.check_flags(FLAGS.model)
     # Labels are written to the folder before the whole identity is known.
     run_folder.check_flags(FLAGS.output_dir, run_flags.identity())

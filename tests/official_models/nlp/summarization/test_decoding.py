@@ -14,6 +14,7 @@ from tests.official_models.nlp.summarization.small_models import (
     documents,
     small,
 )
+from tests.official_models.scripts import refusal
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +167,14 @@ def test_words_are_merged_wordpieces_without_marks():
     assert words.repeats([4, 5, 4, 4, 3, 5, 4])
     assert not words.repeats([4, 5, 4, 4, 5, 4, 6])  # 4 6 is another word
     assert not words.repeats([4, 4, 4])
+
+
+def test_a_model_that_has_diverged_writes_nothing():
+    broken = small(bertsum_abs)
+    bias = weights.by_path(broken)["decoder/output_bias"]
+    bias.assign(np.full(bias.shape, np.nan))
+    beam = decoding.Beam(2, min_length=1, max_length=3)
+    refusal(lambda: search(broken, documents([5]), beam), "not finite")
 
 
 def test_a_search_that_is_out_of_range():

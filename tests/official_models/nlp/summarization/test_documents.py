@@ -67,6 +67,17 @@ def test_a_story_of_cnn_daily_mail(tmp_path):
     refusal(lambda: read("cnn_dm", tmp_path, "test"), ".story", "test")
 
 
+def test_a_split_without_a_folder_has_no_story_of_the_others(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for i in range(40):
+            (tmp_path / split / f"{i}.story").write_text(STORY)
+    assert len(read("cnn_dm", tmp_path)[0]) == 40
+    refusal(
+        lambda: read("cnn_dm", tmp_path, "validation"), ".story", "validation"
+    )
+
+
 def test_stories_without_a_split_are_split_once_and_for_all(tmp_path):
     for i in range(40):
         (tmp_path / f"{i}.story").write_text(STORY)
@@ -101,6 +112,9 @@ def test_scitldr_and_plain_lines(tmp_path):
     assert raw.document == ["One two.", "Three."]
     found = prepare.cut(raw)
     assert found.references == [["A b."], ["C."]]
+    line["target"] = []
+    (tmp_path / "test.jsonl").write_text(json.dumps(line))
+    refusal(lambda: read("scitldr", tmp_path, "test"), "line 1", "'target'")
     (tmp_path / "train.jsonl").write_text(
         json.dumps({"document": "One two. Three.", "summary": "One."})
     )

@@ -12,6 +12,7 @@ from official_models.nlp.checkpoint.opening import open_source
 from official_models.nlp.checkpoint.source import make
 from official_models.nlp.summarization import (
     evaluation,
+    network,
     optimization,
     record,
     train,
@@ -27,9 +28,9 @@ SMALL = (
     "--steps=4 --global_batch_size=4 --eval_batch_size=4 --log_every=2 "
     "--eval_every=4 --save_every=2 --max_tokens=24 --max_target=12 "
     "--num_layers=1 --num_heads=2 --intermediate_size=8 --sentences=1 "
-    "--beam_size=2 --min_length=1 --max_length=6 --jobs=1 --warmup_steps=1 "
-    "--optimizer=lamb"
+    "--jobs=1 --warmup_steps=1 --optimizer=lamb"
 ).split()
+BEAMS = "--beam_size=2 --min_length=1 --max_length=6".split()
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,12 @@ def in_empty_folder(tmp_path, monkeypatch):
 
 
 def run(places, folder, *arguments):
+    writes = any(x.startswith("--model=") for x in arguments)
     with scripts.flags_of(train):
         scripts.run(
             train,
             *SMALL,
+            *(BEAMS if writes else ()),
             f"--data_dir={places['data']}",
             f"--init_checkpoint={places['bert']}",
             f"--cache_dir={places['folder'] / 'cache'}",
@@ -133,6 +136,52 @@ def test_an_abstractive_run_begins_with_the_extractive_encoder(extabs, ext):
     assert 1 <= len(json.loads(lines[0])["beams"]) <= 2
 
 
+def test_a_decoder_of_the_checkpoint_is_kept(extabs):
+    source = open_source(extabs[0])
+    model = weights.read_keras(extabs[0] / "model.keras", "here")
+    variables = weights.by_path(model)
+    own = variables["decoder/word_embeddings"]
+    trained = np.array(own.numpy())
+    words = variables["bert/embeddings/word_embeddings"].numpy()
+    assert np.abs(trained - words).max() > 1e-4
+    own.assign(0 * trained)
+    network.initialize(source, model)
+    np.testing.assert_array_equal(own.numpy(), trained)
+    # An encoder alone has none.
+    network.initialize(
+        source._replace(
+            names={n for n in source.names if not n.startswith("decoder/")},
+        ),
+        model,
+    )
+    np.testing.assert_array_equal(own.numpy(), words)
+
+
+def test_the_vocabulary_is_read_as_the_flags_say(places, tmp_path):
+    def opened(checkpoint, *arguments):
+        with scripts.flags_of(train):
+            train.FLAGS(
+                ["train", f"--init_checkpoint={checkpoint}", *arguments]
+            )
+            _, tokenizer = network.open_checkpoint()
+            told = record.from_flags("bertsum_ext").lowercase
+        return tokenizer.encode("FILM", add_special_tokens=False).tokens, told
+
+    assert opened(places["bert"]) == (["film"], True)
+    # What `summarize` will do, too.
+    assert opened(places["bert"], "--nolowercase") == (["[UNK]"], False)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(places["bert"] / name, bare)
+    words = places["bert"] / "vocab.txt"
+    given = f"--vocab_file={words}"
+    assert opened(bare, given) == (["film"], None)
+    more = tmp_path / "more.txt"
+    more.write_text(words.read_text().rstrip("\n") + "\nmore\n")
+    refusal(lambda: opened(bare, f"--vocab_file={more}"), more, "tokens")
+
+
 def test_summaries_of_a_text_and_of_lines(
     ext, extabs, tmp_path, capsys, monkeypatch
 ):
@@ -205,6 +254,14 @@ def test_what_cannot_summarize(places, ext, extabs, tmp_path):
         lambda: summaries_by(given, checkpoint, "--beam_size=1", "--alpha=-1"),
         "--alpha",
     )
+    refusal(
+        lambda: summaries_by(given, checkpoint, "--sentences=2"),
+        *("--sentences", "bertsum_extabs", "writes"),
+    )
+    refusal(
+        lambda: summaries_by(given, f"--checkpoint={ext[0]}", "--beam_size=2"),
+        *("--beam_size", "chooses sentences"),
+    )
     text.write_bytes(b"The \xff film")
     refusal(lambda: summaries_by(given, checkpoint), "not UTF-8")
     text.write_text(" ")
@@ -246,6 +303,14 @@ def test_two_optimizers_and_one_rate(places, tmp_path):
         (["--schedule=polynomial"], ["--warmup_steps", "noam"]),
         (["--num_heads=3"], ["--num_heads", "divisor"]),
         (["--dropout=1"], ["--hidden_dropout"]),
+        (["--smoothing=0.2"], ["--smoothing", "bertsum_ext"]),
+        (["--compare_speed"], ["--compare_speed", "bertsum_ext"]),
+        (["--max_length=50"], ["--max_length", "bertsum_ext"]),
+        (["--size=base"], ["--size", "not with --init_checkpoint"]),
+        (
+            ["--init_checkpoint=", "--position=paper"],
+            ["--position", "only for --init_checkpoint"],
+        ),
         (["--model=bertsum_abs", "--smoothing=1"], ["--smoothing"]),
         (["--model=bertsum_abs", "--min_length=6"], ["--min_length"]),
         (["--model=bertsum_abs", "--max_length=50"], ["--max_target 12"]),
