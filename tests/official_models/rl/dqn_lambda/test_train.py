@@ -178,8 +178,6 @@ def test_accumulated_batches_are_the_whole_batch(tmp_path):
     """
     options = "--optimizer=sgd", "--returns=n_step", "--steps=180"
     options += ("--cache_size=50",)
-    # A schedule is counted in parts, and would be half an update ahead.
-    options += ("--end_learning_rate=0.02",)
     moved = []
     for name, parts in (("whole", 1), ("parts", 2)):
         run(
