@@ -125,8 +125,6 @@ def draw(all_figures: list[dict[str, Any]], path: Path) -> None:
     rows = len(all_figures)
     figure = Figure(figsize=(10, 2.6 * rows), layout="constrained")
     panels = figure.subplots(rows, 2, squeeze=False, width_ratios=(1, 1.6))
-    limit = 100 * max(np.abs(one["head"]["map"]).max() for one in all_figures)
-    picture = None
     for (left, right), one in zip(panels, all_figures):
         mean = np.array(one["cosine"]["mean"])
         left.bar(
@@ -136,8 +134,10 @@ def draw(all_figures: list[dict[str, Any]], path: Path) -> None:
             capsize=3,
         )
         left.set(ylabel="1 - cosine", title=f"{one['task']}: change of maps")
+        points = 100 * np.array(one["head"]["map"])
+        limit = np.abs(points).max() or 1.0
         picture = right.imshow(
-            100 * np.array(one["head"]["map"]),
+            points,
             cmap="RdBu",
             vmin=-limit,
             vmax=limit,
@@ -145,9 +145,9 @@ def draw(all_figures: list[dict[str, Any]], path: Path) -> None:
         )
         models = one["models"]
         right.set(ylabel="layer", title=f"head off, mean of {models} seeds")
+        figure.colorbar(picture, ax=right, label="points of accuracy")
     panels[-1][0].set_xlabel("layer")
     panels[-1][1].set_xlabel("head")
-    figure.colorbar(picture, ax=panels[:, 1], label="points of accuracy")
     files.save_figure(path, figure)
 
 
