@@ -102,7 +102,7 @@ def test_a_call_with_frozen_variables_only_does_nothing():
     optimizer.build(variables)
     before = problems.values_of(variables)
     if BACKEND == "jax":
-        pytest.skip("stateless_apply takes the gradients of all that are trainable")
+        pytest.skip("stateless_apply takes those of all trainable ones")
     optimizer.apply([keras.ops.ones((5, 7))], variables[:1])
     assert problems.distance(problems.values_of(variables), before) == 0
 
