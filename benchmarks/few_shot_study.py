@@ -13,22 +13,24 @@ is trained with the other seeds, and their accuracies on test episodes of other
 classes are compared by Student's paired test.
 
 Each training is a folder of --runs, so the same command goes on where it was
-interrupted; --hours ends a start. --output is written after each of them, with
-a plot beside it.
+interrupted; --hours ends a start. --runs belongs to the flags behind `--`: with
+others it is refused. --output is written after each arm, with a plot beside it.
+A training that diverges has the accuracy 0.
 """
 
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from scipy.stats import qmc
 
-from benchmarks import measure
+from benchmarks import measure, trainings
 from official_models.common import files
 from official_models.common.errors import InputError, refuse
+from official_models.common.store import OutOfTime, Store
 from official_models.vision.batch_norm.experiments import paired, spread
+from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.few_shot_study"
 TRAIN = "official_models.vision.few_shot.train"
@@ -47,11 +49,10 @@ RANGES = {
     "margin_weight": (0.1, 10.0),
     "margin": (0.1, 3.0),
 }
+SPLITS = ("validation", "test")
+# What a training is given here.
+OURS = ("optimizer", "learning_rate", *RANGES, "output_dir", "seed", "seeds")
 _DIVERGED = "has diverged"
-
-
-class OutOfTime(Exception):
-    """--hours are over; the message is what would have come next."""
 
 
 def trials(optimizer, arm, count):
@@ -80,32 +81,23 @@ def trials(optimizer, arm, count):
     return found
 
 
-def train(folder, flags, setting, seed, end=None):
-    """Trains one seed, or finds that it was; gives its report.
+def train(folder, flags, setting, seed):
+    """Trains one seed.
 
     Args:
         folder: Of the training.
         flags: Of the script, in words.
         setting: Of `trials`.
         seed: Of the training.
-        end: Of `time.monotonic`, after which none is begun.
 
     Returns:
-        report.json; None where the training diverged.
+        Its accuracy on each split; 0 if it diverged.
 
     Raises:
         InputError: The script failed.
-        OutOfTime: It is not there, and the time is over.
     """
-    path, diverged = folder / "report.json", folder / "diverged.json"
-    if diverged.is_file():
-        return None
-    if path.is_file():
-        return files.read_json(path, "remove it to train again")
-    if end is not None and time.monotonic() > end:
-        raise OutOfTime(folder.name)
-    words = [f"--{name}={value!r}" for name, value in setting.items()]
-    words += [f"--output_dir={folder}", f"--seed={seed}", "--seeds=1"]
+    values = {**setting, "output_dir": str(folder), "seed": seed, "seeds": 1}
+    words = [f"--{name}={value}" for name, value in values.items()]
     ended = subprocess.run(
         [sys.executable, "-m", TRAIN, *flags, *words],
         env=measure.environment(),
@@ -113,31 +105,23 @@ def train(folder, flags, setting, seed, end=None):
         text=True,
     )
     if ended.returncode and _DIVERGED in ended.stderr:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(diverged, {"setting": setting, "seed": seed})
-        return None
+        return dict.fromkeys(SPLITS, 0.0)
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
         raise InputError(f"{folder.name}: {TRAIN} failed: {last}")
-    return files.read_json(path, "remove it to train again")
+    report = files.read_json(folder / "report.json", "remove its folder")
+    return {split: report["scores"][split]["mean"] for split in SPLITS}
 
 
-def accuracy(report, split):
-    """Of one seed's report; 0 where the training diverged."""
-    return report["scores"][split]["mean"] if report else 0.0
-
-
-def arm_of(runs, flags, optimizer, arm, counts, end=None, said=print):
+def arm_of(store, flags, optimizer, arm, counts):
     """Tunes an arm, then trains its seeds.
 
     Args:
-        runs: Folder.
+        store: A `Store` in the folder of the runs.
         flags: Behind `--`.
         optimizer: A key of RATES.
         arm: Of ARMS.
         counts: Trials and seeds.
-        end: Of `train`.
-        said: Called with a line after each training.
 
     Returns:
         The arm's row, as JSON values.
@@ -145,27 +129,27 @@ def arm_of(runs, flags, optimizer, arm, counts, end=None, said=print):
     flags = [*flags, f"--optimizer={optimizer}"]
 
     def one(name, setting, seed, *more):
-        found = train(runs / name, [*flags, *more], setting, seed, end)
-        said(f"{name}: validation {accuracy(found, 'validation'):.4f}")
+        words = [*flags, *more]
+        found = store.get(
+            name, lambda: train(store.folder / name, words, setting, seed)
+        )
+        command_line.show(f"{name}: validation {found['validation']:.4f}")
         return found
 
     start = f"{optimizer}-{arm}"
     tried, few = [], f"--eval_episodes={TUNING_EPISODES}"
     for number, setting in enumerate(trials(optimizer, arm, counts[0])):
         found = one(f"{start}-trial_{number}", setting, TUNING_SEED, few)
-        tried.append({**setting, "validation": accuracy(found, "validation")})
+        tried.append({**setting, "validation": found["validation"]})
     best = max(range(len(tried)), key=lambda i: tried[i]["validation"])
     setting = {k: v for k, v in tried[best].items() if k != "validation"}
     # Of its own name: other counts of trials may choose another.
-    reports = [
+    each = [
         one(f"{start}-chosen_{best}-seed_{seed}", setting, seed)
         for seed in range(1, counts[1] + 1)
     ]
     row = {"optimizer": optimizer, "arm": arm, "chosen": setting}
-    row |= {
-        split: spread([accuracy(report, split) for report in reports])
-        for split in ("validation", "test")
-    }
+    row |= {split: spread([x[split] for x in each]) for split in SPLITS}
     return {**row, "tried": tried}
 
 
@@ -244,14 +228,13 @@ def plot(rows, path):
 
 def study(args, flags):
     """Trains what is missing; writes after each arm; gives the table."""
-    end = args.hours and time.monotonic() + 3600 * args.hours
-    rows = []
+    trainings.check_flags(flags, OURS, "--optimizers, --runs and --seeds")
+    trainings.check_runs(args.runs, {"flags": flags})
+    store, rows = Store(args.runs, args.hours), []
     for optimizer in args.optimizers:
         for arm in ARMS:
             counts = args.trials, args.seeds
-            rows.append(
-                arm_of(args.runs, flags, optimizer, arm, counts, end, _say)
-            )
+            rows.append(arm_of(store, flags, optimizer, arm, counts))
             compared = comparisons(rows)
             found = {
                 "provenance": measure.provenance(seed=1),
@@ -261,24 +244,7 @@ def study(args, flags):
             }
             measure.write_json(args.output, found)
             plot(rows, args.output.with_suffix(".png"))
-    return markdown(rows, comparisons(rows))
-
-
-def _say(line):
-    print(line, flush=True)
-
-
-def _number(text):
-    value = float(text)
-    if not value > 0 or math.isinf(value):
-        raise ValueError(text)
-    return value
-
-
-def _count(text):
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
+    return markdown(rows, compared)
 
 
 def main(arguments=None):
@@ -288,13 +254,14 @@ def main(arguments=None):
     parser.add_argument(
         "--optimizers", nargs="+", choices=list(RATES), default=["lamb"]
     )
-    parser.add_argument("--trials", type=_count, default=8, help="of each arm")
-    parser.add_argument("--seeds", type=_count, default=5, help="how many")
+    count, positive = command_line.count, command_line.positive
+    parser.add_argument("--trials", type=count, default=8, help="of each arm")
+    parser.add_argument("--seeds", type=count, default=5, help="how many")
     parser.add_argument("--runs", type=Path, required=True, help="folder")
     parser.add_argument("--output", type=Path, required=True, help="JSON")
     parser.add_argument(
         "--hours",
-        type=_number,
+        type=positive,
         help="after which no training is begun; the same command goes on",
     )
     parser.usage = "%(prog)s [options] -- [flags of few_shot.train]"

@@ -24,13 +24,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import measure
+from benchmarks import measure, trainings
 from official_models.common import files
 from official_models.common.errors import InputError, refuse
 from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.finetuning"
-RECORD = "runs.json"
 # What `train` gives the script.
 OURS = ("optimizer", "learning_rate", "output_dir", "seed", "seeds")
 
@@ -72,7 +71,7 @@ def rates_of(words):
 
 
 def check_command(command):
-    """Refuses flags of the script that this one gives it.
+    """Refuses a command without a script, and flags that are given to it here.
 
     Raises:
         InputError: It names the flag.
@@ -82,13 +81,9 @@ def check_command(command):
             "no script: expected -- and a fine-tuning script with its flags at "
             "the end of the command"
         )
-    for word in command[1:]:
-        name = word.lstrip("-").partition("=")[0]
-        if word.startswith("-") and name in OURS:
-            raise InputError(
-                f"-- {word}: is set here; expected --rates, --runs, --seed and "
-                "--seeds before --, and the script's other flags behind it"
-            )
+    trainings.check_flags(
+        command[1:], OURS, "--rates, --runs, --seed and --seeds"
+    )
 
 
 def check_runs(runs, command, seed):
@@ -102,27 +97,13 @@ def check_runs(runs, command, seed):
     Raises:
         InputError: It names what differs.
     """
-    runs.mkdir(parents=True, exist_ok=True)
-    path, now = runs / RECORD, {"command": command, "seed": seed}
-    before = now
-    if path.is_file():
-        before = files.read_json(path, "name another folder by --runs")
-    elif reports := sorted(runs.glob("*/report.json")):
+    now = {"command": command, "seed": seed}
+    before = None
+    if reports := sorted(runs.glob("*/report.json")):
         # Of an earlier version, which kept no record.
         report = files.read_json(reports[0], "remove it to train again")
         before = {**now, "seed": report["seeds"][0]["seed"]}
-    for name, value in now.items():
-        if before.get(name) != value:
-            there, here = map(_words, (before.get(name), value))
-            raise InputError(
-                f"--runs {runs}: has runs of {name} {there}, this is {here}; "
-                "name another folder"
-            )
-    files.write_json(path, now)
-
-
-def _words(value):
-    return " ".join(value) if isinstance(value, list) else value
+    trainings.check_runs(runs, now, before)
 
 
 def train(command, folder, optimizer, rate, seed, seeds):

@@ -119,6 +119,26 @@ def test_a_script_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
     assert "lamb-cross-entropy-trial_0" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--ways=4", "has runs of flags --ways=3, this is --ways=4"),
+        ("--seed=7", "-- --seed=7: is set here"),
+        ("--optimizer=sgd", "-- --optimizer=sgd: is set here"),
+    ],
+)
+def test_flags_that_are_not_those_of_the_runs(
+    tmp_path, ran, capsys, flag, message, monkeypatch
+):
+    _main(tmp_path, "--trials", "1", "--seeds", "1")
+    count = len(ran)
+    monkeypatch.setitem(globals(), "FLAGS", [flag])
+    with pytest.raises(SystemExit) as ended:
+        _main(tmp_path, "--trials", "1", "--seeds", "1")
+    assert ended.value.code == 2 and len(ran) == count
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [("--seeds", "0"), ("--hours", "-1")])
 def test_numbers_out_of_range(tmp_path, words, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from benchmarks import finetuning
+from benchmarks import finetuning, trainings
 
 # Accuracy of seed 1, 2, 3 by optimizer and rate; the second rate is better.
 SCORES = {
@@ -134,7 +134,7 @@ def test_runs_of_another_command_are_refused(
     words = arguments(tmp_path, "lamb=1e-3,2e-3")
     finetuning.main(words)
     if not is_recorded:  # as of a version that kept no record
-        (tmp_path / "runs" / finetuning.RECORD).unlink()
+        (tmp_path / "runs" / trainings.RECORD).unlink()
     ran.clear()
     words[place:place] = change
     with pytest.raises(SystemExit) as ended:
