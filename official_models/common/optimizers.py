@@ -7,7 +7,7 @@ from absl import flags
 
 import tf_lamb
 from official_models.common.errors import InputError
-from official_models.common.layer import registration
+from official_models.common.schedules import by_update
 from tf_lamb import (
     arguments,
     arithmetic,
@@ -18,7 +18,6 @@ from tf_lamb import (
 )
 
 FLAGS = flags.FLAGS
-register = registration("tf_lamb_models.common")
 # Flags that only some optimizers read; with another one they are refused.
 _READ_BY = {
     "beta_1": ("lamb", "adamw"),
@@ -33,42 +32,6 @@ _READ_BY = {
     "clip_by_unit": ("lamb", "lars"),
     "trust_coefficient": ("lars",),
 }
-
-
-@register
-class ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
-    r"""A schedule of updates, under an optimizer that counts micro-batches.
-
-    $$\eta(s) = \eta_u(\lfloor s / k \rfloor)$$
-
-    Keras calls a schedule with the number of micro-batches so far, so that the
-    update that ends a step of k is called with the step's last one. Its rate is
-    that of the same step without accumulation.
-
-    Args:
-        schedule: eta_u, of the number of updates, from 0.
-        micro_batches: k, of an update.
-    """
-
-    def __init__(self, schedule, micro_batches: int):
-        self.schedule = schedule
-        if isinstance(schedule, dict):
-            self.schedule = keras.saving.deserialize_keras_object(schedule)
-        self.micro_batches = micro_batches
-
-    def __call__(self, step):
-        return self.schedule(step // self.micro_batches)
-
-    def get_config(self) -> dict:
-        return {
-            "schedule": keras.saving.serialize_keras_object(self.schedule),
-            "micro_batches": self.micro_batches,
-        }
-
-
-def by_update(schedule: Callable, micro_batches: int) -> Callable:
-    """`ByUpdate`; without accumulation the schedule as it is."""
-    return schedule if micro_batches == 1 else ByUpdate(schedule, micro_batches)
 
 
 def define_flags(
@@ -261,7 +224,7 @@ def schedule(
         steps: updates until the decay ends.
         warmup_steps: updates of the warmup.
         micro_batches: k of an update; the schedule is called with their
-            number, and its rate changes from update to update (`ByUpdate`).
+            number, and its rate changes from update to update (`schedules`).
 
     Raises:
         InputError: a value is out of range.

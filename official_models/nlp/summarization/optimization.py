@@ -10,6 +10,7 @@ from official_models.common import flags as run_flags
 from official_models.common import optimizers
 from official_models.common.errors import InputError
 from official_models.common.layer import registration
+from official_models.common.schedules import by_update
 from tf_lamb import check
 
 FLAGS = flags.FLAGS
@@ -194,7 +195,7 @@ def _schedule(peak, steps: int, warmup: int, k: int, name: str):
     with run_flags.naming_the_flag():
         peak = check.non_negative(name, peak)
     if FLAGS.schedule == "noam":
-        return optimizers.by_update(Noam.of_peak(peak, warmup), k)
+        return by_update(Noam.of_peak(peak, warmup), k)
     warmup = optimizers.whole_steps("warmup_ratio", steps)
     return optimizers.schedule(peak, steps, warmup, k)
 

@@ -23,6 +23,7 @@ from official_models.common.checkpoints import sync_state
 from official_models.common.errors import InputError
 from official_models.common.flags import without_effect
 from official_models.common.hours import Limit, Times
+from official_models.common.schedules import by_update
 from official_models.common.script import Training
 from official_models.nlp.bert.pretraining.inputs import Shape
 from tf_lamb import schedules
@@ -280,12 +281,12 @@ def optimizer(phases: list[Phase], index: int) -> keras.optimizers.Optimizer:
     """
     k, upto = phases[index].micro_batches, phases[: index + 1]
     rates = [_schedule(phase) for phase in upto]
-    rate = optimizers.by_update(rates[-1], k)
+    rate = by_update(rates[-1], k)
     if FLAGS.hours:
         rate = phases[index].learning_rate
     elif index and FLAGS.phase2_moments == "keep":
         both = tf_lamb.Rewarmup(rates, [phase.steps for phase in upto])
-        rate = optimizers.by_update(both, k)
+        rate = by_update(both, k)
     return optimizers.from_flags(
         FLAGS.steps, rate=rate, gradient_accumulation_steps=k
     )
