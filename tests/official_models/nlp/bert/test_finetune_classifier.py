@@ -13,7 +13,6 @@ import pytest
 
 from official_models.common.errors import InputError
 from official_models.nlp.bert import finetune_classifier
-from official_models.nlp.bert.finetuning.fit import report as fit_report
 from official_models.nlp.checkpoint.opening import open_source
 from official_models.nlp.checkpoint.source import make
 from official_models.nlp.checkpoint.tokenizer import find
@@ -186,21 +185,6 @@ def test_mnli_has_two_validation_splits(bert, tmp_path):
     report = run(bert, data, tmp_path / "run", "mnli", "--epochs=1")
     assert list(report["scores"]) == ["dev_matched", "dev_mismatched"]
     assert report["compared_by"] == "dev_matched accuracy"
-
-
-def test_of_equal_seeds_the_first_is_the_best():
-    results = [
-        {"seed": seed, "best_epoch": 1, "scores": {"dev": {"accuracy": score}}}
-        for seed, score in ((4, 0.5), (5, 0.75), (6, 0.75))
-    ]
-    found = fit_report.summary(("dev", "accuracy"), results)
-    assert found["best_seed"] == 5
-    lines = fit_report.table(results, found).splitlines()
-    assert [line.split() for line in lines[-3:]] == [
-        ["mean", "0.6667"],
-        ["deviation", "0.1443"],
-        ["best", "seed", "5", "0.7500"],
-    ]
 
 
 def test_the_same_command_trains_what_is_missing(

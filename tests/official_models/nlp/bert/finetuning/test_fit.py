@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from official_models.nlp.bert.finetuning.fit import training
+from official_models.nlp.bert.finetuning.fit import report, training
 from tests.official_models.scripts import refusal
 
 T = 4
@@ -114,3 +114,18 @@ def test_outputs_that_are_not_finite_are_refused():
     }
     model.layers[-1].kernel.assign(np.full((T, 3), np.nan))
     refusal(lambda: training.outputs_of(model, inputs, 2), "has diverged")
+
+
+def test_of_equal_seeds_the_first_is_the_best():
+    results = [
+        {"seed": seed, "best_epoch": 1, "scores": {"dev": {"accuracy": score}}}
+        for seed, score in ((4, 0.5), (5, 0.75), (6, 0.75))
+    ]
+    found = report.summary(("dev", "accuracy"), results)
+    assert found["best_seed"] == 5
+    lines = report.table(results, found).splitlines()
+    assert [line.split() for line in lines[-3:]] == [
+        ["mean", "0.6667"],
+        ["deviation", "0.1443"],
+        ["best", "seed", "5", "0.7500"],
+    ]
