@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -16,6 +17,7 @@ Array = np.ndarray
 OPTIMIZERS = {"lamb": 0.01, "lars": 1.0, "adam": 0.005}  # and their rates
 _PREDICTED_AT_ONCE = 1024
 _PRETRAINING_STEPS = 500
+_PRESENT_MULTIPLE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +114,7 @@ def make_optimizer(settings: Settings) -> keras.optimizers.Optimizer:
 def make_model(
     settings: Settings, table: statistics.Table, seed: int
 ) -> keras.Model:
-    """A compiled network with the terms' rates, pretrained if they say so."""
+    """A network with the terms' rates, pretrained if the settings say so."""
     rates = table.rates.astype("float32")
     made = model.make(
         len(rates),
@@ -127,12 +129,42 @@ def make_model(
     layer.rates.assign(rates)
     if settings.pretrain:
         pretrain(layer, statistics.TARGETS[settings.pretrain](table))
-    made.compile(
+    return made
+
+
+def make_step(settings: Settings, made: keras.Model) -> Callable:
+    """An update by documents, float32 [B, F], and labels, float32 [B, 1].
+
+    A local network is computed for the batch's terms alone.
+    """
+    local = settings.kind == "local"
+    trained = model.of_present_terms(made) if local else made
+    trained.compile(
         make_optimizer(settings),
         keras.losses.BinaryCrossentropy(from_logits=True),
-        jit_compile=False,
+        jit_compile=False,  # their number changes: XLA would compile anew
     )
-    return made
+
+    def step(documents: Array, labels: Array) -> None:
+        inputs = [documents, present_terms(documents)] if local else documents
+        trained.train_on_batch(inputs, labels)
+
+    return step
+
+
+def present_terms(documents: Array) -> Array:
+    """Places of the terms that documents have, int32 [K].
+
+    K is the next multiple of 256, so that few shapes occur; the filling is F.
+
+    Args:
+        documents: [B, F].
+    """
+    places = np.flatnonzero((documents != 0).any(axis=0))
+    count = -(-max(len(places), 1) // _PRESENT_MULTIPLE) * _PRESENT_MULTIPLE
+    found = np.full(count, documents.shape[1], "int32")
+    found[: len(places)] = places
+    return found
 
 
 def pretrain(
@@ -189,6 +221,7 @@ def fit(
 
 def _one_start(settings, train, validation, table, seeds, done) -> Learned:
     made = make_model(settings, table, seeds[0] + 1_000_003 * seeds[1])
+    step = make_step(settings, made)
     rng = np.random.default_rng(seeds)
     count = len(train.labels)
     size = count if settings.batch_size == -1 else settings.batch_size
@@ -202,7 +235,7 @@ def _one_start(settings, train, validation, table, seeds, done) -> Learned:
                 order, place = rng.permutation(count), 0
             rows = order[place : place + size]
             place += size
-            made.train_on_batch(
+            step(
                 train.shares[rows].toarray().astype("float32"),
                 train.labels[rows, None].astype("float32"),
             )

@@ -85,6 +85,58 @@ def test_the_sizes_of_the_networks():
     assert ((0 < w) & (w < 1)).all()
 
 
+def test_a_batch_needs_the_weights_of_its_own_terms_alone():
+    """The loss and every gradient are those of all terms."""
+    found, layer = made()
+    x = SHARES.toarray().astype("float32")[:6]
+    x[:, [1, 4]] = 0
+    present = learning.present_terms(x)
+    assert present[:5].tolist() == [0, 2, 3, 5, 6] and (present[5:] == 7).all()
+    assert len(present) == 256
+    few = np.asarray(layer.term_weights(False, present))
+    every = np.asarray(layer.term_weights(False))
+    assert not few[[1, 4]].any() and every[[1, 4]].all()
+    labels = LABELS[:6, None].astype("float32")
+    variables = [v.value for v in found.trainable_variables]
+    gradients = []
+    for one, inputs in (
+        (found, x),
+        (model.of_present_terms(found), [x, present]),
+    ):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(
+                keras.losses.binary_crossentropy(
+                    labels, one(inputs), from_logits=True
+                )
+            )
+        gradients.append([loss, *tape.gradient(loss, variables)])
+    for one, other in zip(*gradients):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert learning.present_terms(0 * x).tolist() == [7] * 256
+
+
+@pytest.mark.parametrize("kind", model.KINDS)
+def test_a_training_step_gives_a_local_network_the_present_terms(
+    kind, monkeypatch
+):
+    rows = []
+    plain = keras.layers.Dense.call
+
+    def recorded(self, x, *args, **kwargs):
+        if self.name == "hidden" and not isinstance(x, keras.KerasTensor):
+            rows.append(x.shape)
+        return plain(self, x, *args, **kwargs)
+
+    found, _ = made(kind)
+    step = learning.make_step(Settings(kind=kind), found)
+    monkeypatch.setattr(keras.layers.Dense, "call", recorded)
+    before = [np.asarray(w) for w in found.trainable_variables]
+    step(SHARES.toarray().astype("float32"), LABELS[:, None].astype("float32"))
+    assert rows == [(256, 2) if kind == "local" else (1, 14)]
+    after = [np.asarray(w) for w in found.trainable_variables]
+    assert all((a != b).any() for a, b in zip(before, after) if b.any())
+
+
 def test_permuting_terms_permutes_the_local_networks_weights():
     order = np.array([3, 1, 0, 2, 6, 5, 4])
     for kind, same in (("local", True), ("global", False)):
