@@ -4,8 +4,8 @@
 # pattern -> (frameworks, what of this repository it may import).
 DATA_TOOLS = (
     r"official_models\.common\."
-    r"(checkpoint_list|errors|files|importing|interrupts|pypi|readers|"
-    r"record_check|records)"
+    r"(checkpoint_list|errors|files|importing|interrupts|processes|pypi|"
+    r"readers|record_check|records)"
 )
 MODEL_TOOLS = (
     DATA_TOOLS,
@@ -25,8 +25,8 @@ ROOMS = {
     r"(official_models|tpu)/(\w+/)+__init__\.py": ((), ()),
     # Common: no model, no data set. A run takes a tf_keras model too.
     r"official_models/common/"
-    r"(checkpoint_list|errors|files|importing|interrupts|pypi|readers|"
-    r"record_check|records)\.py": (
+    r"(checkpoint_list|errors|files|importing|interrupts|processes|pypi|"
+    r"readers|record_check|records)\.py": (
         ("tensorflow",),
         (DATA_TOOLS,),
     ),

@@ -50,15 +50,31 @@ class Store:
             OutOfTime: It would have to be made, and the time is up.
             InputError: The file is damaged, or `make` raises it.
         """
-        path = self.folder / f"{name}.json"
-        if path.is_file():
-            return files.read_json(path, "remove it to compute it again")
+        if self.has(name):
+            return self.read(name)
         if self._end is not None and self._now() >= self._end:
             raise OutOfTime(name)
         found = make()
         self.folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, found)
+        files.write_json(self._path(name), found)
         return found
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return self._path(name).is_file()
+
+    def read(self, name: str) -> Any:
+        """What a file has.
+
+        Raises:
+            InputError: It is not there, or damaged.
+        """
+        return files.read_json(
+            self._path(name), "remove it to compute it again"
+        )
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
 
 
 def complete(compute: Callable[[], Any], folder: Path) -> Any:

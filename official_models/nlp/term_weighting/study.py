@@ -6,11 +6,14 @@ import dataclasses
 import time
 from typing import Any
 
+import keras
 import numpy as np
 from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from official_models.common.errors import InputError
+from official_models.common.layer import seed_of
+from official_models.common.store import Store
 from official_models.nlp.term_weighting import (
     classifiers,
     learning,
@@ -156,6 +159,50 @@ def _vectors(cell, train, test, labels, parts):
         "learning_rate": learner.learning_rate
         or learning.OPTIMIZERS[learner.optimizer],
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a process needs for its cells.
+
+    Attributes:
+        counts: Of the corpus.
+        store: Of the cells' files.
+    """
+
+    counts: Counts
+    store: Store
+
+
+_WORK: list[Work] = []  # of this process
+
+
+def begin(work: Work) -> None:
+    """Keeps what `compute` needs."""
+    _WORK[:] = [work]
+
+
+def compute(row: str, cell: Cell) -> dict[str, Any]:
+    """What `run` gives of a cell, kept in its file.
+
+    Args:
+        row: Of the table.
+        cell: Settings.
+    """
+    (work,) = _WORK
+
+    def make():
+        keras.backend.clear_session()  # or memory grows with each network
+        return run(work.counts, cell)
+
+    return work.store.get(file_name(row, cell), make)
+
+
+def file_name(row: str, cell: Cell) -> str:
+    """Of a cell; without .json."""
+    # Names of categories may hold anything: a checksum keeps them apart.
+    plain = "".join(c if c.isalnum() else "_" for c in cell.category)[:40]
+    return f"{row}-{plain}-{seed_of(cell.category):08x}-s{cell.seed}"
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

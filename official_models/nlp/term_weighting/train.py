@@ -23,12 +23,12 @@ from absl import flags, logging
 from official_models.common import (
     errors,
     files,
+    processes,
     report,
     run_folder,
 )
 from official_models.common import flags as run_flags
 from official_models.common.errors import InputError
-from official_models.common.layer import seed_of
 from official_models.common.store import Store, complete
 from official_models.nlp.term_weighting import (
     classifiers,
@@ -96,6 +96,12 @@ def define_flags() -> None:
     flags.DEFINE_boolean("learn_tf", False, "Whether tf is learned, too.")
     flags.DEFINE_float("share", 0.1, "Share of the terms that are kept.")
     integer("seeds", 1, "Runs of each cell, from --seed on.", 1)
+    integer(
+        "workers",
+        processes.cores(),
+        "Processes, which share the cores; a category is done by one.",
+        1,
+    )
     flags.DEFINE_float(
         "hours",
         None,
@@ -105,7 +111,7 @@ def define_flags() -> None:
     # What they select is in the names of the files.
     run_flags.without_effect(
         *("data_dir", "categories", "weightings", "optimizers"),
-        *("batch_sizes", "seed", "seeds", "hours"),
+        *("batch_sizes", "seed", "seeds", "workers", "hours"),
     )
 
 
@@ -217,37 +223,37 @@ def settings() -> list[tuple[str, str, dict[str, Any]]]:
 def compute(store: Store, counts: study.Counts) -> dict[str, Any]:
     """Does every cell: {row: {seed: summary}}."""
     judges = tuple(FLAGS.classifiers)
-    found: dict[str, Any] = {}
+    table: dict[tuple[str, str], list] = {}
     for row, weighting, learner in settings():
         for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
-            cells = []
-            for category in categories_of(counts.corpus):
-                cell = study.Cell(
+            table[row, str(seed)] = [
+                study.Cell(
                     category, weighting, FLAGS.share, judges, seed, learner
                 )
-                cells.append(_cell(store, counts, row, cell))
-            found.setdefault(row, {})[str(seed)] = study.summary(cells)
-    return found
-
-
-def _cell(store, counts, row, cell) -> dict[str, Any]:
-    def make():
-        keras.backend.clear_session()  # or memory grows with each network
-        found = study.run(counts, cell)
+                for category in categories_of(counts.corpus)
+            ]
+    jobs = [(row, cell) for (row, _), each in table.items() for cell in each]
+    missing = [job for job in jobs if not store.has(study.file_name(*job))]
+    done = len(jobs) - len(missing)
+    work = study.Work(counts, store)
+    for (row, cell), found in processes.results(
+        study.compute, missing, FLAGS.workers, study.begin, (work,)
+    ):
+        done += 1
         f1 = {
             name: round(study.metrics.Decisions(*one).f1, 4)
             for name, one in found["decisions"].items()
         }
         print(
-            f"{row}, {cell.category}: F1 {f1}, {found['seconds']:.1f} s",
+            f"{done} of {len(jobs)}: {row}, {cell.category}, seed {cell.seed}: "
+            f"F1 {f1}, {found['seconds']:.1f} s",
             flush=True,
         )
-        return found
-
-    # Names of categories may hold anything: a checksum keeps them apart.
-    plain = "".join(c if c.isalnum() else "_" for c in cell.category)[:40]
-    name = f"{row}-{plain}-{seed_of(cell.category):08x}-s{cell.seed}"
-    return store.get(name, make)
+    found = {}
+    for (row, seed), cells in table.items():
+        each = [store.read(study.file_name(row, cell)) for cell in cells]
+        found.setdefault(row, {})[seed] = study.summary(each)
+    return found
 
 
 def draw(found: dict[str, Any], path: Path) -> None:

@@ -23,3 +23,11 @@ def test_a_part_is_made_once_until_the_time_is_up(tmp_path):
     refusal(lambda: Store(tmp_path, 0.0), "--hours 0", "above 0")
     (tmp_path / "cells/two.json").write_text("[2")
     refusal(lambda: unlimited.get("two", dict), "two.json", "remove it")
+
+
+def test_what_is_there_is_read(tmp_path):
+    store = Store(tmp_path / "parts")
+    assert not store.has("a")
+    store.get("a", lambda: [1])
+    assert store.has("a") and store.read("a") == [1]
+    refusal(lambda: store.read("b"), "b.json")

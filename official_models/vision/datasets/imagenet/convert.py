@@ -18,12 +18,9 @@ their published MD5 before. From then on the records' checksums watch.
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
-import multiprocessing
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +28,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from official_models.common import errors, files
+from official_models.common import errors, files, processes
 from official_models.common.errors import InputError
 from official_models.vision.datasets.imagenet import shards as shard_files
 from official_models.vision.datasets.imagenet.encode import (
@@ -307,8 +304,8 @@ def convert(
     total = sum(map(len, plan.values()))
     done = total - sum(map(len, left.values()))
     with tqdm(total=total, initial=done, unit="image", disable=None) as bar:
-        for path, shard in _write_all(jobs, workers):
-            name = os.path.basename(path)
+        for job, shard in processes.results(write_shard, jobs, workers):
+            name = os.path.basename(job[1])
             progress.add(name, shard)
             bar.update(len(plan[name]))
     progress.finish(classes)
@@ -318,26 +315,6 @@ def convert(
         for name in ("skipped", "reencoded", "warned")
     }
     return {"written": written, **found}
-
-
-def _write_all(jobs: list[tuple], workers: int) -> Iterator[tuple[str, dict]]:
-    """Paths and what `write_shard` returned, as they are ready."""
-    if workers == 1:
-        for job in jobs:
-            yield job[1], write_shard(*job)
-        return
-    # TensorFlow does not survive a fork.
-    executor = concurrent.futures.ProcessPoolExecutor(
-        min(workers, max(len(jobs), 1)), multiprocessing.get_context("spawn")
-    )
-    with executor:
-        paths = {executor.submit(write_shard, *job): job[1] for job in jobs}
-        try:
-            for future in concurrent.futures.as_completed(paths):
-                yield paths[future], future.result()
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            raise
 
 
 def main(_) -> None:

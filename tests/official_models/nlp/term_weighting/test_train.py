@@ -15,7 +15,7 @@ from tests.official_models.scripts import refusal
 SMALL = (
     "--weightings=tf,tfig,local_identity --classifiers=svm,naive_bayes "
     "--optimizers=lamb --hidden=2 --max_steps=2 --validate_every=1 "
-    "--share=1 --batch_sizes=-1"
+    "--share=1 --batch_sizes=-1 --workers=1"
 ).split()
 
 
@@ -87,6 +87,15 @@ def test_the_whole_table(corpus, tmp_path, capsys, monkeypatch):
     text = (other / "r.sgm").read_text().replace("market", "stocks")
     (other / "r.sgm").write_text(text)
     refusal(lambda: run(tmp_path / "run", other), "corpus_sha256 = ")
+
+
+def test_several_processes_compute_the_same(corpus, tmp_path, capsys):
+    baselines = ["--weightings=tf,tfig", "--classifiers=svm"]
+    here = run(tmp_path / "one", corpus, *baselines)
+    there = run(tmp_path / "two", corpus, *baselines, "--workers=2")
+    assert there["rows"] == here["rows"]
+    assert "6 of 6: " in capsys.readouterr().out
+    assert len(list((tmp_path / "two/cells").iterdir())) == 6
 
 
 def test_the_time_is_up(corpus, tmp_path, capsys):
