@@ -53,6 +53,7 @@ TF_LAMB = {
     "arguments": {"tf_lamb.exclusion", "tf_lamb.hyperparameters"} | PURE,
     "arithmetic": set(),
     "check": set(),
+    "figures": set(),
     "hyperparameters": PURE,
     "moments": {"tf_lamb.arithmetic"},
     "directions": {"tf_lamb.hyperparameters", "tf_lamb.moments"} | PURE,
@@ -150,6 +151,7 @@ TF_LAMB = {
         "keras",
         "tensorflow",
         "tf_lamb.any_callback",
+        "tf_lamb.figures",
         "tf_lamb.wrapped",
     }
     | CORE,
@@ -194,6 +196,7 @@ TF_LAMB = {
     },
     "diagnostics/spectrum": {
         "tf_lamb.check",
+        "tf_lamb.figures",
         "tf_lamb.diagnostics.curvature",
         "tf_lamb.diagnostics.lanczos",
     },
@@ -206,6 +209,7 @@ TF_LAMB = {
     "diagnostics/advice": {
         "keras",
         "tf_lamb.check",
+        "tf_lamb.figures",
         "tf_lamb.schedules",
         "tf_lamb.diagnostics.examples",
         "tf_lamb.diagnostics.noise_scale",
@@ -241,7 +245,7 @@ TF_LAMB = {
     },
     # Lottery tickets.
     "diagnostics/masks": {"keras", "tf_lamb.check"},
-    "diagnostics/tickets": {"keras", "tf_lamb.check"}
+    "diagnostics/tickets": {"keras", "tf_lamb.check", "tf_lamb.figures"}
     | {f"tf_lamb.diagnostics.{n}" for n in ("examples", "masks", "probe")},
     "diagnostics/prune_command": {
         f"tf_lamb.diagnostics.{n}"
@@ -258,6 +262,7 @@ TF_LAMB = {
     },
     "diagnostics/landscape": {
         "tf_lamb.check",
+        "tf_lamb.figures",
         "tf_lamb.exclusion",
         "tf_lamb.diagnostics.at_weights",
         "tf_lamb.diagnostics.probe",
@@ -274,6 +279,7 @@ TF_LAMB = {
     },
     "diagnostics/curves": {
         "tf_lamb.check",
+        "tf_lamb.figures",
         "tf_lamb.diagnostics.at_weights",
     },
     # An optimizer, inside the function that makes it.
@@ -304,6 +310,7 @@ TF_LAMB = {
         "tensorflow",
         "jax",
         "tf_lamb.check",
+        "tf_lamb.figures",
         "tf_lamb.diagnostics.at_weights",
         "tf_lamb.diagnostics.examples",
         "tf_lamb.diagnostics.probe",
@@ -318,7 +325,7 @@ TF_LAMB = {
             "ntk",
         )
     },
-    "diagnostics/heat_map": {"tf_lamb.callbacks"},
+    "diagnostics/heat_map": {"tf_lamb.callbacks", "tf_lamb.figures"},
     "diagnostics/monitor": {
         "tensorflow",
         "tf_lamb.callbacks",

@@ -17,6 +17,7 @@ from tf_lamb.callbacks import (
     plot_trust_ratios,
     read_table,
 )
+from tf_lamb.diagnostics.heat_map import plot_heat_map
 
 
 def _fit(callback, epochs=2, **arguments):
@@ -125,11 +126,25 @@ def test_a_file_that_is_no_table(content, found, tmp_path):
     )
 
 
-def test_a_plot_without_matplotlib(tmp_path, monkeypatch):
+@pytest.mark.parametrize("draw", [plot_trust_ratios, plot_heat_map])
+def test_a_plot_without_matplotlib(draw, tmp_path, monkeypatch):
     StepTable(tmp_path / "t.csv", ["a"]).write(1, {"a": 0.5})
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ModuleNotFoundError, match="pip install matplotlib"):
-        plot_trust_ratios(tmp_path / "t.csv", tmp_path / "t.png")
+        draw(tmp_path / "t.csv", tmp_path / "t.png")
+
+
+@pytest.mark.parametrize("draw", [plot_trust_ratios, plot_heat_map])
+def test_a_plot_leaves_the_backend_of_a_notebook(draw, tmp_path, monkeypatch):
+    """`matplotlib.use` would end the pictures of the user's own cells."""
+    import matplotlib
+
+    used = []
+    monkeypatch.setattr(matplotlib, "use", used.append)
+    StepTable(tmp_path / "t.csv", ["a"]).write(1, {"a": 0.5})
+    draw(tmp_path / "t.csv", tmp_path / "new" / "t.png")
+    assert not used
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["t.png"]
 
 
 def test_names_that_the_locale_does_not_have(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any, Collection, Mapping, Sequence, Union
 
 import keras
 
-from tf_lamb import check, exclusion, wrapped
+from tf_lamb import check, exclusion, figures, wrapped
 from tf_lamb.any_callback import AnyCallback
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -322,27 +322,16 @@ def plot_trust_ratios(csv_path: PathLike, png_path: PathLike) -> None:
       FileNotFoundError, ValueError: as `read_table`.
       ModuleNotFoundError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "plot_trust_ratios: needs matplotlib, which is not installed: "
-            "pip install matplotlib.",
-            name="matplotlib",
-        ) from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     table = {
         path: points
         for path, points in read_table(csv_path).items()
         if any(ratio != 1 for _, ratio in points)
     }
-    figure, axes = plt.subplots(figsize=(11, 6), layout="constrained")
-    colors = plt.colormaps["viridis"]
-    for i, (path, points) in enumerate(table.items()):
+    figure = figures.new("plot_trust_ratios", 11, 6)
+    axes = figure.subplots()
+    colors = figures.colors("viridis", len(table))
+    for color, (path, points) in zip(colors, table.items()):
         steps, ratios = zip(*points)
-        color = colors(i / max(len(table) - 1, 1))
         axes.plot(steps, ratios, color=color, linewidth=1.2, label=path)
     axes.set(
         xlabel="step",
@@ -353,8 +342,4 @@ def plot_trust_ratios(csv_path: PathLike, png_path: PathLike) -> None:
     axes.grid(alpha=0.3)
     if table:  # Else matplotlib warns.
         figure.legend(loc="outside right upper", fontsize=6, frameon=False)
-    temporary = Path(png_path).with_suffix(".tmp.png")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(temporary, dpi=120)
-    plt.close(figure)
-    os.replace(temporary, png_path)
+    figures.save(figure, png_path)

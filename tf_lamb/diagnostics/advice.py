@@ -21,7 +21,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tf_lamb import check, schedules
+from tf_lamb import check, figures, schedules
 from tf_lamb.diagnostics import noise_scale, probe
 from tf_lamb.diagnostics.examples import Examples
 
@@ -293,9 +293,7 @@ def plot(
       rate_range: of the range tests.
       batch_size: examples of their steps.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    figure = figures.new("advice.plot", 10, 3.8)
     left, right = figure.subplots(1, 2)
     for losses in rate_range.losses:
         left.semilogx(rate_range.rates, losses)
@@ -319,4 +317,4 @@ def plot(
     right.set_ylabel("steps over the fewest possible")
     right.set_title(f"What a batch costs (dots: batch {batch_size:,})")
     right.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path)

@@ -28,7 +28,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tf_lamb import check
+from tf_lamb import check, figures
 from tf_lamb.diagnostics.at_weights import AtWeights, mean_and_error
 
 __all__ = [
@@ -202,11 +202,9 @@ def plot(path: Any, paths: dict[str, Path]) -> None:
       path: of a PNG file.
       paths: by name.
     """
-    from matplotlib.figure import Figure
-
     first = next(iter(paths.values()))
     columns = 1 if first.scores is None else 2
-    figure = Figure(figsize=(5.5 * columns, 4), layout="constrained")
+    figure = figures.new("curves.plot", 5.5 * columns, 4)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for name, found in paths.items():
         high = barrier(found)
@@ -223,4 +221,4 @@ def plot(path: Any, paths: dict[str, Path]) -> None:
         axis.set_xlabel("t (0: MODEL, 1: OTHER)")
         axis.set_ylabel(f"{title} (± standard error over batches)")
         axis.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tf_lamb import figures
 from tf_lamb.callbacks import read_table
 
 
@@ -27,13 +28,8 @@ def plot_heat_map(
 
     Raises:
       ValueError: the table has no rows.
+      ModuleNotFoundError: matplotlib is not installed.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import colors
-    from matplotlib import pyplot as plt
-
     table = read_table(csv_path)
     steps = sorted({step for points in table.values() for step, _ in points})
     if not steps:
@@ -45,10 +41,11 @@ def plot_heat_map(
             values[row, columns[step]] = value
     values[~((values > 0) & np.isfinite(values))] = np.nan
     height = min(max(0.16 * len(table) + 1.5, 3), 40)
-    figure, axes = plt.subplots(figsize=(10, height), layout="constrained")
+    figure = figures.new("heat_map", 10, height)
+    axes = figure.subplots()
     axes.set_facecolor("0.8")
     shown = np.ma.masked_invalid(values)
-    norm = colors.LogNorm() if shown.count() else None
+    norm = "log" if shown.count() else None
     image = axes.imshow(
         shown, aspect="auto", interpolation="nearest", norm=norm
     )
@@ -57,8 +54,4 @@ def plot_heat_map(
     axes.set_xticks(ticks, [str(steps[i]) for i in ticks])
     axes.set(xlabel="step", title=title or Path(csv_path).stem)
     figure.colorbar(image)
-    temporary = Path(png_path).with_suffix(".tmp.png")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(temporary, dpi=110)
-    plt.close(figure)
-    os.replace(temporary, png_path)
+    figures.save(figure, png_path, dpi=110)

@@ -27,7 +27,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tf_lamb import check, exclusion
+from tf_lamb import check, exclusion, figures
 from tf_lamb.diagnostics import probe
 from tf_lamb.diagnostics.at_weights import AtWeights, mean_and_error
 
@@ -245,12 +245,8 @@ def plot(path: Any, found: Slice) -> None:
       path: of a PNG file.
       found: a slice. A loss that is not finite is left white.
     """
-    from matplotlib.figure import Figure
-
     plane = len(found.offsets_2) > 1
-    figure = Figure(
-        figsize=(11, 4.2) if plane else (6.5, 4.2), layout="constrained"
-    )
+    figure = figures.new("landscape.plot", 11 if plane else 6.5, 4.2)
     axes = figure.add_subplot(1, 1 + plane, 1)
     middle = len(found.offsets_2) // 2
     loss, error = found.losses[middle], found.errors[middle]
@@ -267,7 +263,7 @@ def plot(path: Any, found: Slice) -> None:
     axes.set_title("Slice through the weights (0)")
     if plane:
         _contours(figure, figure.add_subplot(1, 2, 2), found)
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path)
 
 
 def _contours(figure: Any, axes: Any, found: Slice) -> None:

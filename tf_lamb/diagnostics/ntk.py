@@ -36,7 +36,7 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from tf_lamb import check
+from tf_lamb import check, figures
 from tf_lamb.diagnostics import probe
 from tf_lamb.diagnostics.at_weights import compiled, mean_and_error, tensor
 from tf_lamb.diagnostics.examples import each, leaves
@@ -361,9 +361,7 @@ def plot(
       kernel: the last of these kernels, `[n k, n k]`.
       order: of the examples in the picture, `[n]`; by class, if they have some.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.5, 4), layout="constrained")
+    figure = figures.new("ntk.plot", 10.5, 4)
     left, right = figure.subplots(1, 2)
     for name, values in eigenvalues.items():
         left.loglog(
@@ -383,4 +381,4 @@ def plot(
     figure.colorbar(image, ax=right)
     right.set_xlabel("example")
     right.set_title(f"{name}: sum over outputs, examples by target")
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path)

@@ -20,7 +20,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tf_lamb import check
+from tf_lamb import check, figures
 from tf_lamb.diagnostics import lanczos
 from tf_lamb.diagnostics.curvature import Curvature
 
@@ -163,9 +163,7 @@ def plot(path: Any, runs: dict[str, Spectrum], size: int) -> None:
       runs: spectra by the name of their matrix.
       size: rows of the matrix, for the smallest density that is drawn.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.2 * len(runs)), layout="constrained")
+    figure = figures.new("spectrum.plot", 7, 3.2 * len(runs))
     for i, (name, found) in enumerate(runs.items()):
         axes = figure.add_subplot(len(runs), 1, i + 1)
         one = lanczos.Ritz(found.nodes, found.weights, found.nodes, size)
@@ -180,4 +178,4 @@ def plot(path: Any, runs: dict[str, Spectrum], size: int) -> None:
             f"{found.lambda_max_residual:.1g}, trace {found.trace.value:.4g} ± "
             f"{found.trace.standard_error:.1g}"
         )
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path)

@@ -19,7 +19,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tf_lamb import check
+from tf_lamb import check, figures
 from tf_lamb.diagnostics import masks, probe
 from tf_lamb.diagnostics.examples import Examples
 
@@ -266,9 +266,7 @@ def plot(path: Any, rows: Sequence[Row], metric: str) -> None:
       rows: of `summary`.
       metric: name of the score.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = figures.new("tickets.plot", 7, 4.5)
     axes = figure.add_subplot()
     whole = [r for r in rows if r.round == 0]
     for kind in KINDS:
@@ -292,4 +290,4 @@ def plot(path: Any, rows: Sequence[Row], metric: str) -> None:
     axes.set_xlabel("weights left, percent")
     axes.set_ylabel(f"{metric}, held out (bars: least to largest of seeds)")
     axes.legend()
-    figure.savefig(path, dpi=120)
+    figures.save(figure, path)
