@@ -66,6 +66,8 @@ def refuse(message: str) -> NoReturn:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
+    except SystemExit:  # absl has printed the help, and ends with 1
+        sys.exit(0)
     except (flags.Error, ValueError) as error:  # a number of 5,000 digits
         message = first_line(error)
         refuse(f"{message}. Correct the flag; --help lists them all.")

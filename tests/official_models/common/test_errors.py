@@ -63,6 +63,13 @@ def test_good_input():
     assert not result.stderr
 
 
+@pytest.mark.parametrize("flag", ["--help", "--helpshort", "--helpfull"])
+def test_help_is_no_failure(flag):
+    result = _run(flag)
+    assert result.returncode == 0 and not result.stderr
+    assert "--steps" in result.stdout
+
+
 def test_a_command():
     result = _run("show", "--input=good", script=WITH_COMMANDS)
     assert (result.returncode, result.stdout) == (0, "['show'] 1\n")

@@ -130,8 +130,8 @@ class PlainText:
         words = sum(len(line.split()) for text in train for line in text)
         self.description = (
             f"{found}; {words:,} words in {len(self._train.lengths):,} "
-            f"sequences, {examples:,} sequences held out, vocabulary "
-            f"{self.vocab_size:,}, "
+            f"sequences, {examples:,} sequences held out"
+            f"{_measured(examples, size)}, {_vocabulary(self.vocab_size)}, "
             f"{packing.unknown_words(self._train, self.tokenizer)}"
         )
 
@@ -234,8 +234,8 @@ class Records:
             batches.masked_tokens(once), self.held_out, self.vocab_size
         )
         self.description = (
-            f"{self._examples:,} records, {held_out:,} held out, vocabulary "
-            f"{self.vocab_size:,}"
+            f"{self._examples:,} records, {held_out:,} held out"
+            f"{_measured(held_out, size)}, {_vocabulary(self.vocab_size)}"
         )
 
     def _in_order(self, files, examples: int, size: int) -> tf.data.Dataset:
@@ -292,6 +292,21 @@ def _held_out_batch(examples: int, replicas: int) -> int:
             f"the {replicas} replicas"
         )
     return size
+
+
+def _measured(examples: int, size: int) -> str:
+    """What is said where held-out examples do not fill whole batches."""
+    used = examples // size * size
+    if used == examples:
+        return ""
+    return f" (the first {used:,} are measured: whole batches of {size})"
+
+
+def _vocabulary(size: int) -> str:
+    """Its size, and whether a flag that asks for another has no effect."""
+    ignored = FLAGS.vocab_file and FLAGS["vocab_size"].present
+    of_file = " (of --vocab_file: --vocab_size has no effect)"
+    return f"vocabulary {size:,}{of_file if ignored else ''}"
 
 
 def _tokenizer(train: list[list[str]], folder: Path) -> Tokenizer:

@@ -1,6 +1,7 @@
 """Text and records of the flags: one interface, digests, refusals."""
 
 import contextlib
+import re
 import subprocess
 import sys
 
@@ -93,6 +94,8 @@ def test_a_cased_vocabulary_is_trained_and_followed(corpus, tmp_path):
     assert "Ant" in text.tokenizer.get_vocab()
     vocab = f"--vocab_file={tmp_path / 'vocab.txt'}"
     followed = load(tmp_path / "b", given_text, vocab)
+    assert "--vocab_size has no effect" not in text.description
+    assert "--vocab_size has no effect" in followed.description
     assert (
         followed.tokenizer.encode("Ant").ids == text.tokenizer.encode("Ant").ids
     )
@@ -127,8 +130,18 @@ def test_records_have_the_same_interface(corpus, tmp_path):
 
 def test_held_out_batches_are_of_all_replicas(corpus, tmp_path):
     text = load(tmp_path, f"--input={corpus}", replicas=3)
-    sizes = {len(ids) for ids in _numbers(text.held_out)}
-    assert len(sizes) == 1 and sizes.pop() % 3 == 0
+    sizes = [len(ids) for ids in _numbers(text.held_out)]
+    assert len(set(sizes)) == 1 and sizes[0] % 3 == 0
+    found = re.search(
+        r"([\d,]+) sequences held out(.*?), vocab", text.description
+    )
+    held_out, said = int(found[1].replace(",", "")), found[2]
+    assert sum(sizes) < held_out  # the corpus was made for that
+    assert said == (
+        f" (the first {sum(sizes)} are measured: whole batches of {sizes[0]})"
+    )
+    whole = load(tmp_path, f"--input={corpus}").description
+    assert f"{held_out} sequences held out, vocabulary" in whole
     refusal(
         lambda: load(tmp_path, f"--input={corpus}", replicas=10_000),
         "held out, expected at least the 10000 replicas",
