@@ -152,6 +152,31 @@ def prepare(
     return documents
 
 
+def overlaps(found: dict[str, list[Document]]) -> list[str]:
+    """A line for each two splits that have documents of the same sentences.
+
+    Args:
+        found: Documents by split; of two splits the earlier one is trained
+            on, or chosen on.
+    """
+    lines, known = [], {}
+    for split, documents in found.items():
+        texts = ["\n".join(document.sentences) for document in documents]
+        for other, seen in known.items():
+            both = [
+                document.place
+                for document, text in zip(documents, texts, strict=True)
+                if text in seen
+            ]
+            if both:
+                lines.append(
+                    f"{len(both)} of {len(documents)} documents of {split} are "
+                    f"in {other}, too; the first: {both[0]}"
+                )
+        known[split] = set(texts)
+    return lines
+
+
 def _read(cache: Path) -> dict[str, dict]:
     known = {}
     if cache.is_file():

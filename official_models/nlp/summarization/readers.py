@@ -9,7 +9,8 @@
 | `bbc` | `News Articles/` and `Summaries/`, both with `TOPIC/NUMBER.txt` |
 
 Files without a published split (`bbc`, `cnn_dm` in one folder) are split by
-the SHA-256 of their names: a tenth is for validation, a tenth for test.
+the SHA-256 of their articles, so that equal ones stay together: a tenth is for
+validation, a tenth for test.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ XSUM_SPLITS = "XSum-TRAINING-DEV-TEST-SPLIT-90-5-5.json"
 _XSUM_FILES = "bbc-summary-data"
 _OTHER_NAMES = {"validation": ("validation", "dev", "val", "valid")}
 _SHOWN = 3
+_HIGHLIGHT = "@highlight"
 
 
 class Raw(NamedTuple):
@@ -210,12 +212,22 @@ def _files(
             bad.note(str(path), str(error))
 
 
-def _by_name(paths: list[Path], split: str, folder: Path) -> list[Path]:
-    """Those of a split, by a digest of their names."""
+def _by_text(
+    paths: list[Path], split: str, article: Callable[[bytes], bytes]
+) -> list[Path]:
+    """Those of a split, by a digest of their articles' words.
+
+    So an article that is there twice, under two names, is in one split.
+
+    Args:
+        paths: Of all.
+        split: One of `SPLITS`.
+        article: Gives it, of what a file has.
+    """
     found = []
     for path in paths:
-        name = path.relative_to(folder).as_posix()
-        tenth = hashlib.sha256(name.encode()).digest()[0] % 10
+        words = b" ".join(article(path.read_bytes()).split())
+        tenth = hashlib.sha256(words).digest()[0] % 10
         if SPLITS[{0: 1, 1: 2}.get(tenth, 0)] == split:
             found.append(path)
     return found
@@ -232,7 +244,11 @@ def _cnn_dm(folder: Path, split: str, bad: BadDocuments) -> Iterator[Raw]:
     elif any(places.values()):
         paths = []  # not those of the other splits
     else:
-        paths = _by_name(sorted(folder.rglob("*.story")), split, folder)
+        paths = _by_text(
+            sorted(folder.rglob("*.story")),
+            split,
+            lambda content: content.partition(_HIGHLIGHT.encode())[0],
+        )
     if not paths:
         raise InputError(
             f"--data_dir {folder}: has no .story file for {split}; expected "
@@ -243,7 +259,7 @@ def _cnn_dm(folder: Path, split: str, bad: BadDocuments) -> Iterator[Raw]:
 
 
 def _story(path: Path, text: str) -> Raw:
-    article, *highlights = text.split("@highlight")
+    article, *highlights = text.split(_HIGHLIGHT)
     found = [" ".join(x.split()) for x in highlights]
     if not any(found):
         raise ValueError("no @highlight; expected a story of CNN/DailyMail")
@@ -280,7 +296,12 @@ def _xsum_file(path: Path, text: str) -> Raw:
 
 def _bbc(folder: Path, split: str, bad: BadDocuments) -> Iterator[Raw]:
     articles = folder / "News Articles"
-    paths = _by_name(sorted(articles.rglob("*.txt")), split, articles)
+    # The first line is the headline, which no summary has.
+    paths = _by_text(
+        sorted(articles.rglob("*.txt")),
+        split,
+        lambda content: content.strip().partition(b"\n")[2],
+    )
     if not paths:
         raise InputError(
             f"--data_dir {folder}: has no text in 'News Articles' for {split}; "
@@ -290,7 +311,6 @@ def _bbc(folder: Path, split: str, bad: BadDocuments) -> Iterator[Raw]:
 
     def parse(path: Path, text: str) -> Raw:
         other = folder / "Summaries" / path.relative_to(articles)
-        # The first line is the headline, which no summary has.
         _, _, body = text.strip().partition("\n")
         return Raw(str(path), body, [files.read_text(other)], is_copied=True)
 

@@ -162,6 +162,8 @@ def load_documents() -> dict[str, list[prepare.Document]]:
     }
     if bad.places:
         print(bad, flush=True)
+    for line in prepare.overlaps(found):
+        print(line, flush=True)
     for split, documents in found.items():
         if not all(document.references for document in documents):
             raise InputError(
@@ -208,7 +210,10 @@ def measure(
 
 
 def held_out_figures(model: keras.Model, validation: Any) -> dict[str, float]:
-    """The loss of the validation split, and perplexity, if it writes."""
+    """The loss of the validation split, and perplexity, if it writes.
+
+    As Keras has it, a mean over batches by their documents, not their tokens.
+    """
     with warnings.catch_warnings():
         # Keras does not know how many batches there are.
         warnings.filterwarnings("ignore", "Your input ran out of data")

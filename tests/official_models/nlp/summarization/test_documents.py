@@ -1,10 +1,8 @@
 """Readers, sentences, oracle labels, ranking, ROUGE: no network."""
 
-import itertools
 import json
 import random
 
-import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
@@ -12,9 +10,7 @@ from official_models.common.errors import InputError
 from official_models.nlp.summarization import (
     oracle,
     prepare,
-    ranking,
     readers,
-    rouge,
     sentences,
 )
 from official_models.nlp.summarization.readers import BadDocuments, Raw
@@ -80,7 +76,9 @@ def test_a_split_without_a_folder_has_no_story_of_the_others(tmp_path):
 
 def test_stories_without_a_split_are_split_once_and_for_all(tmp_path):
     for i in range(40):
-        (tmp_path / f"{i}.story").write_text(STORY)
+        # Stories 2 n and 2 n + 1 are the same one, by other highlights.
+        article = STORY.replace("red mat", f"mat {i // 2}")
+        (tmp_path / f"{i}.story").write_text(f"{article}\n\nAnd {i}.")
     parts = {}
     for split in readers.SPLITS:
         found, _ = read("cnn_dm", tmp_path, split)
@@ -88,6 +86,25 @@ def test_stories_without_a_split_are_split_once_and_for_all(tmp_path):
     assert len(set.union(*parts.values())) == 40
     assert sum(map(len, parts.values())) == 40
     assert len(parts["train"]) > len(parts["test"]) > 0
+    for i in range(0, 40, 2):
+        pair = {str(tmp_path / f"{j}.story") for j in (i, i + 1)}
+        assert any(pair <= part for part in parts.values())
+
+
+def test_documents_in_two_splits_are_said():
+    def documents(*words):
+        return [prepare.Document(f"{w}.txt", ["It is:", w]) for w in words]
+
+    found = {
+        "train": documents("a", "b", "c"),
+        "validation": documents("d", "b"),
+        "test": documents("c", "d", "e", "a"),
+    }
+    assert prepare.overlaps(found) == [
+        "1 of 2 documents of validation are in train, too; the first: b.txt",
+        "2 of 4 documents of test are in train, too; the first: c.txt",
+        "1 of 4 documents of test are in validation, too; the first: d.txt",
+    ]
 
 
 def test_xsum_as_it_is_published(tmp_path):
@@ -125,18 +142,19 @@ def test_scitldr_and_plain_lines(tmp_path):
 def test_bbc_pairs_whose_summaries_are_glued_sentences(tmp_path):
     for name in ("News Articles", "Summaries"):
         (tmp_path / name / "tech").mkdir(parents=True)
-    article = "Headline\n\nIt rose 2% to $1.1bn. The U.S. won. Cats left.\n"
+    article = "Headline\n\nIt rose 2% to $1.1bn. The U.S. won. Dogs left.\n"
     for i in range(30):
         path = tmp_path / "News Articles" / "tech" / f"{i:03}.txt"
-        path.write_text(article)
+        path.write_text(f"{i}. {article}" + " " * i)  # other headlines
         path = tmp_path / "Summaries" / "tech" / f"{i:03}.txt"
         path.write_text("The U.S. won.It rose 2% to $1.1bn.New one.")
     found, _ = read("bbc", tmp_path)
+    assert len(found) == 30  # all in one split: the article is the same
     document = prepare.cut(found[0])
     assert document.sentences == [
         "It rose 2% to $1.1bn.",
         "The U.S. won.",
-        "Cats left.",
+        "Dogs left.",
     ]
     assert document.references == [
         ["The U.S. won.", "It rose 2% to $1.1bn.", "New one."]
@@ -338,57 +356,3 @@ def test_two_processes_label_as_one(tmp_path):
     ]
     assert found[0] == found[1]
     assert [document.place for document in found[0]] == [r.place for r in raws]
-
-
-def test_ranking_by_score_with_and_without_blocking():
-    document = ["a b c d", "x b c d y", "e f g", "h"]
-    scores = [0.9, 0.8, 0.7, 0.6]
-    assert ranking.select(document, scores, 3) == [0, 2, 3]
-    assert ranking.select(document, scores, 3, block=False) == [0, 1, 2]
-    assert ranking.select(document, scores, 1) == [0]
-    assert ranking.select(document, [0.5, 0.5]) == [0]  # of equals the first
-    assert ranking.lead(document) == [0, 1, 2]
-    assert ranking.lead(document[:1]) == [0]
-
-
-def test_no_trigram_is_repeated_after_blocking():
-    rng = random.Random(4)
-    for _ in range(30):
-        document = [random_text(rng, 5, "abc") for _ in range(8)]
-        scores = [rng.random() for _ in document]
-        chosen = ranking.select(document, scores, 4)
-        found = [oracle.ngrams(document[i].split(), 3) for i in chosen]
-        for one, other in itertools.combinations(found, 2):
-            assert not one & other
-
-
-def test_rouge_lsum_is_of_lines_and_not_rouge_l():
-    summary, reference = ["a b", "c d"], ["c d", "a b"]
-    found = rouge.scores_of([summary], [[reference]], jobs=1)
-    assert found["rougeLsum"] == [1.0]
-    joined = rouge_scorer.RougeScorer(["rougeL"]).score(
-        " ".join(reference), " ".join(summary)
-    )
-    assert joined["rougeL"].fmeasure == 0.5
-
-
-def test_the_best_reference_counts_and_nothing_scores_zero():
-    found = rouge.scores_of([["a b"], []], [[["x"], ["a b"]], [["a"]]])
-    assert found["rouge1"].tolist() == [1.0, 0.0]
-    assert found["rouge2"].tolist() == [1.0, 0.0]
-
-
-def test_intervals_are_those_of_the_mean_and_repeatable():
-    values = np.random.default_rng(0).normal(size=400)
-    low, high = rouge.interval(values)
-    assert (low, high) == rouge.interval(values)
-    half = 1.96 * values.std(ddof=1) / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.02)
-    assert high == pytest.approx(values.mean() + half, abs=0.02)
-    row = rouge.row({"rouge1": values, "rouge2": values, "rougeLsum": values})
-    assert row["rouge1"]["mean"] == pytest.approx(100 * values.mean())
-    text = rouge.table({"Lead-3": row})
-    assert "Lead-3" in text and f"{100 * values.mean():.2f} (" in text
-    zero = rouge.difference({"rouge1": values}, {"rouge1": values})
-    assert zero["rouge1"] == {"mean": 0, "interval_95": [0, 0]}
-    assert rouge.interval(values[:1]) == (values[0], values[0])
