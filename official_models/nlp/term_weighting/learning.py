@@ -14,7 +14,9 @@ from official_models.nlp.term_weighting import metrics, model, statistics
 from tf_lamb import check
 
 Array = np.ndarray
-OPTIMIZERS = {"lamb": 0.01, "lars": 1.0, "adam": 0.005}  # and their rates
+# And their rates. Adam's is the paper's; LAMB's and Adam's have the best
+# validation F1 of three rates on three categories of Reuters: see README.md.
+OPTIMIZERS = {"lamb": 0.003, "lars": 1.0, "adam": 0.005}
 _PREDICTED_AT_ONCE = 1024
 _PRETRAINING_STEPS = 500
 _PRESENT_MULTIPLE = 256

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from scipy import sparse
+from scipy import sparse, stats
 from sklearn.feature_extraction.text import CountVectorizer
 
 from official_models.common.errors import InputError
@@ -220,4 +220,48 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             "zeros": metrics.count_zeros(each),
             "f1": [float(np.round(one.f1, 6)) for one in each],
         }
+    return found
+
+
+def comparisons(
+    rows: dict[str, dict[str, Any]], learned: list[str], judge: str
+) -> list[dict[str, Any]]:
+    """Each learned weighting against every other row, over categories.
+
+    A category's F1 is the mean of its seeds. p is of Wilcoxon's signed-rank
+    test, two-sided, whose pairs are the categories with another F1; None
+    where there are none.
+
+    Args:
+        rows: {row: {seed: `summary`}}, of the same categories.
+        learned: Those rows that are compared.
+        judge: The classifier.
+
+    Returns:
+        row, against, macro_f1 (the difference), better, equal, worse (counts
+        of categories), p.
+    """
+    means = {
+        row: np.mean([one[judge]["f1"] for one in seeds.values()], axis=0)
+        for row, seeds in rows.items()
+    }
+    found = []
+    for row in learned:
+        for other in means:
+            if other == row or (other in learned[: learned.index(row)]):
+                continue
+            less = means[row] - means[other]
+            others = less[less != 0]
+            p = stats.wilcoxon(others).pvalue if len(others) else None
+            found.append(
+                {
+                    "row": row,
+                    "against": other,
+                    "macro_f1": float(less.mean()),
+                    "better": int((less > 0).sum()),
+                    "equal": int((less == 0).sum()),
+                    "worse": int((less < 0).sum()),
+                    "p": None if p is None else float(p),
+                }
+            )
     return found

@@ -301,6 +301,11 @@ def main(_) -> None:
     found = complete(lambda: compute(store, study.Counts.of(corpus)), folder)
     if found is None:
         return
+    learned = [row for row, name, _ in settings() if name in study.LEARNED]
+    tests = {
+        judge: study.comparisons(found, learned, judge)
+        for judge in FLAGS.classifiers
+    }
     files.write_json(
         folder / "report.json",
         {
@@ -310,6 +315,7 @@ def main(_) -> None:
             "corpus": corpus.description,
             "categories": categories_of(corpus),
             "rows": found,
+            "comparisons": tests,
         },
     )
     draw(found, folder / "f1.png")
@@ -321,6 +327,14 @@ def main(_) -> None:
                     f"{one['macro_f1']:.4f}, micro F1 {one['micro_f1']:.4f}, "
                     f"{one['zeros']} with F1 = 0"
                 )
+    for judge, each in tests.items():
+        for one in each:
+            p = "" if one["p"] is None else f", p {one['p']:.3g}"
+            print(
+                f"{judge}: {one['row']} less {one['against']}: macro F1 "
+                f"{one['macro_f1']:+.4f}; {one['better']} categories better, "
+                f"{one['equal']} equal, {one['worse']} worse{p}"
+            )
     print(f"{folder}: report.json, f1.png, cells")
 
 

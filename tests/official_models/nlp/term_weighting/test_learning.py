@@ -198,6 +198,7 @@ def test_a_training_finds_the_term_that_tells_them_apart(optimizer):
     settings = Settings(
         hidden=8, dropout=0.0, optimizer=optimizer, max_steps=40,
         validate_every=20, batch_size=-1,
+        learning_rate={"lamb": 0.01}.get(optimizer),
     )  # fmt: skip
     found = learning.fit(settings, BOTH, BOTH, TABLE, 0)
     assert found.steps <= 40 and found.weights.shape == (7,)

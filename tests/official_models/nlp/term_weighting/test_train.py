@@ -68,6 +68,10 @@ def test_the_whole_table(corpus, tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "13 training and 7 test documents" in out
     assert "macro F1" in out
+    compared = found["comparisons"]["svm"]
+    assert [one["against"] for one in compared] == ["tf", "tfig"]
+    assert sum(compared[0][k] for k in ("better", "equal", "worse")) == 3
+    assert "svm: local_identity-lamb-mfull less tfig: macro F1" in out
     cells = sorted((tmp_path / "run/cells").iterdir())
     assert len(cells) == 9
     learned = json.loads(cells[0].read_text())["learned"]
@@ -87,6 +91,24 @@ def test_the_whole_table(corpus, tmp_path, capsys, monkeypatch):
     text = (other / "r.sgm").read_text().replace("market", "stocks")
     (other / "r.sgm").write_text(text)
     refusal(lambda: run(tmp_path / "run", other), "corpus_sha256 = ")
+
+
+def test_comparisons_over_categories():
+    def seeds(*each):
+        return {str(i): {"svm": {"f1": f1}} for i, f1 in enumerate(each)}
+
+    rows = {
+        "tf": seeds([0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]),
+        "a": seeds([0.0, 0.6, 0.6, 0.7, 0.8, 0.9, 0.4], [0.0] + [0.6] * 6),
+        "b": seeds([0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]),
+    }
+    first, second, third = study.comparisons(rows, ["a", "b"], "svm")
+    assert (first["row"], first["against"]) == ("a", "tf")
+    assert (first["better"], first["equal"], first["worse"]) == (5, 2, 0)
+    assert first["macro_f1"] == pytest.approx(0.8 / 7)
+    assert first["p"] == pytest.approx(2 / 2**5)  # all of five differences
+    assert (second["row"], second["against"]) == ("a", "b")
+    assert (third["row"], third["against"], third["p"]) == ("b", "tf", None)
 
 
 def test_several_processes_compute_the_same(corpus, tmp_path, capsys):
