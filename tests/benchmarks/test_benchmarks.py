@@ -11,6 +11,7 @@ import pytest
 from benchmarks import (
     advice,
     albert_sharing,
+    dropout,
     dqn_lambda_speed,
     first_step,
     groups,
@@ -118,6 +119,13 @@ def test_first_step(in_process, monkeypatch, tmp_path, capsys):
         assert (row["over_pure"] is None) == (row["pure"] is None)
     assert rows[0]["traced_again"] == rows[2]["traced_again"] == 0
     assert f"| {rows[3]['name']} | 13 |" in capsys.readouterr().out
+
+
+def test_dropout(tmp_path, capsys):
+    dropout.main(["--quick", "--output", str(tmp_path / "dropout.json")])
+    rows = _written(tmp_path / "dropout.json")["rows"]
+    assert len(rows) == 4 and all(row["ms"]["n"] == 3 for row in rows)
+    assert "| Keras, XLA |" in capsys.readouterr().out
 
 
 def test_groups(monkeypatch, tmp_path, capsys):

@@ -28,8 +28,21 @@ class Dropout(keras.layers.Dropout):
     """Dropout whose random state is saved with the weights.
 
     Keras leaves it out, so that a model loaded halfway through its training
-    would draw its first masks once more.
+    would draw its first masks once more. On TensorFlow it is
+    `tensorflow.dropout`.
     """
+
+    def call(self, inputs, training=False):
+        if (
+            keras.config.backend() != "tensorflow"
+            or self.noise_shape
+            or not (training and self.rate)
+        ):
+            return super().call(inputs, training=training)
+        from official_models.common.ops import tensorflow
+
+        seed = self.seed_generator.next()
+        return tensorflow.dropout(inputs, self.rate, seed)
 
     def save_own_variables(self, store):
         if self.rate:

@@ -1,6 +1,7 @@
 """The array functions of the models against NumPy, under every Keras."""
 
 import ast
+import functools
 import math
 from pathlib import Path
 
@@ -152,6 +153,34 @@ def test_a_dropout_scales_what_it_keeps():
     found = np.asarray(dropout(ones, training=True))
     assert set(np.unique(found)) == {0.0, np.float32(1 / 0.75)}
     assert np.mean(found == 0) == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.skipif(
+    not ops.KERAS_3 or keras.config.backend() != "tensorflow",
+    reason="of Keras 3 on TensorFlow",
+)
+def test_a_dropout_on_tensorflow_is_keras_own_and_compiles_to_less():
+    import tensorflow as tf
+
+    ones = np.ones((40, 30), "float32")
+    masks, programs = [], []
+    for made in (ops.Dropout, keras.layers.Dropout):
+        layer = made(0.25, seed=3)
+        masks.append([np.asarray(layer(ones, training=True)) for _ in range(2)])
+        compiled = tf.function(
+            functools.partial(layer, training=True), jit_compile=True
+        )
+        share = np.mean(np.asarray(compiled(ones)) == 0)
+        assert share == pytest.approx(0.25, abs=0.06)
+        text = compiled.experimental_get_compiler_ir(tf.constant(ones))("hlo")
+        programs.append(text.count(" xor("))
+    np.testing.assert_array_equal(*masks)
+    assert (masks[0][0] != masks[0][1]).any()
+    # Those of the key, which XLA would compute for every number.
+    assert programs[0] == 0 < programs[1]
+    shared = ops.Dropout(0.5, noise_shape=(None, 1), seed=3)
+    rows = np.asarray(shared(ones, training=True))
+    assert (rows == rows[:, :1]).all()
 
 
 class Root(keras.layers.Layer):
