@@ -11,8 +11,8 @@ import pytest
 from benchmarks import (
     advice,
     albert_sharing,
-    dropout,
     dqn_lambda_speed,
+    dropout,
     first_step,
     groups,
     head_sweep,
