@@ -7,7 +7,10 @@ import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+from official_models.common.errors import InputError
 
 # What limits the threads of TensorFlow, OpenMP (torch) and OpenBLAS.
 THREADS = (
@@ -19,7 +22,9 @@ THREADS = (
 
 def cores() -> int:
     """Those that this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # not on Linux
 
 
 def results(
@@ -41,6 +46,10 @@ def results(
         workers: Processes; 1: all is done in this one, in order.
         begin: Called once in each process, before its first job.
         values: Arguments of `begin`.
+
+    Raises:
+        InputError: A process was ended from outside, as by a kernel that is
+            out of memory.
     """
     if workers == 1:
         if begin is not None and jobs:
@@ -56,11 +65,17 @@ def results(
         values,
     )
     with executor:
-        with _threads(max(1, cores() // workers)):
-            submitted = {executor.submit(function, *job): job for job in jobs}
         try:
+            with _threads(max(1, cores() // workers)):
+                submitted = {executor.submit(function, *j): j for j in jobs}
             for future in concurrent.futures.as_completed(submitted):
                 yield submitted[future], future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"one of {workers} worker processes was ended from outside, "
+                "perhaps for want of memory; give the same command again, "
+                "with fewer --workers"
+            ) from error
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise

@@ -16,12 +16,11 @@ the extra `data` (apache-beam).
 """
 
 import argparse
-import os
 import sys
 
 from absl import flags, logging
 
-from official_models.common import errors
+from official_models.common import errors, processes
 from official_models.common.errors import InputError
 from official_models.nlp.bert.pretraining import recipe
 from official_models.nlp.text import documents, vocabulary
@@ -105,7 +104,7 @@ def beam_options(rest: list[str]):
 
 
 def _local() -> list[str]:
-    workers = FLAGS.workers or len(os.sched_getaffinity(0))
+    workers = FLAGS.workers or processes.cores()
     mode = "multi_processing" if workers > 1 else "in_memory"
     return [
         f"--runner={_LOCAL}",

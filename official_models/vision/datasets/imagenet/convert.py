@@ -38,6 +38,8 @@ from official_models.vision.datasets.imagenet.encode import (
 
 FLAGS = flags.FLAGS
 PROGRESS = "conversion.json"
+# Lists of images, of each shard and in all.
+NOTES = ("skipped", "reencoded", "warned")
 
 
 class Labelled(NamedTuple):
@@ -70,7 +72,9 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "validation_shards", 128, "Number of files for validation.", 1, 99999
     )
-    flags.DEFINE_integer("workers", os.cpu_count(), "Number of processes.", 1)
+    flags.DEFINE_integer(
+        "workers", processes.cores(), "Number of processes.", 1
+    )
     flags.DEFINE_integer(
         "max_corrupt", 0, "Number of images that may be left out as corrupt.", 0
     )
@@ -156,7 +160,8 @@ def _from_list(
     raw: Path, split: str, path: Path, labels: dict[str, int]
 ) -> list[Labelled]:
     there = _files(raw / split)
-    names = files.read_text(path, "correct --validation_labels").split()
+    text = files.read_text(path, "correct --validation_labels")
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if len(names) != len(there):
         raise InputError(
             f"--validation_labels {path}: {len(names)} labels, but "
@@ -202,6 +207,17 @@ def plan_shards(
     return plan
 
 
+def _is_whole(shard: dict) -> bool:
+    """Whether an entry has what `write_shard` gives."""
+    return all(
+        type(shard[name]) is int for name in ("records", "bytes")
+    ) and all(
+        isinstance(shard[name], list)
+        and all(isinstance(line, str) for line in shard[name])
+        for name in NOTES
+    )
+
+
 class _Progress:
     """What has been written: kept in the output folder after every shard."""
 
@@ -219,9 +235,13 @@ class _Progress:
             before = files.read_json(path, "remove it")
             plan, shards = before.get("plan_crc32"), before["shards"]
             known = {name: shard["bytes"] for name, shard in shards.items()}
+            is_ours = plan == self.plan_crc32
+            whole = not is_ours or all(map(_is_whole, shards.values()))
         except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{path}: damaged; remove it") from None
-        if plan != self.plan_crc32:
+            whole = False
+        if not whole:
+            raise InputError(f"{path}: damaged; remove it")
+        if not is_ours:
             raise InputError(
                 f"{path} is of other images, shards or another seed; name "
                 "another --output_dir or give the same flags"
@@ -310,10 +330,7 @@ def convert(
             bar.update(len(plan[name]))
     progress.finish(classes)
     written = sum(shard["records"] for shard in progress.shards.values())
-    found = {
-        name: len(progress.all(name))
-        for name in ("skipped", "reencoded", "warned")
-    }
+    found = {name: len(progress.all(name)) for name in NOTES}
     return {"written": written, **found}
 
 

@@ -232,6 +232,40 @@ def test_complete_conversion_is_left_alone(raw, tmp_path, monkeypatch):
     assert convert(raw, tmp_path / "out")["written"] == 21
 
 
+@pytest.mark.parametrize(
+    ("text", "damaged"),
+    [
+        ('"skipped"', '"skippee"'),
+        ('"warned": []', '"warned": 3'),
+        ('"reencoded": []', '"reencoded": [3]'),
+        ('"records": ', '"records": 0.'),
+        ('"bytes": ', '"bytes": "x", "b": '),
+    ],
+)
+def test_a_damaged_index_is_one_line(raw, tmp_path, text, damaged):
+    convert(raw, tmp_path / "out")
+    index = tmp_path / "out" / "counts.json"
+    whole = index.read_text()
+    assert text in whole
+    index.write_text(whole.replace(text, damaged, 1))
+    refusal(lambda: convert(raw, tmp_path / "out"), index, "remove it")
+
+
+def test_names_of_classes_may_have_spaces(raw, tmp_path):
+    (raw / "train" / "n02").rename(raw / "train" / "green frog")
+    flat = raw / "validation"
+    for file in sorted(flat.glob("*/*")):
+        file.rename(flat / file.name)
+    for name in CLASSES:
+        (flat / name).rmdir()
+    labels = tmp_path / "labels.txt"
+    labels.write_text("green frog\n" * 2 + "n05\nn05\nn11\nn11\n")
+    convert(raw, tmp_path / "out", validation_labels=labels)
+    found = features(tmp_path / "out", "validation")
+    named = {r["image/filename"]: r["image/class/synset"] for r in found}
+    assert named[b"n02_validation0.JPEG"] == b"green frog"
+
+
 def test_folders_that_are_not_as_expected(raw, tmp_path):
     out = tmp_path / "out"
     refusal(lambda: convert(tmp_path / "no", out), tmp_path / "no" / "train")
