@@ -174,3 +174,32 @@ def test_a_variable_without_elements_is_accumulated():
         optimizer.apply(grads, [empty, bias])
     assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == 1
     assert (keras.ops.convert_to_numpy(bias) < 1).all()
+
+
+def test_a_sum_waits_for_an_update_in_which_its_variable_has_a_gradient():
+    made = {}
+    for name in ("waits", "at once"):
+        variable = keras.Variable(np.ones((2, 2), "float32"), name="kernel")
+        other = keras.Variable(np.ones((2, 2), "float32"), name="other")
+        made[name] = variable, other
+    grads = np.random.default_rng(0).normal(size=(4, 2, 2)).astype("float32")
+    grads = [keras.ops.array(grad) for grad in grads]
+    waiting = tf_lamb.LAMB(0.1, gradient_accumulation_steps=2)
+    waiting.build(made["waits"])
+    for used, each in zip((True, False, True, True), grads):
+        waiting.apply([each if used else None, each], made["waits"])
+        if not used:  # the update of its first window
+            value = keras.ops.convert_to_numpy(made["waits"][0])
+            assert (value == 1).all()
+    plain = tf_lamb.LAMB(0.1)
+    plain.build(made["at once"])
+    total = (grads[0] + grads[2] + grads[3]) / 2
+    other = (grads[0] + grads[1]) / 2, (grads[2] + grads[3]) / 2
+    plain.apply([None, other[0]], made["at once"])
+    plain.apply([total, other[1]], made["at once"])
+    for one, same in zip(*made.values()):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(one),
+            keras.ops.convert_to_numpy(same),
+            atol=1e-6,
+        )
