@@ -105,6 +105,7 @@ def plot_embedding(
     x = keras.ops.convert_to_numpy(embed(flat, training=False))
     x = np.asarray(x, "float64")
     x = x - x.mean(axis=0)
+    x = np.pad(x, ((0, 0), (0, 1)))  # two axes even of a single feature
     _, s, axes = np.linalg.svd(x, full_matrices=False)
     points = (x @ axes[:2].T).reshape(count, each, 2)
     share = (s[:2] ** 2).sum() / (s**2).sum()

@@ -133,11 +133,13 @@ def make(
     check.one_of("kind", kind, MODELS)
     images, features, embed = _embedded(config, seed, dtype)
     if kind == "prototypical":
+        # Near distances differ in digits that bfloat16 does not have.
+        features = ops.cast(features, "float32")
         distances = losses.query_distances(features, config.shots)
         logits = -distances / config.temperature
     else:
         logits, distances = _graph(config, features, seed, dtype)
-    scores = ops.cast(ops.concatenate([logits, distances], axis=-1), "float32")
+    scores = ops.concatenate([logits, distances], axis=-1)
     return functional(
         images, scores, name=kind, dtype_policy=embed.dtype_policy
     )
@@ -175,7 +177,8 @@ def _graph(config: FewShotConfig, features, seed: int, dtype: Any):
         )
         x = ops.concatenate([x, block(x)], axis=-1)
     last = GraphBlock(ways, seed, plain=True, dtype=dtype, name="classifier")
-    logits = last(x)[:, :, -1]
+    logits = ops.cast(last(x)[:, :, -1], "float32")
+    x = ops.cast(x, "float32")
     known = ops.reshape(
         x[:, :, :-1], (-1, ways * queries, ways, shots, x.shape[-1])
     )
@@ -202,7 +205,8 @@ class GraphBlock(layers.Layer):
     Args:
         units: Of the result.
         seed: Of the initial weights.
-        plain: Without batch norm and `rho`, as the last one.
+        plain: Without batch norm and `rho`, as the last one; the result is
+            float32 in mixed precision.
         **kwargs: Of Keras.
     """
 
@@ -215,9 +219,10 @@ class GraphBlock(layers.Layer):
     def build(self, input_shape):
         hidden = max(self.units, 32)
         width = input_shape[-1]
-        self.pair = self._dense("pair", hidden)
-        self.weight = self._dense("weight", 1)
-        self.dense = self._dense("dense", self.units)
+        self.pair = self._dense("pair", hidden, self.dtype_policy)
+        self.weight = self._dense("weight", 1, self.dtype_policy)
+        dtype = self.variable_dtype if self.plain else self.dtype_policy
+        self.dense = self._dense("dense", self.units, dtype)
         self.pair.build((*input_shape[:-1], width))
         self.weight.build((*input_shape[:-1], hidden))
         self.dense.build((*input_shape[:-1], 2 * width))
@@ -233,11 +238,11 @@ class GraphBlock(layers.Layer):
         norm.build(shape)
         return norm
 
-    def _dense(self, name: str, units: int) -> layers.Layer:
+    def _dense(self, name: str, units: int, dtype: Any) -> layers.Layer:
         return layers.Dense(
             units,
             kernel_initializer=_he(self.seed, f"{self.name}/{name}"),
-            dtype=self.dtype_policy,
+            dtype=dtype,
             name=name,
         )
 

@@ -34,7 +34,8 @@ def load(data_dir: str, size: int) -> Splits:
 
     Raises:
         InputError: A file is missing, no zip file, or damaged, a picture is no
-            square of black and white, or the pictures have several sizes.
+            square or cannot be read, the pictures have several sizes, or a
+            character has fewer drawings than another.
     """
     background, evaluation = (
         _read(Path(data_dir) / name, size) for name in FILES
@@ -88,7 +89,12 @@ def _read(path: Path, size: int) -> Classes:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.endswith(".png")]
+            names = [
+                name
+                for name in archive.namelist()
+                # Of a file that was packed anew on a Mac: no pictures.
+                if name.endswith(".png") and not name.startswith("__MACOSX/")
+            ]
             drawings: dict[str, list[np.ndarray]] = {}
             shapes: dict[tuple[int, int], str] = {}
             for name in sorted(names):
@@ -116,9 +122,15 @@ def _read(path: Path, size: int) -> Classes:
             f"{path}: no PNG file in it; expected Omniglot's "
             "ALPHABET/CHARACTER/DRAWING.png"
         )
-    fewest = min(map(len, drawings.values()))
-    images = np.array([found[:fewest] for found in drawings.values()], "uint8")
-    return Classes(images, tuple(drawings))
+    few = min(drawings, key=lambda name: len(drawings[name]))
+    many = max(drawings, key=lambda name: len(drawings[name]))
+    if len(drawings[few]) < len(drawings[many]):
+        raise InputError(
+            f"{path}: {few} has {len(drawings[few])} drawings, {many} "
+            f"{len(drawings[many])}; expected as many of each: copy the file "
+            "anew"
+        )
+    return Classes(np.array([*drawings.values()], "uint8"), tuple(drawings))
 
 
 def _picture(path: Path, name: str, content: bytes, size: int):
@@ -131,5 +143,10 @@ def _picture(path: Path, name: str, content: bytes, size: int):
         raise InputError(
             f"{path}: {name} is no picture that can be read; copy the file anew"
         ) from error
+    if picture.width != picture.height:
+        raise InputError(
+            f"{path}: {name} has {picture.width} x {picture.height} pixels; "
+            "expected a square"
+        )
     small = picture.resize((size, size), Image.Resampling.BOX)
     return 255 - np.asarray(small), picture.size

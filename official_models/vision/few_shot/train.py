@@ -208,7 +208,7 @@ def train_seed(data: Splits, seed: int, folder: Path) -> dict[str, Any]:
     return result
 
 
-def episode_seed(seed: int, number: int, parts: int) -> tuple[int, int]:
+def episode_seed(seed: int, number: int, parts: int) -> tuple[int, ...]:
     """The seed of a batch's episodes, another one for each seed and batch.
 
     Args:
@@ -218,7 +218,7 @@ def episode_seed(seed: int, number: int, parts: int) -> tuple[int, int]:
     """
     # Numbered within each 50 updates, as README's figures were drawn.
     fifties, place = divmod(number, 50 * parts)
-    return seed * 2**32 + 50 * fifties, place
+    return 50 * fifties, seed, place
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:

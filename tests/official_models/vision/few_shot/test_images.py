@@ -181,6 +181,27 @@ def test_no_flipped_byte_of_omniglot_is_a_traceback(tmp_path):
     assert refused > 30
 
 
+def test_no_drawing_of_omniglot_is_left_out_in_silence(tmp_path):
+    write_omniglot(tmp_path, alphabets=6, characters=1)
+    path = tmp_path / omniglot.FILES[0]
+    where = f"{path.stem}/Alphabet_3/character01"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"__MACOSX/{where}/._0003_00.png", b"no picture")
+    assert omniglot.load(str(tmp_path), 28).train.images.shape[1] == 3
+    one, wide = io.BytesIO(), io.BytesIO()
+    Image.new("L", (105, 105)).save(one, "png")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{where}/0003_03.png", one.getvalue())
+    refusal(
+        lambda: omniglot.load(str(tmp_path), 28),
+        "Alphabet_0/character01 has 3 drawings, Alphabet_3/character01 4",
+    )
+    Image.new("L", (105, 90)).save(wide, "png")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{where}/0003_04.png", wide.getvalue())
+    refusal(lambda: omniglot.load(str(tmp_path), 28), "105 x 90", "a square")
+
+
 def test_other_images_have_another_digest(tmp_path):
     write_omniglot(tmp_path)
     found = omniglot.load(str(tmp_path), 28)

@@ -76,6 +76,15 @@ def test_a_graph_block_weighs_other_nodes_only():
     assert block(x).shape == (1, 2, 5, 4)
 
 
+@pytest.mark.parametrize("kind", model.MODELS)
+def test_scores_have_the_digits_of_float32_in_mixed_precision(kind):
+    """In bfloat16 distances near 50 are equal or a quarter apart."""
+    found = scores(model.make(kind, CONFIG, dtype="mixed_bfloat16"), episodes())
+    coarse = keras.ops.cast(keras.ops.cast(found, "bfloat16"), "float32")
+    for part in np.split(found != keras.ops.convert_to_numpy(coarse), 2, -1):
+        assert part.mean() > 0.9
+
+
 def test_saved_and_opened(network, tmp_path):
     path = tmp_path / "model.keras"
     network.save(path)

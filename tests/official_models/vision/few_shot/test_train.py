@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from official_models.vision.few_shot import evaluation, glyphs, train
+from official_models.vision.few_shot import evaluation, glyphs, model, train
 from tests.official_models import scripts
 from tests.official_models.scripts import refusal
 
@@ -107,11 +107,27 @@ def test_flags_that_are_refused(tmp_path, arguments, parts):
 
 
 def test_each_update_has_an_episode_of_its_own():
-    seeds = {train.episode_seed(1, number, 2) for number in range(300)}
-    assert len(seeds) == 300
+    def drawn(*seed):
+        return np.random.default_rng(seed).integers(2**62)
+
+    def of_batch(seed, number, parts=1):
+        return drawn(*train.episode_seed(seed, number, parts))
+
+    # Also of seed 0, the words of which are not to be taken for fill.
+    seeds = {of_batch(seed, n, 2) for seed in range(3) for n in range(300)}
+    assert len(seeds) == 900
     # As the figures of README were drawn.
-    assert train.episode_seed(1, 57, 1) == (2**32 + 50, 7)
-    assert train.episode_seed(1, 103, 2) == (2**32 + 50, 3)
+    assert of_batch(1, 57) == drawn(2**32 + 50, 7)
+    assert of_batch(1, 103, 2) == drawn(2**32 + 50, 3)
+
+
+def test_features_of_one_number_are_drawn_too(tmp_path):
+    config = model.FewShotConfig(3, 1, 1, image_size=16, filters=1)
+    network = model.make("prototypical", config, seed=1)
+    classes = glyphs.load(16, 2, seed=0).test
+    path = tmp_path / "embedding.png"
+    evaluation.plot_embedding(network, classes, path, "a title")
+    assert path.stat().st_size
 
 
 def test_the_interval_is_that_of_the_mean():
