@@ -197,7 +197,11 @@ class DecoupledGammaDecay(keras.callbacks.Callback):
             )
         gammas = [layer.gamma for layer in normalizations(self.model)]
         self._gammas = [gamma for gamma in gammas if gamma.trainable]
-        self._updates, self._rate = self._updates_now(), self._rate_now()
+        self._updates = self._updates_now()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Notes the rate, which a callback may have set for this epoch."""
+        self._rate = self._rate_now()
 
     def on_train_batch_end(self, batch, logs=None):
         """Shrinks them, by the rate with which this update was made."""
@@ -206,7 +210,7 @@ class DecoupledGammaDecay(keras.callbacks.Callback):
             return  # the batch's gradients were accumulated
         for gamma in self._gammas:
             gamma.assign(gamma * (1 - 2 * self._rate * self.strength))
-        self._updates, self._rate = updates, self._rate_now()
+        self._updates = updates
 
     def _updates_now(self) -> int:
         return int(ops.convert_to_numpy(self.model.optimizer.iterations))

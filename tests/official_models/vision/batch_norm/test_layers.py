@@ -250,12 +250,26 @@ def test_the_decoupled_decay_reads_the_optimizers_rate():
     )
     decay.set_model(made)
     decay.on_train_begin()
+    decay.on_train_batch_begin(0)
     decay.on_train_batch_end(0)  # no update yet
     np.testing.assert_array_equal(made.layers[1].gamma, [1, 1, 1])
     made.optimizer.iterations.assign(1)
     decay.on_train_batch_end(1)
     expected = 1 - 2 * 0.25 * 0.375 * (1 / 4 - 1 / 8)
     np.testing.assert_allclose(made.layers[1].gamma, [expected] * 3, rtol=1e-6)
+
+
+def test_the_decoupled_decay_follows_a_rate_that_is_set_by_epoch():
+    made = batch_norm_model()
+    made.compile(keras.optimizers.SGD(1e-7), "mse", jit_compile=False)
+    decay = gamma_decay.DecoupledGammaDecay(
+        1e5 / (1 / 4 - 1 / 8), batch_size=8, reference_batch_size=4
+    )
+    rates = keras.callbacks.LearningRateScheduler(lambda i: 1e-7 * (i + 1))
+    x = np.ones((4, 4), "float32")
+    made.fit(x, x[:, :1], epochs=2, verbose=0, callbacks=[rates, decay])
+    expected = (1 - 2e-2) * (1 - 4e-2)
+    np.testing.assert_allclose(made.layers[1].gamma, [expected] * 3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
