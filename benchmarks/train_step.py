@@ -7,6 +7,8 @@ Forward, backward and update on one batch of random tokens, float32, without
 dropout. Every environment is a process that holds its models; round by round
 each of them makes one step, while the others wait. "The best peer" is the
 fastest of transformers on torch and of Keras' own optimizers with our model.
+Ours are steps of `train_on_batch`, with metrics and a copy of the batch;
+forward and backward pass alone have neither.
 keras-hub and Flax are not in the environments of this repository, so they are
 not among the peers.
 """
@@ -133,8 +135,9 @@ def render(result: dict) -> str:
         share = found["share_of_the_update"]
         parts.append(
             f"- {name}: {ours['tokens_per_second']:,.0f} tokens/s, "
-            f"{100 * ours['share_of_peak']:.0f}% of the peak. The update is, "
-            f"in percent of the step, {_spread(share, 100, '.0f')}; without it "
+            f"{100 * ours['share_of_peak']:.0f}% of the peak. The update, with "
+            "what Keras does around a step, is, in percent of it, "
+            f"{_spread(share, 100, '.0f')}; without it "
             f"{100 * alone['share_of_peak']:.0f}% of the peak are reached. The "
             f"best peer is {found['best_peer']}."
         )

@@ -111,7 +111,9 @@ def render(result: dict, models=None) -> str:
         f"cores of {at['cpu']}, float32, `{at['command']}`. Ratio: to AdamW by "
         "XLA "
         "kernels in place, for LARS and momentum to SGD with momentum by such "
-        "kernels; medians of the rounds' own ratios."
+        "kernels; medians of the rounds' own ratios. First steps are those of "
+        "one process, in the order of the rows: the two defaults find the "
+        "programs that the row above them compiled."
     )
 
 

@@ -58,8 +58,8 @@ def test_the_best_peer_and_the_share_of_the_update():
     text = train_step.render(result)
     row = "| **tf_lamb.LAMB, XLA** | 1000 (1000-1000) | 1.00 (1.00-1.00) |"
     assert row in text
-    assert "- tiny: 8,192 tokens/s, 3% of the peak. The update is, in " in text
-    assert "percent of the step, 25 (25-25)" in text
+    assert "- tiny: 8,192 tokens/s, 3% of the peak. The update, with " in text
+    assert "around a step, is, in percent of it, 25 (25-25)" in text
 
 
 def test_too_few_rounds(capsys):
