@@ -220,16 +220,10 @@ def compensation(
         trainer: Trains.
         optimizer: One of `cells.OPTIMIZERS`.
         reference: M_ref.
-        large: M.
+        large: M, more than M_ref, at most the training images.
         epochs: Of each.
     """
     images = len(trainer.parts.train.labels)
-    if not reference < large <= images:
-        raise InputError(
-            f"--large_batch_size {large}: expected more than "
-            f"--reference_batch_size {reference} and at most --train_images "
-            f"{images}"
-        )
     tuned = {}
     for name, m in (("small", reference), ("large", large)):
         start = trainer.cell("bn", optimizer, m, epochs * (images // m))

@@ -183,8 +183,12 @@ def check() -> data.Parts | None:
     if "network" not in names:
         sizes = {}
     if "compensation" in names:
-        for name in ("reference_batch_size", "large_batch_size"):
-            sizes[name] = FLAGS[name].value
+        sizes["large_batch_size"] = large = FLAGS.large_batch_size
+        if large <= FLAGS.reference_batch_size:
+            raise InputError(
+                f"--large_batch_size {large}: expected more than "
+                f"--reference_batch_size {FLAGS.reference_batch_size}"
+            )
     if not {"network", "compensation"} & set(names):
         return None
     for name, size in sizes.items():

@@ -17,6 +17,15 @@ from official_models.vision.datasets.imagenet import batches
 FLAGS = flags.FLAGS
 NAMES = ("mnist", "cifar10", "imagenet")
 _EVALUATION_BATCH = 500
+# Flags that only some sets read; with another one they are refused.
+_READ_BY = {
+    "max_corrupt": ("cifar10", "imagenet"),
+    "image_size": ("imagenet",),
+    "label_offset": ("imagenet",),
+    "resize": ("imagenet",),
+    "cache": ("imagenet",),
+    "shuffle_buffer": ("imagenet",),
+}
 
 
 def define_flags() -> None:
@@ -63,6 +72,20 @@ def define_flags() -> None:
     without_effect("data_dir", "max_corrupt", "cache")
 
 
+def check_flags() -> None:
+    """Refuses a flag that was changed and that --data does not read.
+
+    Raises:
+        InputError: names it.
+    """
+    for name, readers in _READ_BY.items():
+        flag = FLAGS[name]
+        if flag.value != flag.default and FLAGS.data not in readers:
+            raise InputError(
+                f"--{name}: for --data {' or '.join(readers)}, not {FLAGS.data}"
+            )
+
+
 class Images:
     """Batches of the flags' images, for one device or a strategy.
 
@@ -77,7 +100,8 @@ class Images:
             `num_classes`, `image_shape`, `description` and `identity` are its.
 
     Raises:
-        InputError: the images cannot be had.
+        InputError: the images cannot be had, or --data does not read a flag
+            that was changed.
     """
 
     def __init__(
@@ -87,6 +111,7 @@ class Images:
         seed: int,
         folder: Path,
     ):
+        check_flags()
         self.strategy, self.batch_size, self.seed = strategy, batch_size, seed
         self.folder = folder
         self.evaluation_batch_size = strategies.round_up(

@@ -137,7 +137,7 @@ def build(
         if value < 1:
             raise ValueError(f"{what}: got {value}, expected 1 or more")
 
-    if any(n is not None and n % patch for n in size):
+    if any(n % patch if n else patch > 1 for n in size):
         raise ValueError(
             f"patch: got {patch}, expected a divisor of the image's size {size}"
         )

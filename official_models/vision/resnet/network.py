@@ -78,6 +78,16 @@ def _network(
     image_shape: tuple[int, int, int], num_classes: int
 ) -> keras.Model:
     height, width, channels = image_shape
+    network = resnet.NETWORKS[FLAGS.network]
+    if FLAGS.version != "v1.5" and not network.bottleneck:
+        raise InputError(
+            f"--version {FLAGS.version}: for networks of bottlenecks, such as "
+            f"resnet50, not {FLAGS.network}"
+        )
+    if not FLAGS.zero_gamma and network.kind == "davidnet":
+        raise InputError(
+            "--nozero_gamma: not for davidnet, in which no gamma starts from 0"
+        )
     return resnet.build(
         FLAGS.network,
         image_size=(height, width),

@@ -189,6 +189,13 @@ def test_flags_that_do_not_fit(flag, parts, tmp_path):
     assert not (folder / "report.json").exists()
 
 
+def test_batches_are_compared_before_the_first_experiment(tmp_path):
+    folder = tmp_path / "run"
+    flags = "--experiments=gap,compensation", "--large_batch_size=4"
+    refusal(lambda: run(folder, *flags), "--reference_batch_size 4")
+    assert not folder.exists()
+
+
 def test_data_dir_is_for_cifar10(monkeypatch):
     monkeypatch.undo()
     refusal(lambda: data.load_parts("digits", "x", 8), "--data_dir", "cifar10")

@@ -274,6 +274,7 @@ def test_training_lowers_the_loss():
         ({"l2": -1.0}, "l2: expected a number >= 0, got -1.0"),
         ({"patch": 0}, "patch: got 0, expected 1 or more"),
         ({"patch": 3}, "patch: got 3, expected a divisor of the image's size"),
+        ({"patch": 2, "image_size": None}, r"patch: got 2, .* \(None, None\)"),
     ],
 )
 def test_refused(changes, message):

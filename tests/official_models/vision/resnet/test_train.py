@@ -341,6 +341,13 @@ def test_imagenet_shards_and_a_corrupt_image(tmp_path):
         ("--gradient_accumulation_steps=3", "expected a divisor of"),
         ("--data_dir=x", "--data_dir x: the digits of --data mnist"),
         ("--data=imagenet", "--data imagenet: --data_dir is missing"),
+        ("--image_size=64", "--image_size: for --data imagenet, not mnist"),
+        ("--label_offset=1", "--label_offset: for --data imagenet"),
+        ("--resize=bicubic", "--resize: for --data imagenet, not mnist"),
+        ("--cache", "--cache: for --data imagenet, not mnist"),
+        ("--shuffle_buffer=9", "--shuffle_buffer: for --data imagenet"),
+        ("--max_corrupt=1", "--max_corrupt: for --data cifar10 or imagenet"),
+        ("--version=v1", "--version v1: for networks of bottlenecks"),
         ("--devices=CPU:0", "--devices: for --strategy mirrored, not none"),
         ("--strategy=multi_worker", "--strategy multi_worker: TF_CONFIG"),
         ("--strategy=tpu", "--tpu '': no TPU there"),
@@ -348,6 +355,11 @@ def test_imagenet_shards_and_a_corrupt_image(tmp_path):
 )
 def test_refused(argument, message, tmp_path):
     refuses(message, tmp_path, argument)
+
+
+def test_davidnet_has_no_gamma_of_zero(tmp_path):
+    davidnet = ("--network=davidnet", "--nozero_gamma")
+    refuses("--nozero_gamma: not for davidnet", tmp_path, *davidnet)
 
 
 def test_nesterov_is_not_for_adamw(tmp_path):
