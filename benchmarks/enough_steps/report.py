@@ -14,12 +14,18 @@ from benchmarks.enough_steps import optimizers
 from official_models.common import files
 
 BEHIND = 1.0  # points below LAMB at the base batch: the score to be reached
+CHANCE = 10.0  # in percent, of ten classes
 
 
 def _final(part: dict[str, Any]) -> np.ndarray:
-    """Last scores of a part's runs; 10, chance, of one that diverged."""
-    last = [10.0 if s[-1] is None else s[-1] for s in part["scores"]]
+    """Last scores of a part's runs; chance of one that is not finite."""
+    last = [CHANCE if s[-1] is None else s[-1] for s in part["scores"]]
     return np.array(last, "float64")
+
+
+def diverged(part: dict[str, Any]) -> int:
+    """How many of a part's runs ended about at chance, or not finite."""
+    return int((_final(part) < 1.5 * CHANCE).sum())
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -70,8 +76,9 @@ def figures(found: dict[str, Any], largest: int) -> dict[str, Any]:
         largest: The batch at which rates were tuned again.
 
     Returns:
-        "target"; "rows", one for each optimizer and rule; "pairs", LAMB less
-        each other one at `largest`, by rule and retuned.
+        "target"; "rows", one for each optimizer and rule, whose "score" has
+        diverged runs in its mean and whose "diverged" counts them; "pairs",
+        LAMB less each other one at `largest`, by rule and retuned.
     """
     lamb = found["lamb"]
     base = next(iter(lamb["grid"]["sqrt"]))
@@ -85,6 +92,7 @@ def figures(found: dict[str, Any], largest: int) -> dict[str, Any]:
                     "rule": rule,
                     "rate_at_base": one["tune"]["chosen"],
                     "score": {b: spread(_final(p)) for b, p in parts.items()},
+                    "diverged": {b: diverged(p) for b, p in parts.items()},
                     "updates": {b: p["updates"] for b, p in parts.items()},
                     "examples": {
                         b: examples_to(
@@ -125,6 +133,19 @@ def _cell(value: dict[str, Any]) -> str:
     return text + ("" if value["half"] is None else f" ± {value['half']:.2f}")
 
 
+def _lost(row: dict[str, Any], batch: str) -> int:
+    """Runs that diverged; 0 in results that did not count them."""
+    return row.get("diverged", {}).get(batch, 0)
+
+
+def _score(row: dict[str, Any], batch: str) -> str:
+    """Mean and interval; where runs diverged, how many did."""
+    lost, runs = _lost(row, batch), len(row["examples"][batch])
+    if lost:
+        return "all diverged" if lost == runs else f"{lost} of {runs} diverged"
+    return _cell(row["score"][batch])
+
+
 def _title(row: dict[str, Any]) -> str:
     return f"{optimizers.NAMES[row['optimizer']]}, {row['rule']}"
 
@@ -138,7 +159,7 @@ def tables(said: dict[str, Any]) -> str:
         [
             _title(row),
             f"{row['rate_at_base']:g}",
-            *(_cell(row["score"][b]) for b in batches),
+            *(_score(row, b) for b in batches),
             f"{_cell(row['retuned'])} at {row['retuned_rate']:g}"
             if "retuned" in row
             else "",
@@ -206,7 +227,10 @@ def draw(said: dict[str, Any], path: Path) -> None:
             "ms": 4,
             "label": _title(row),
         }
-        means = [one["mean"] for one in row["score"].values()]
+        means = [
+            np.nan if _lost(row, b) else one["mean"]
+            for b, one in row["score"].items()
+        ]
         half = [one["half"] or 0 for one in row["score"].values()]
         left.errorbar(batches, means, half, capsize=3, **style)
         need = [

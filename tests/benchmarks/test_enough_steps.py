@@ -163,6 +163,22 @@ def _part(scores, batch=100, updates=4):
     return {"batch": batch, "updates": updates, "scores": scores}
 
 
+def test_runs_that_diverged_are_counted_and_not_averaged(tmp_path):
+    part = _part([[50.0, 80.0], [60.0, 10.0], [None, None]])
+    assert report.diverged(part) == 2
+    stage = {"chosen": 1.0, "rates": [1.0], "scores": [[80.0]]}
+    best = _part([[88.0, 89.0]] * 3)
+    one = {"tune": stage, "retune": stage, "retuned": best}
+    found = {
+        "lamb": {**one, "grid": {"sqrt": {"100": best, "200": best}}},
+        "lars": {**one, "grid": {"sqrt": {"100": best, "200": part}}},
+    }
+    said = report.figures(found, 200)
+    table = report.tables(said)
+    assert "| LARS, sqrt | 1 | 89.00 ± 0.00 | 2 of 3 diverged | 89.00" in table
+    report.draw(said, tmp_path / "study.png")
+
+
 def test_examples_to_a_score_and_paired_differences():
     part = _part([[50.0, 80.0], [90.0, 91.0], [None, None]])
     assert report.examples_to(part, 80.0, 200) == [400, 200, None]
