@@ -133,9 +133,7 @@ def make_model(seed: int) -> keras.Model:
     with run_flags.naming_the_flag():
         config = model.FewShotConfig(**{n: FLAGS[n].value for n in names})
         made = model.make(FLAGS.model, config, seed=seed, dtype=FLAGS.dtype)
-        optimizer = optimizers.from_flags(
-            FLAGS.steps * FLAGS.gradient_accumulation_steps
-        )
+        optimizer = optimizers.from_flags(FLAGS.steps)
         optimizers.build(optimizer, made.trainable_variables)
         try:
             loss = losses.EpisodeLoss(

@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from official_models.vision.few_shot import evaluation, glyphs, model, train
 from tests.official_models import scripts
@@ -119,6 +120,19 @@ def test_each_update_has_an_episode_of_its_own():
     # As the figures of README were drawn.
     assert of_batch(1, 57) == drawn(2**32 + 50, 7)
     assert of_batch(1, 103, 2) == drawn(2**32 + 50, 3)
+
+
+def test_parts_of_an_update_leave_the_schedule_as_it_is():
+    def rates(parts):
+        more = [f"--gradient_accumulation_steps={parts}", "--warmup_ratio=0.4"]
+        with flagsaver.flagsaver():
+            train.FLAGS(["train", *SMALL, *more])
+            optimizer = train.make_model(1).optimizer
+        # Keras counts parts; an update is called with its last one.
+        steps = range(parts - 1, 6 * parts, parts)
+        return [float(optimizer._learning_rate(step)) for step in steps]
+
+    assert rates(2) == rates(1)
 
 
 def test_features_of_one_number_are_drawn_too(tmp_path):
