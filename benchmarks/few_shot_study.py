@@ -176,7 +176,7 @@ def markdown(rows, compared):
         if row["arm"] == "margin" and row["optimizer"] in compared:
             found = compared[row["optimizer"]]
             less = f"{100 * found['difference']:+.2f}"
-            p = "-" if found["p"] is None else f"{found['p']:.3f}"
+            p = "-" if found["p"] is None else f"{found['p']:.2g}"
         deviation = test["deviation"]
         lines.append(
             [

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import (
     albert_sharing,
+    few_shot_study,
     groups,
     image_pipeline,
     monitoring,
@@ -24,6 +25,7 @@ from benchmarks import (
 
 ROOT = Path(__file__).parents[2]
 RESULTS = "benchmarks/results"
+FEW_SHOT = "official_models/vision/few_shot"
 BERT, NLP = "official_models/nlp/bert", "official_models/nlp"
 
 
@@ -99,6 +101,15 @@ TABLES = [
         f"{NLP}/albert/results/sharing",
         albert_sharing.markdown,
         (0, 1, 2, 4),
+        (),
+    ),
+    (
+        f"{FEW_SHOT}/README.md",
+        f"{FEW_SHOT}/results/margin",
+        lambda found: few_shot_study.markdown(
+            found["rows"], found["margin less cross-entropy"]
+        ),
+        None,
         (),
     ),
 ]
