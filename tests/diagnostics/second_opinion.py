@@ -6,6 +6,7 @@ writes `second_opinion.json`: weights, data, a vector, and what
 `tf_lamb.diagnostics` finds for them, float64 on TensorFlow.
 """
 
+import argparse
 import json
 import os
 from pathlib import Path
@@ -75,6 +76,7 @@ def found(dtype):
 
 def main():
     """Writes the file."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     import keras
 
     keras.config.set_floatx("float64")
