@@ -186,6 +186,7 @@ TF_LAMB = {
     # Before a training: the command lines, and what they are made of.
     "diagnostics/command_line": set(),
     "diagnostics/lanczos": {"tf_lamb.check"},
+    "diagnostics/precision": set(),
     "diagnostics/curvature": {
         "keras",
         "tensorflow",
@@ -193,12 +194,14 @@ TF_LAMB = {
         "tf_lamb.check",
         "tf_lamb.diagnostics.examples",
         "tf_lamb.diagnostics.probe",
+        "tf_lamb.diagnostics.precision",
     },
     "diagnostics/spectrum": {
         "tf_lamb.check",
         "tf_lamb.figures",
         "tf_lamb.diagnostics.curvature",
         "tf_lamb.diagnostics.lanczos",
+        "tf_lamb.wrapped",
     },
     "diagnostics/inputs": {
         "keras",
@@ -242,10 +245,16 @@ TF_LAMB = {
         "tf_lamb.check",
         "tf_lamb.diagnostics.examples",
         "tf_lamb.diagnostics.probe",
+        "tf_lamb.diagnostics.precision",
     },
     # Lottery tickets.
     "diagnostics/masks": {"keras", "tf_lamb.check"},
-    "diagnostics/tickets": {"keras", "tf_lamb.check", "tf_lamb.figures"}
+    "diagnostics/tickets": {
+        "keras",
+        "tf_lamb.check",
+        "tf_lamb.figures",
+        "tf_lamb.wrapped",
+    }
     | {f"tf_lamb.diagnostics.{n}" for n in ("examples", "masks", "probe")},
     "diagnostics/prune_command": {
         f"tf_lamb.diagnostics.{n}"

@@ -91,6 +91,17 @@ def find_optimizer(model_or_optimizer: Any) -> Any:
     )
 
 
+def innermost(optimizer: Any) -> Any:
+    """An optimizer without the loss scalers of a Keras around it.
+
+    Args:
+      optimizer: of any Keras; None stays None.
+    """
+    while getattr(optimizer, "inner_optimizer", None) is not None:
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
 def _is_ours(thing: Any) -> bool:
     return all(hasattr(type(thing), name) for name in _OURS)
 

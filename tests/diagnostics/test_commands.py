@@ -8,7 +8,8 @@ import pytest
 
 from tests.diagnostics.saved_models import refused, run
 from tf_lamb.diagnostics import __main__ as command
-from tf_lamb.diagnostics import advice, at_weights
+from tf_lamb.diagnostics import advice, at_weights, inputs
+from tf_lamb.diagnostics.examples import Examples
 
 
 @pytest.fixture
@@ -136,8 +137,13 @@ def test_a_trial_leaves_the_model_as_it_was(saved):
     assert np.isfinite(losses).all()
     moved = [abs(a - b).max() for a, b in zip(model.get_weights(), before)]
     assert min(moved) > 0
+    one, again = (command.Examples((data["x"], data["y"]), 1) for _ in range(2))
+    losses = trial.train([1e-12] * 3, one)
     trial.close()
     assert model.optimizer is optimizer
+    for loss in losses:  # of each batch, and not the mean so far
+        x, y, _ = again.draw(32)
+        assert loss == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-4)
     for new, old in zip(model.get_weights(), before):
         np.testing.assert_array_equal(new, old)
 
@@ -159,6 +165,14 @@ def test_bad_input_is_one_line(saved, capsys):
     np.savez(saved / "whole.npz", x=data["x"].astype("int32"), y=data["y"])
     np.savez(saved / "no_y.npz", x=data["x"])
     (saved / "text.npz").write_text("no archive")
+    whole = (saved / "data.npz").read_bytes()
+    (saved / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    middle = len(whole) // 2
+    flipped = whole[:middle] + b"!?" + whole[middle + 2 :]
+    (saved / "flipped.npz").write_bytes(flipped)
+    (saved / "empty.npz").write_bytes(b"")
+    np.save(saved / "array.npy", data["x"])
+    np.savez(saved / "labels.npz", x=data["x"], y=data["y"] + 3)
     (saved / "text.keras").write_text("no archive")
     keras.Sequential([keras.layers.Dense(2)]).save(saved / "unbuilt.keras")
     layers = [keras.Input((6,)), keras.layers.Dense(2)]
@@ -171,6 +185,10 @@ def test_bad_input_is_one_line(saved, capsys):
         (dict(model="no_loss.keras"), "--loss"),
         (dict(data="none.npz"), "no such file"),
         (dict(data="text.npz"), "cannot read"),
+        (dict(data="cut.npz"), "cannot read"),
+        (dict(data="flipped.npz"), "cannot read"),
+        (dict(data="empty.npz"), "cannot read"),
+        (dict(data="array.npy"), "cannot read"),
         (dict(data="no_y.npz"), "x and y"),
         (dict(data="whole.npz"), "takes float32"),
     ):
@@ -186,11 +204,82 @@ def test_bad_input_is_one_line(saved, capsys):
         capsys, saved, name, "--matrices", "fisher"
     )
     assert not (saved / "out").exists()
+    if keras.backend.backend() == "tensorflow":  # JAX has NaN for such a label
+        labels = dict(data="labels.npz")
+        for name in ("spectrum", "landscape", "advise", "prune"):
+            flags = ["--batch_size", "16", "--examples", "32"]
+            flags = flags[: 2 if name in ("advise", "prune") else 4]
+            line = refused(capsys, saved, name, *flags, **labels)
+            assert "does not take DATA: Received a label value" in line
+    for text in ("{}", "text", '{"of": 1, "found": 2}'):
+        (saved / "out" / "progress.json").write_text(text)
+        line = refused(capsys, saved, "spectrum", *SPECTRUM)
+        assert "progress.json: expected" in line and "--output_dir" in line
+    with pytest.raises(SystemExit, match="2"):
+        run(saved, "spectrum", "--seed", "-1")
+    assert "--seed: expected a whole number >= 0" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="an operation of TensorFlow"
-)
+def test_what_is_kept_is_of_these_data_and_this_optimizer(saved, capsys):
+    flags = "--examples 64 --batch_size 32 --steps 2 --vectors 1".split()
+    flags += ["--matrices", "hessian"]
+
+    def largest():
+        assert run(saved, "spectrum", *flags) == 0
+        return read(saved, "spectrum.json")["hessian"]["lambda_max"]
+
+    first = largest()
+    assert largest() == first
+    assert "resumes from" in capsys.readouterr().out
+    data = dict(np.load(saved / "data.npz"))
+    np.savez(saved / "data.npz", x=2 * data["x"], y=data["y"])
+    assert largest() != first
+    assert "other data" in capsys.readouterr().out
+    model = keras.models.load_model(saved / "model.keras")
+    model.compile(keras.optimizers.SGD(1.0), model.loss)
+    model.save(saved / "model.keras")
+    largest()
+    assert "another model" in capsys.readouterr().out
+
+
+def test_vectors_of_lanczos_lie_in_the_output_folder(saved, monkeypatch):
+    folders = []
+
+    def seen(*arguments, folder, **more):
+        folders.append(folder)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(command.spectrum, "measure", seen)
+    assert run(saved, "spectrum", *SPECTRUM) == 2
+    assert folders == [str(saved / "out")] and (saved / "out").is_dir()
+
+
+def test_another_loss_leaves_the_metrics(saved):
+    model = keras.models.load_model(saved / "model.keras")
+    model.compile("sgd", model.loss, metrics=["accuracy"])
+    model.save(saved / "model.keras")
+    loss = "sparse_categorical_crossentropy"
+    found = inputs.load_model(str(saved / "model.keras"), loss)
+    data = np.load(saved / "data.npz")
+    score = found.evaluate(data["x"], data["y"], verbose=0, return_dict=True)
+    assert set(score) == {"loss", "accuracy"} and found.loss == loss
+
+
+def test_each_training_of_a_trial_has_the_same_dropout():
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(8), keras.layers.Dropout(0.5)]
+    model = keras.Sequential(
+        [keras.Input((4,)), *layers, keras.layers.Dense(1)]
+    )
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    trial = advice.Trial(model, 16)
+    first, again = (
+        trial.train([1e-9] * 4, Examples((x, x[:, :1]), 1)) for _ in range(2)
+    )
+    assert first == again
+
+
 def test_an_operation_without_second_derivative(saved):
     import tensorflow as tf
 

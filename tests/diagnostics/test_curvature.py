@@ -214,3 +214,61 @@ def test_rate_warning():
     momentum = keras.optimizers.SGD(0.5, momentum=0.9)
     assert spectrum.rate_warning(momentum, 5.0) is None
     assert spectrum.rate_warning(keras.optimizers.Adam(9.0), 5.0) is None
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_limit_of_the_rate_is_where_momentum_diverges(nesterov):
+    """On `2.5 w^2`, whose curvature is 5, a little below and above it."""
+    factor = 1 + 2 * 0.9 if nesterov else 1.0
+    for share, unstable in ((0.97, False), (1.03, True)):
+        rate = share * 2 * 1.9 / factor / 5
+        w, velocity = 1.0, 0.0
+        for _ in range(400):  # as Keras' SGD does it
+            velocity = 0.9 * velocity - rate * 5 * w
+            w += 0.9 * velocity - rate * 5 * w if nesterov else velocity
+        assert (abs(w) > 1) == unstable
+        optimizer = keras.optimizers.SGD(rate, 0.9, nesterov)
+        scaler = keras.optimizers.LossScaleOptimizer(optimizer)
+        for one in (optimizer, scaler):
+            assert bool(spectrum.rate_warning(one, 5.0)) == unstable
+
+
+def test_losses_that_layers_add_are_in_the_loss_and_its_derivatives():
+    layer = keras.layers.Dense(
+        3, activity_regularizer=keras.regularizers.L2(0.3), dtype=DTYPE
+    )
+    network, data = small(layer)
+    at = Curvature(network, data, batch_size=12)
+    true = network.evaluate(*data[:2], batch_size=12, verbose=0)
+    assert at.loss() == pytest.approx(true, rel=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_the_bound_knows_in_what_the_model_computes(policy):
+    before = keras.config.dtype_policy()
+    found, weights = [], None
+    for name in (DTYPE, policy):
+        keras.config.set_dtype_policy(name)
+        layers = [
+            keras.Input((4,)),
+            keras.layers.Dense(5, activation="tanh"),
+            keras.layers.Dense(3, dtype=name),
+        ]
+        network = keras.Sequential(layers)
+        weights = weights or network.get_weights()
+        network.set_weights(weights)
+        network.compile("sgd", small()[0].loss)
+        at = Curvature(network, small()[1], batch_size=12)
+        found.append(spectrum.measure(at, steps=at.size, vectors=1))
+    keras.config.set_dtype_policy(before)
+    exact, coarse = found
+    apart = abs(coarse.lambda_max - exact.lambda_max)
+    assert 1e-6 < apart < coarse.lambda_max_residual < 0.03 * exact.lambda_max
+
+
+def test_sample_weights_are_not_passed_over_by_a_loss_of_ones_own():
+    network, (x, y, _) = small()
+    data = x, y, np.ones(24)
+    with pytest.raises(ValueError, match="sample weights"):
+        Curvature(network, data, network.loss, batch_size=12)
+    Curvature(network, data, batch_size=12)

@@ -146,3 +146,14 @@ def test_fixup_refuses():
     ):
         with pytest.raises(ValueError, match=message):
             fixup(model, given)
+
+
+def test_recurrent_cells_stay():
+    """Their activation gets the state of the cell, too."""
+    cell = keras.layers.LSTM(4)
+    model = keras.Sequential([keras.Input((3, 2)), cell, keras.layers.Dense(5)])
+    before = cell.get_weights()
+    x = np.random.default_rng(0).normal(size=(32, 3, 2)).astype("float32")
+    assert [one.layer for one in lsuv(model, x)] == [model.layers[-1].path]
+    for a, b in zip(before, cell.get_weights()):
+        np.testing.assert_array_equal(a, b)

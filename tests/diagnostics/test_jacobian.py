@@ -105,3 +105,9 @@ def test_whole_numbers_are_refused():
     model = keras.Sequential([keras.Input((3,), dtype="int32")])
     with pytest.raises(ValueError, match="int64.*behind embeddings"):
         jacobian.Jacobian(model, np.zeros(3, "int64"))
+
+
+def test_a_model_of_low_precision_is_refused():
+    layers = [keras.Input((3,)), keras.layers.Dense(2, dtype="mixed_bfloat16")]
+    with pytest.raises(ValueError, match="float16 or bfloat16; expected"):
+        jacobian.Jacobian(keras.Sequential(layers), np.zeros(3, "float32"))

@@ -135,3 +135,21 @@ def test_new_weights_are_the_same_for_a_seed_only():
     )
     with pytest.raises(ValueError, match="same weights for every seed"):
         tickets.initial_weights(fixed, 0)
+
+
+def test_frozen_and_adapted_layers_keep_their_weights():
+    normal = keras.layers.Normalization()
+    normal.adapt(np.array([[99.0, 7.0], [101.0, 9.0]]))
+    frozen = keras.layers.Dense(3, trainable=False)
+    norm = keras.layers.BatchNormalization()
+    model = keras.Sequential(
+        [keras.Input((2,)), normal, frozen, norm, keras.layers.Dense(2)]
+    )
+    norm.moving_mean.assign(np.ones(3))
+    found = tickets.initial_weights(model, 0)
+    for variable, value in zip(model.weights, found):
+        is_same = np.array_equal(keras.ops.convert_to_numpy(variable), value)
+        kept = any(variable is v for v in normal.weights + frozen.weights)
+        assert is_same == kept or variable.path.endswith(
+            ("bias", "beta", "gamma", "moving_variance")
+        )

@@ -23,6 +23,7 @@ INTERNAL = {
     "tf_lamb.diagnostics.inputs",
     "tf_lamb.diagnostics.landscape_command",
     "tf_lamb.diagnostics.ntk_command",
+    "tf_lamb.diagnostics.precision",
     "tf_lamb.diagnostics.probe",
     "tf_lamb.diagnostics.prune_command",
     "tf_lamb.directions",

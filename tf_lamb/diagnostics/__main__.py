@@ -43,6 +43,7 @@ from tf_lamb.diagnostics.command_line import count as _count
 from tf_lamb.diagnostics.command_line import facts as _facts
 from tf_lamb.diagnostics.command_line import positive as _rate
 from tf_lamb.diagnostics.command_line import show as _show
+from tf_lamb.diagnostics.command_line import whole as _whole
 from tf_lamb.diagnostics.examples import Examples, each
 
 _STATISTICS = 8  # batches, from which batch normalisation takes its statistics
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         add = command.add_argument
         add("--output_dir", type=Path, default=Path(f"runs/{name}"))
         add("--loss", help="Compiled with the model; default: its own.")
-        add("--seed", type=int, default=0, help="Of all that is random.")
+        add("--seed", type=_whole, default=0, help="Of all that is random.")
         _ARGUMENTS[name](add)
     return main_parser
 
@@ -117,7 +118,8 @@ def run_spectrum(arguments: argparse.Namespace) -> None:
     size = min(arguments.batch_size, arguments.examples)
     at = curvature.Curvature(model, drawn, batch_size=size)
     folder = arguments.output_dir
-    kept = inputs.Progress(folder, model, _facts(arguments))
+    kept = inputs.Progress(folder, model, _facts(arguments), drawn)
+    folder.mkdir(parents=True, exist_ok=True)  # for Lanczos' vectors
     began, found = time.monotonic(), {}
     for name in names:
         found[name] = spectrum.measure(
@@ -128,7 +130,7 @@ def run_spectrum(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             kept=kept.keep,
             before=kept.found,
-            folder=str(folder) if folder.is_dir() else None,
+            folder=str(folder),
             progress=_show,
         )
     jacobians = _jacobians(model, drawn[0], kept, arguments)
@@ -259,9 +261,11 @@ def run_advise(arguments: argparse.Namespace) -> None:
         # Of its own, so that a run that resumes draws the same.
         return Examples(data, 1000 * arguments.seed + stage)
 
-    inputs.check_dtypes(model, drawn(0).draw(2 * size)[0])
+    some = drawn(0).draw(2 * size)
+    inputs.check_dtypes(model, some[0])
     folder = arguments.output_dir
-    kept = inputs.Progress(folder, model, _facts(arguments))
+    seen = inputs.all_of(data, some)
+    kept = inputs.Progress(folder, model, _facts(arguments), seen)
     began = time.monotonic()
     trial = advice.Trial(model, size)
     start = _noise_once(
@@ -350,10 +354,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         arguments.function(arguments)
     except (ValueError, OSError) as error:
-        line = " ".join(str(error).split())
-        print(f"error: {line[:600]}", file=sys.stderr)
-        return 2
+        return _refused(str(error))
+    except Exception as error:
+        if type(error).__name__ != "InvalidArgumentError":
+            raise
+        # TensorFlow's, of a label out of range: its text ends with the cause.
+        lines = str(error).split("[[")[0].strip().splitlines()
+        return _refused(f"MODEL does not take DATA: {lines[-1]}")
     return 0
+
+
+def _refused(text: str) -> int:
+    print(f"error: {' '.join(text.split())[:600]}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

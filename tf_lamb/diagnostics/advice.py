@@ -101,6 +101,8 @@ class Trial:
         self._batch_size = check.count("batch_size", batch_size)
         self._weights = model.get_weights()
         self._compiled = model.optimizer, model.jit_compile
+        # Of dropout: each training draws the same, one that resumes too.
+        self._random = probe.random_states(model)
 
     def train(
         self,
@@ -122,7 +124,7 @@ class Trial:
         import tf_lamb
 
         model, losses = self._model, [math.nan] * len(rates)
-        model.set_weights(self._weights)
+        self._reset()
         probe.exchange(
             model,
             tf_lamb.LAMB(
@@ -134,6 +136,7 @@ class Trial:
         )
         for k in range(len(rates)):
             x, y, weight = examples.draw(self._batch_size)
+            model.reset_metrics()  # Keras 3.10 would give the mean so far.
             logs = model.train_on_batch(x, y, weight, return_dict=True)
             loss = float(logs["loss"])
             least = np.nanmin([*losses, loss])
@@ -145,8 +148,13 @@ class Trial:
 
     def close(self) -> None:
         """Gives the model its weights, optimizer and loss again."""
-        self._model.set_weights(self._weights)
+        self._reset()
         probe.exchange(self._model, *self._compiled)
+
+    def _reset(self) -> None:
+        self._model.set_weights(self._weights)
+        for variable, value in self._random:
+            variable.assign(value)
 
 
 def _schedule(rates: Sequence[float]) -> Any:

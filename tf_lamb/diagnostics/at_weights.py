@@ -67,14 +67,14 @@ def statistics_layers(model: Any) -> list[Any]:
       frozen one normalises by what it has, in training too.)
 
     Raises:
-      ValueError: one of them says no `momentum`, or renormalises.
+      ValueError: one of them says no `momentum` below 1, or renormalises.
     """
     found = []
     for layer in model._flatten_layers():
         if not hasattr(layer, "moving_mean") or not layer.trainable:
             continue
         momentum = getattr(layer, "momentum", None)
-        if momentum is None or getattr(layer, "renorm", False):
+        if momentum is None or momentum >= 1 or getattr(layer, "renorm", False):
             raise ValueError(
                 f"layer {layer.name!r} ({type(layer).__name__}): its batch "
                 "statistics cannot be recomputed; expected an attribute "

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-__all__ = ["count", "facts", "positive", "show"]
+__all__ = ["count", "facts", "positive", "show", "whole"]
 
 
 def count(text: str) -> int:
@@ -21,6 +21,22 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(
             f"expected a whole number >= 1, got {text!r}"
+        )
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A flag's text as a whole number >= 0.
+
+    Args:
+      text: of the command line.
+
+    Raises:
+      argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number >= 0, got {text!r}"
         )
     return int(text)
 

@@ -92,14 +92,16 @@ def run(arguments: argparse.Namespace) -> None:
     inputs.check_dtypes(model, drawn[0])
     size = arguments.batch_size
     statistics = at = AtWeights(model, drawn, batch_size=size)
+    seen = [inputs.all_of(data, drawn), drawn]
     if arguments.held_out:
         held_out = Examples(inputs.load_data(arguments.held_out), 0)
         drawn = held_out.draw(arguments.examples)
         inputs.check_dtypes(model, drawn[0])
+        seen.append(drawn)
         at = AtWeights(model, drawn, batch_size=size)
     folder = arguments.output_dir
     digest = {"other_weights": inputs.weights_digest(other)}
-    kept = inputs.Progress(folder, model, {**facts(arguments), **digest})
+    kept = inputs.Progress(folder, model, {**facts(arguments), **digest}, seen)
     began = time.monotonic()
     start = statistics.weights()
     end = [probe.to_numpy(v) for v in other.trainable_variables]

@@ -22,8 +22,8 @@ from typing import Any, Callable
 import numpy as np
 
 from tf_lamb import check
-from tf_lamb.diagnostics import probe
-from tf_lamb.diagnostics.examples import each, leaves
+from tf_lamb.diagnostics import precision, probe
+from tf_lamb.diagnostics.examples import each, leaves, refuse_weights
 
 __all__ = ["Curvature", "refuse_wrong_layers"]
 
@@ -70,13 +70,15 @@ class Curvature:
       model: built, of Keras 3.
       data: `(x, y, sample_weight or None)`, arrays of `n` examples.
       loss: function of `(y, y_pred)`; None: that of `compile`, regularizers
-        included. It has to be a mean over examples.
+        and what layers add to it included. It has to be a mean over examples.
+        The Gauss-Newton matrix is that of the outputs: it has no part of a
+        regularizer, nor of a loss that layers add.
       batch_size: examples that are differentiated at once; the loss is the
         mean over batches. A rest is left out.
 
     Raises:
-      ValueError: the model, the loss or a layer is none for this, or there are
-        fewer examples than a batch.
+      ValueError: the model, the loss or a layer is none for this, there are
+        fewer examples than a batch, or sample weights beside `loss`.
     """
 
     def __init__(
@@ -99,9 +101,8 @@ class Curvature:
         self._others = list(model.non_trainable_variables)
         self._shapes = [tuple(v.shape) for v in self._variables]
         self.size = sum(int(np.prod(s)) for s in self._shapes)
-        # Relative rounding error of its numbers.
-        wide = "float64" == str(self._variables[0].dtype)
-        self.epsilon = float(np.finfo("float64" if wide else "float32").eps)
+        self.epsilon = precision.epsilon(model)
+        refuse_weights(loss, data[2])
         self._batches = _batches(data, check.count("batch_size", batch_size))
         self.examples = len(self._batches) * batch_size
         programs = {"jax": _jax_programs, "tensorflow": _tensorflow_programs}
@@ -150,18 +151,22 @@ class Curvature:
             with scope(batch):
                 return self.model(batch[0], training=False)
 
-        def loss(predicted: Any, batch: Any) -> Any:
+        def value(predicted: Any, batch: Any) -> Any:
             x, y, weight, _ = batch
+            if self._loss is None:
+                return self.model.compute_loss(
+                    x=x, y=y, y_pred=predicted, sample_weight=weight
+                )
+            return keras.ops.mean(self._loss(y, predicted))
+
+        def loss(predicted: Any, batch: Any) -> Any:
             with scope(batch):
-                if self._loss is None:
-                    return self.model.compute_loss(
-                        x=x, y=y, y_pred=predicted, sample_weight=weight
-                    )
-                return keras.ops.mean(self._loss(y, predicted))
+                return value(predicted, batch)
 
         def whole(batch: Any) -> Any:
+            # One scope: losses that layers add belong to it.
             with scope(batch):
-                return loss(self.model(batch[0], training=False), batch)
+                return value(self.model(batch[0], training=False), batch)
 
         return outputs, loss, whole
 

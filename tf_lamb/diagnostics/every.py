@@ -97,16 +97,11 @@ class EveryUpdates(AnyCallback):
 
 def accumulation(model: Any) -> int:
     """Batches of an update: the most of any optimizer in the model."""
-    found = wrapped.find_optimizers(model) or [_inner(model)]
+    found = wrapped.find_optimizers(model) or [
+        wrapped.innermost(getattr(model, "optimizer", None))
+    ]
     steps = [getattr(x, "gradient_accumulation_steps", None) for x in found]
     return max(n or 1 for n in steps)
-
-
-def _inner(model: Any) -> Any:
-    optimizer: Any = getattr(model, "optimizer", None)
-    while getattr(optimizer, "inner_optimizer", None) is not None:
-        optimizer = optimizer.inner_optimizer
-    return optimizer
 
 
 def is_chief(model: Any) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tf_lamb import check
 
-__all__ = ["Examples", "each", "leaves"]
+__all__ = ["Examples", "each", "leaves", "refuse_weights"]
 
 
 def each(function: Callable[..., Any], *trees: Any) -> Any:
@@ -26,6 +26,24 @@ def leaves(tree: Any) -> list[Any]:
     found: list[Any] = []
     each(found.append, tree)
     return found
+
+
+def refuse_weights(loss: Any, weight: Any) -> None:
+    """Refuses sample weights that a loss of one's own would not see.
+
+    Args:
+      loss: function of `(y, y_pred)`; None: that of `compile`.
+      weight: sample weights, or None.
+
+    Raises:
+      ValueError: there are both.
+    """
+    if loss is not None and weight is not None:
+        raise ValueError(
+            "data: it has sample weights, which loss, a function of (y, "
+            "y_pred), does not get; expected (x, y), or no loss: that of "
+            "compile is weighted."
+        )
 
 
 class Examples:

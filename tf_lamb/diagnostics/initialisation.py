@@ -64,7 +64,8 @@ def lsuv(
     It scales every layer with a trainable `kernel` and an `activation`: dense,
     einsum-dense and convolutional ones, those inside of attention too.
     Outputs are those before the activation, over all examples, places and
-    channels. Biases, embeddings and other weights stay. The model runs in
+    channels. Biases, embeddings, recurrent cells (whose activation gets states
+    too) and other weights stay. The model runs in
     inference mode: no dropout, batch normalisation with its moving statistics.
 
     Args:
@@ -121,6 +122,7 @@ def _in_order_of_calls(model: Any, x: Any) -> list[Any]:
         if getattr(layer, "kernel", None) is not None
         and hasattr(layer, "activation")
         and layer.kernel.trainable
+        and not hasattr(layer, "recurrent_kernel")
     ]
     order: list[Any] = []
     with contextlib.ExitStack() as stack:

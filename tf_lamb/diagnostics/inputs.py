@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -18,6 +19,7 @@ from tf_lamb.diagnostics.examples import leaves
 
 __all__ = [
     "Progress",
+    "all_of",
     "check_dtypes",
     "load_data",
     "load_model",
@@ -28,13 +30,25 @@ __all__ = [
     "write_json",
 ]
 
+# What NumPy and zipfile raise of a file that is damaged, or no archive.
+_NO_ARCHIVE = (
+    ValueError,
+    OSError,
+    EOFError,
+    TypeError,
+    NotImplementedError,
+    BadZipFile,
+    zlib.error,
+)
+
 
 def load_model(name: str, loss: str | None = None, what: str = "MODEL") -> Any:
     """A model of Keras 3, built and with a loss.
 
     Args:
       name: a `.keras` file, or `module:function`, which gives a model.
-      loss: compiled with it, a name that Keras knows; None: its own.
+      loss: compiled with it in place of its own, a name that Keras knows;
+        optimizer and metrics stay. None: its own.
       what: the argument, for a message.
 
     Raises:
@@ -72,7 +86,14 @@ def load_model(name: str, loss: str | None = None, what: str = "MODEL") -> Any:
             "an input) and make some trainable."
         )
     if loss is not None:
-        model.compile(optimizer=model.optimizer or "sgd", loss=loss)
+        compiled = getattr(model, "_compile_config", None)
+        before = {} if compiled is None else compiled.config
+        model.compile(
+            optimizer=model.optimizer or "sgd",
+            loss=loss,
+            metrics=before.get("metrics"),
+            weighted_metrics=before.get("weighted_metrics"),
+        )
     if not model.compiled or model.loss is None:
         raise ValueError(
             f"{what} {name}: it has no loss; compile it before it is saved, or "
@@ -131,9 +152,10 @@ def load_data(name: str) -> Any:
     try:
         with np.load(name, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, AttributeError) as error:
+    except _NO_ARCHIVE as error:
         raise ValueError(
-            f"DATA {name}: NumPy cannot read it as .npz."
+            f"DATA {name}: NumPy cannot read it as .npz; it is damaged or "
+            "something else; write it again by numpy.savez(path, x=x, y=y)."
         ) from error
     if not {"x", "y"} <= set(arrays):
         raise ValueError(
@@ -244,7 +266,7 @@ def read_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+    except _NO_ARCHIVE as error:
         raise ValueError(
             f"{path}: NumPy cannot read it as .npz; remove it to begin anew."
         ) from error
@@ -263,28 +285,79 @@ def weights_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
+def all_of(data: Any, drawn: Any) -> Any:
+    """The data that a command may draw from, as far as they are known.
+
+    Args:
+      data: of `load_data`.
+      drawn: examples of them, in place of batches.
+    """
+    return data if isinstance(data, tuple) else drawn
+
+
+def _data_digest(data: Any) -> str:
+    digest = hashlib.sha256()
+    for leaf in leaves(data):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _configs_digest(model: Any) -> str:
+    """A digest of layers, loss, metrics and optimizer; "" if unknown."""
+    try:
+        configs = model.get_config(), model.get_compile_config()
+        text = json.dumps(configs, sort_keys=True)
+    except (NotImplementedError, TypeError, ValueError):
+        return ""  # of classes that Keras cannot write down
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class Progress:
     """What a command has measured so far, kept in its output folder.
+
+    It is found again by the same command on the same weights, layers, loss,
+    optimizer and data.
 
     Args:
       folder: of the command.
       model: whose weights the measurements are of.
       facts: the arguments that decide what is measured.
+      data: arrays that the measurements are of, in any structure.
+
+    Raises:
+      ValueError: there is a file of its name that is none of its own.
     """
 
-    def __init__(self, folder: Path, model: Any, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, model: Any, facts: dict[str, Any], data: Any
+    ) -> None:
         self._path = folder / "progress.json"
-        self._key = {**_plain(facts), "weights": weights_digest(model)}
+        self._key = {
+            **_plain(facts),
+            "weights": weights_digest(model),
+            "configs": _configs_digest(model),
+            "examples_digest": _data_digest(data),
+        }
         self.found: dict[str, Any] = {}
         if self._path.exists():
-            kept = json.loads(self._path.read_text(encoding="utf-8"))
-            if kept["of"] == self._key:
-                self.found = kept["found"]
+            try:
+                kept = json.loads(self._path.read_text(encoding="utf-8"))
+                of, found = kept["of"], dict(kept["found"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{self._path}: expected what a command kept there, got "
+                    "something else; remove it to begin anew, or give another "
+                    "--output_dir."
+                ) from error
+            if of == self._key:
+                self.found = found
                 print(f"resumes from {self._path}", flush=True)
             else:
                 print(
-                    f"{self._path} is of other weights or arguments: begins "
-                    "anew",
+                    f"{self._path} is of another model, other data or "
+                    "arguments: begins anew",
                     flush=True,
                 )
 

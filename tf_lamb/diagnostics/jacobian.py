@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tf_lamb import check
-from tf_lamb.diagnostics import probe
+from tf_lamb.diagnostics import precision, probe
 from tf_lamb.diagnostics.examples import leaves
 
 __all__ = ["Jacobian", "SingularValues", "between", "singular_values"]
@@ -83,7 +83,8 @@ class Jacobian:
       x: the example, without a batch axis, floating point.
 
     Raises:
-      ValueError: the backend is torch, or the input is not one of floats.
+      ValueError: the backend is torch, the input is not one of floats, or the
+        model computes in float16 or bfloat16.
     """
 
     def __init__(self, model: Any, x: Any) -> None:
@@ -108,9 +109,16 @@ class Jacobian:
         )
         programs = {"jax": _jax_programs, "tensorflow": _tensorflow_programs}
         self._forward, self._back = programs[backend](model)
-        self.epsilon = float(
-            np.finfo("float64" if "64" in str(self._x.dtype) else "float32").eps
+        wide = "64" in str(self._x.dtype)
+        self.epsilon = max(
+            precision.epsilon(model), 2.0 ** (-52 if wide else -23)
         )
+        if self.epsilon > 2.0**-23:  # the iteration would find values twice
+            raise ValueError(
+                "model: its Jacobian is too coarse, because layers compute in "
+                "float16 or bfloat16; expected float32 or float64: make the "
+                "model under that dtype policy, and give it the weights."
+            )
         outputs = np.asarray(self._forward(self._x, self._x))
         self.shape = outputs.size, int(np.prod(self._x.shape))
 

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     show(f"{len(still)} of {len(directions[0])} variables do not move")
     folder = arguments.output_dir
-    kept = inputs.Progress(folder, model, facts(arguments))
+    kept = inputs.Progress(folder, model, facts(arguments), drawn)
     began = time.monotonic()
     found = landscape.measure(
         at,

@@ -153,7 +153,8 @@ class TrainingMonitor(counting.EveryUpdates):
 
         Returns:
           {layer: variance over all examples and elements}, in order. Layers
-          with several outputs or none of a floating dtype are left out.
+          with several outputs or none of a floating dtype are left out; of a
+          layer that is called several times, it is that of one call.
 
         Raises:
           ValueError: the model is neither functional nor sequential.
@@ -166,11 +167,7 @@ class TrainingMonitor(counting.EveryUpdates):
             )
         probes.sync(model)
         base = next(c for c in type(model).__mro__ if c.__name__ == "Model")
-        layers = {
-            layer.name: layer.output
-            for layer in model.layers
-            if hasattr(getattr(layer, "output", None), "shape")
-        }
+        layers = _outputs(model)
         # A list of one input would make Keras warn of an array.
         inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
         found = base(inputs, list(layers.values()))(x, training=False)
@@ -198,8 +195,9 @@ class TrainingMonitor(counting.EveryUpdates):
             self._weights_before = self._probing().copies()
 
     def _probing(self) -> probes.Probe:
-        if self._probe is None:
+        if self._probe is None or not self._probe.is_current():
             self._probe = probes.Probe(self.model, self._loss)
+            self._weights_before = None
         return self._probe
 
     def _record(self, loss: float | None) -> None:
@@ -234,8 +232,6 @@ class TrainingMonitor(counting.EveryUpdates):
         ours = wrapped.find_optimizers(model)
         if not ours:
             self._say("no LAMB or LARS of tf_lamb: trust ratios are left out")
-        tables = [x.trust_ratios for x in ours]
-        bounds = [_bounds(x) for x in ours]
         return Record(
             self.step,
             probes.keys(model),
@@ -243,8 +239,8 @@ class TrainingMonitor(counting.EveryUpdates):
             weights,
             gradients,
             ratios,
-            {k: v for table in tables for k, v in table.items()},
-            {k: v for table in bounds for k, v in table.items()},
+            _by_key(model, [(x, x.trust_ratios) for x in ours]),
+            _by_key(model, [(x, _bounds(x)) for x in ours]),
             loss,
         )
 
@@ -260,7 +256,9 @@ class TrainingMonitor(counting.EveryUpdates):
             self._tables[name] = StepTable(
                 self.log_dir / f"{name}.csv",
                 keys,
-                max(self.step - 1, 0),
+                max(self.step - 1, 0)
+                if name in self._tables
+                else self._first_step,
                 renumbered=True,
             )
         return self._tables[name]
@@ -293,6 +291,44 @@ class TrainingMonitor(counting.EveryUpdates):
             image = tf.io.decode_png(tf.io.read_file(str(path)), 3)
             with self._writer.as_default(step=self.step):
                 summary.image(f"heat_map/{name}", image[None])
+
+
+def _by_key(
+    model: Any, tables: Sequence[tuple[Any, Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """What optimizers have of their variables, by the model's keys.
+
+    Two optimizers of one model may call different variables the same.
+    """
+    found = {}
+    for optimizer, values in tables:
+        theirs = list(optimizer.treatments) if values else []
+        for key, variable in zip(probes.keys(model), model.trainable_variables):
+            try:
+                place = optimizer._index(variable) if theirs else None
+            except ValueError:  # another optimizer's
+                continue
+            if place is not None and theirs[place] in values:
+                found[key] = values[theirs[place]]
+    return found
+
+
+def _outputs(model: Any) -> dict[str, Any]:
+    """Each layer's output in a model; a shared layer has others too."""
+    graph = getattr(model, "_functional", None) or model
+    nodes = {
+        id(getattr(node, "operation", None) or node.layer): node
+        for nodes in graph._nodes_by_depth.values()
+        for node in nodes
+    }
+    outputs = {
+        layer.name: examples.leaves(nodes[id(layer)].outputs)
+        for layer in model.layers
+        if id(layer) in nodes
+    }
+    return {
+        name: found[0] for name, found in outputs.items() if len(found) == 1
+    }
 
 
 def _bounds(optimizer: Any) -> dict[str, tuple[float, float]]:

@@ -44,7 +44,9 @@ class GradientNoiseScale(counting.EveryUpdates):
 
     `|G|^2` and `tr Sigma` are averaged over the records, then divided
     (`noise_scale.estimate`). Both change in training; `decay` forgets old
-    records.
+    records. All are forgotten where another model, loss or set of trainable
+    variables is trained, and in a run that is resumed, where the callback is a
+    new one.
 
     Args:
       data: `(x, y)` or `(x, y, sample_weight)` of arrays, from which examples
@@ -164,15 +166,20 @@ class GradientNoiseScale(counting.EveryUpdates):
 
     def _forget(self) -> None:
         self._probe: probes.Probe | None = None
+        self._of: tuple[Any, list[int]] | None = None
         self._members: dict[str, list[int]] = {}
         self._norms: dict[str, list[tuple[float, float]]] = {}
         self.results: dict[str, NoiseScale] = {}
 
     def _record(self, loss: float | None) -> None:
-        if self._probe is None:
-            self._probe = probes.Probe(self.model, self._loss)
+        of = self.model.loss, [id(v) for v in self.model.trainable_variables]
+        if self._probe is None or self._of != of:
+            self._forget()
+            self._of = of
             self._members = self._resolve()
             self._norms = {name: [] for name in self._members}
+        if self._probe is None or not self._probe.is_current():
+            self._probe = probes.Probe(self.model, self._loss)
         batch = self._examples.draw(self._big)
         pieces, whole = self._probe.piece_norms(batch, self._small)
         if not (np.isfinite(pieces).all() and np.isfinite(whole).all()):
@@ -217,7 +224,7 @@ class GradientNoiseScale(counting.EveryUpdates):
         if self._csv_path is not None:
             if self._table is None:
                 self._table = StepTable(
-                    self._csv_path, values, max(self.step - 1, 0)
+                    self._csv_path, values, self._first_step
                 )
             self._table.write(self.step, values)
         if self._log_dir is None:

@@ -98,7 +98,9 @@ def run(arguments: argparse.Namespace) -> None:
     digests = {
         f"weights_{k}": inputs.weights_digest(v) for k, v in models.items()
     }
-    kept = inputs.Progress(folder, model, {**facts(arguments), **digests})
+    kept = inputs.Progress(
+        folder, model, {**facts(arguments), **digests}, (x, y)
+    )
     began = time.monotonic()
     kernels: dict[str, np.ndarray] = {}
     eigenvalues: dict[str, np.ndarray] = {}

@@ -14,7 +14,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from tf_lamb import check, exclusion
-from tf_lamb.diagnostics.examples import each, leaves
+from tf_lamb.diagnostics.examples import each, leaves, refuse_weights
 
 # A float16 gradient below 6e-8 is 0: the loss is scaled up by it first.
 _SCALE_FLOAT16 = 2.0**10
@@ -48,6 +48,16 @@ def exchange(model: Any, optimizer: Any, jit_compile: Any) -> None:
     model.train_function = None  # Keras traces it again
 
 
+def random_states(model: Any) -> list[tuple[Any, np.ndarray]]:
+    """States of a model's random generators: the variables, and their values.
+
+    Args:
+      model: of Keras 3.
+    """
+    weights = {id(v) for v in model.weights}
+    return [(v, to_numpy(v)) for v in model.variables if id(v) not in weights]
+
+
 def keys(model: Any) -> tuple[str, ...]:
     """The paths of a model's trainable variables, repeated ones numbered."""
     paths = [getattr(v, "path", v.name) for v in model.trainable_variables]
@@ -77,6 +87,17 @@ class Probe:
         self._scale = _SCALE_FLOAT16 if half else 1.0
         backends = {"jax": _Jax, "torch": _Torch, "tensorflow": _TensorFlow}
         self._on: Any = backends[backend_of(model)](self)
+        self._compiled = _compiled_loss(model), list(model.trainable_variables)
+
+    def is_current(self) -> bool:
+        """Whether loss and trainable variables are those it was made with."""
+        loss, variables = self._compiled
+        now = self.model.trainable_variables
+        return (
+            loss is _compiled_loss(self.model)
+            and len(variables) == len(now)
+            and all(a is b for a, b in zip(variables, now))
+        )
 
     def piece_norms(
         self, data: Any, size: int
@@ -90,7 +111,11 @@ class Probe:
         Returns:
           Of pieces, `[pieces, n]`, and of their mean gradient, `[n]`, float64,
           in the order of the `n` trainable variables.
+
+        Raises:
+          ValueError: there are sample weights, and a loss of one's own.
         """
+        refuse_weights(self._loss, data[2])
         with _SilentMetrics(self.model):
             length = len(leaves(data)[0])
             total, squares = None, []
@@ -145,6 +170,12 @@ class Probe:
         return gradient if self._scale == 1 else gradient / self._scale
 
 
+def _compiled_loss(model: Any) -> Any:
+    """What `compile` made of the loss; another object after each call."""
+    ours = getattr(model, "_compile_loss", None)
+    return getattr(model, "compiled_loss", None) if ours is None else ours
+
+
 class _SilentMetrics:
     """Metrics that a loss counts itself in, as tf_keras' does, do not count."""
 
@@ -178,7 +209,9 @@ def to_numpy(value: Any) -> np.ndarray:
     """
     value = getattr(value, "value", value) if hasattr(value, "path") else value
     if hasattr(value, "detach"):
-        value = value.detach().cpu().float()
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # which NumPy has not
+            value = value.float()
     found = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
     return found.astype(np.float32) if found.dtype.kind == "V" else found
 

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from tf_lamb.diagnostics import inputs, masks, tickets
-from tf_lamb.diagnostics.command_line import count, facts, positive, show
+from tf_lamb.diagnostics.command_line import (
+    count,
+    facts,
+    positive,
+    show,
+    whole,
+)
 from tf_lamb.diagnostics.examples import Examples, each, leaves
 
 __all__ = ["arguments", "run"]
@@ -30,15 +36,11 @@ def arguments(add: Any) -> None:
     add("--metric", help="The score; default: the first compiled, or loss.")
     add("--batch_size", type=count, default=128, help="Of a training step.")
     add("--steps", type=count, default=1000, help="Of each training.")
-    add("--rewind_step", type=_whole, default=0, help="k; 0: to the start.")
+    add("--rewind_step", type=whole, default=0, help="k; 0: to the start.")
     add("--rounds", type=count, default=8, help="Of pruning.")
     add("--share", type=positive, default=0.2, help="Pruned in each round.")
     add("--scope", choices=masks.SCOPES, default="layer", help="Of a share.")
     add("--seeds", type=count, default=3, help="Their number.")
-
-
-def _whole(text: str) -> int:
-    return 0 if text == "0" else count(text)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -56,7 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
     inputs.check_dtypes(model, drawn[0])
     masks.prunable(model)
     folder = arguments.output_dir
-    kept = inputs.Progress(folder, model, facts(arguments))
+    seen = inputs.all_of(data, drawn), held_out
+    kept = inputs.Progress(folder, model, facts(arguments), seen)
     trainer = tickets.Trainer(model, arguments.batch_size, arguments.steps)
     began = time.monotonic()
     for i in range(arguments.seeds):
@@ -96,6 +99,7 @@ def _split(arguments: argparse.Namespace) -> tuple[Any, Any]:
         raise ValueError(
             "DATA: batches, of which nothing can be held out; give --held_out."
         )
+    data = each(np.asarray, data)
     have = len(leaves(data)[0])
     order = np.random.default_rng(arguments.seed).permutation(have)
     cut = max(1, int(HELD_OUT * have))

@@ -6,7 +6,7 @@ Lanczos from random vectors gives the outer eigenvalues of the Hessian and of
 its Gauss-Newton part with bounds of their errors, the trace with its standard
 error, and the density. Gradient descent with rate `eta` is unstable along an
 eigenvector whose `eta lambda > 2`, with momentum `mu` where `eta lambda >
-2 (1 + mu)`.
+2 (1 + mu)`, with Nesterov's where `eta lambda > 2 (1 + mu) / (1 + 2 mu)`.
 
 References:
   Ghorbani et al. 2019 (arXiv:1901.10159); Cohen et al. 2021 (arXiv:2103.00065)
@@ -20,7 +20,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tf_lamb import check, figures
+from tf_lamb import check, figures, wrapped
 from tf_lamb.diagnostics import lanczos
 from tf_lamb.diagnostics.curvature import Curvature
 
@@ -140,12 +140,15 @@ def rate_warning(optimizer: Any, lambda_max: float) -> str | None:
     """A line, if gradient descent is unstable with its rate; else None.
 
     Args:
-      optimizer: of Keras; only its SGD is judged.
+      optimizer: of Keras; only its SGD is judged, in a loss scaler too.
       lambda_max: of the Hessian.
     """
+    optimizer = wrapped.innermost(optimizer)
     if type(optimizer).__name__ != "SGD":
         return None
     rate, limit = float(optimizer.learning_rate), 2 * (1 + optimizer.momentum)
+    if optimizer.nesterov:
+        limit /= 1 + 2 * optimizer.momentum
     if rate * lambda_max <= limit:
         return None
     return (

@@ -19,7 +19,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 import numpy as np
 
-from tf_lamb import check, figures
+from tf_lamb import check, figures, wrapped
 from tf_lamb.diagnostics import masks, probe
 from tf_lamb.diagnostics.examples import Examples
 
@@ -32,6 +32,9 @@ Weights = list[np.ndarray]
 
 def initial_weights(model: Any, seed: int) -> Weights:
     """New random weights of a model, drawn by its initialisers.
+
+    What no training changes stays: weights of frozen layers, and what layers
+    adapted to data (`Normalization`).
 
     Args:
       model: of Keras 3, functional, sequential, or with `get_config`.
@@ -73,7 +76,14 @@ def initial_weights(model: Any, seed: int) -> Weights:
             "model: its initialisers draw the same weights for every seed; "
             "give them no seed of their own."
         )
-    return found
+    kept = {
+        id(variable)
+        for layer in model._flatten_layers()
+        if not layer.trainable or hasattr(layer, "adapt")
+        for variable in layer.weights
+    }
+    pairs = zip(model.weights, found, model.get_weights())
+    return [own if id(v) in kept else new for v, new, own in pairs]
 
 
 class Trainer:
@@ -96,10 +106,7 @@ class Trainer:
         self._weights = model.get_weights()
         self._compiled = model.optimizer, model.jit_compile
         # Of dropout: each training draws the same again.
-        kept = {id(v) for v in model.weights}
-        self._random = [
-            (v, probe.to_numpy(v)) for v in model.variables if id(v) not in kept
-        ]
+        self._random = probe.random_states(model)
 
     def train(
         self,
@@ -185,8 +192,7 @@ def _begin_rate_at(optimizer: Any, first: int) -> None:
     """Makes a schedule of the learning rate begin at a later step."""
     import keras
 
-    while getattr(optimizer, "inner_optimizer", None) is not None:
-        optimizer = optimizer.inner_optimizer
+    optimizer = wrapped.innermost(optimizer)
     schedule = optimizer._learning_rate
     kind: Any = keras.optimizers.schedules.LearningRateSchedule
     if not (first and isinstance(schedule, kind)):
