@@ -27,6 +27,7 @@ INTERNAL = {
     "tf_lamb.diagnostics.probe",
     "tf_lamb.diagnostics.prune_command",
     "tf_lamb.directions",
+    "tf_lamb.figures",
     "tf_lamb.keras2_arguments",
     "tf_lamb.keras3_loop",
     "tf_lamb.keras_optimizer",
