@@ -146,8 +146,9 @@ def normalizations(model: keras.Model) -> list[layers.Layer]:
     ]
     if not found:
         raise ValueError(
-            f"model {model.name!r}: expected a layer that normalizes and has a "
-            "gamma, found none; build the model first"
+            f"model {model.name!r}: expected a keras.layers."
+            "BatchNormalization, or a layer of this module, that has a gamma; "
+            "found none; build the model first"
         )
     return found
 
