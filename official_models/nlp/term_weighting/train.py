@@ -273,7 +273,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(found)), list(found))
     axes.set(xlabel=f"F1 on test documents ({judge})", xlim=(0, 1))
     axes.invert_yaxis()
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
     files.save_figure(path, figure)
 
 
