@@ -6,9 +6,13 @@ torch.
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 import keras
 from absl import flags
 
+from official_models.common import processes
 from official_models.common.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -57,3 +61,28 @@ def repeat_exactly() -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def operation_threads() -> int:
+    """Threads in which TensorFlow runs operations, of one graph or several."""
+    import tensorflow as tf
+
+    given = tf.config.threading.get_inter_op_parallelism_threads()
+    environment = os.environ.get("TF_NUM_INTEROP_THREADS", "")
+    if not given and environment.isdecimal():
+        given = int(environment)
+    return given or processes.cores()
+
+
+def allow_nested_calls() -> None:
+    """Gives TensorFlow two of these threads at least, before it computes.
+
+    A `tf.numpy_function` keeps a thread while it runs. What it calls of
+    TensorFlow needs another one: on a single core it would wait for ever. Where
+    TensorFlow has computed something already, nothing changes.
+    """
+    import tensorflow as tf
+
+    if operation_threads() < 2:
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_inter_op_parallelism_threads(2)

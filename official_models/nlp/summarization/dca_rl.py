@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 from rouge_score import rouge_scorer
 
+from official_models.common import backend
 from official_models.nlp.summarization import dca, dca_losses
 from official_models.nlp.summarization.dca_decoding import AgentStepper
 from official_models.nlp.summarization.inputs import Encoding, Marks, stack
@@ -222,6 +223,9 @@ class SelfCritical(keras.Model):
 
     Attributes:
         agents: As given.
+
+    Raises:
+        ValueError: TensorFlow runs operations in one thread, as on one core.
     """
 
     def __init__(
@@ -234,6 +238,13 @@ class SelfCritical(keras.Model):
         seed: int = 0,
     ):
         super().__init__(name="self_critical")
+        if backend.operation_threads() < 2:
+            raise ValueError(
+                "SelfCritical: TensorFlow runs operations in one thread, in "
+                "which drawing would wait for itself; expected two: set "
+                "TF_NUM_INTEROP_THREADS=2, or call backend.allow_nested_calls "
+                "before TensorFlow computes anything"
+            )
         self.dtype_policy = agents.dtype_policy  # `compile` looks at it
         self.agents = agents
         self._layer = agents.get_layer(dca.AGENTS)

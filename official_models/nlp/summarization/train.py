@@ -230,6 +230,7 @@ def begin() -> script.Training:
     logging.set_verbosity(logging.WARNING)
     run_folder.need_local(FLAGS.output_dir)
     backend.check_dtype()
+    backend.allow_nested_calls()
     keras.utils.set_random_seed(FLAGS.seed)
     network.check_flags()
     record.check_flags(FLAGS.model)

@@ -240,3 +240,11 @@ def test_rewards_rise_where_they_alone_teach(encoding):
     last = fit(model, [batch_of(rng, 64)])
     assert first[dca_rl.SAMPLED] < 0.3
     assert last[dca_rl.SAMPLED] > 0.4
+
+
+def test_one_thread_is_refused_where_drawing_would_wait_for_itself(
+    encoding, monkeypatch
+):
+    monkeypatch.setenv("TF_NUM_INTEROP_THREADS", "1")
+    with pytest.raises(ValueError, match="TF_NUM_INTEROP_THREADS=2"):
+        dca_rl.SelfCritical(None, encoding)
