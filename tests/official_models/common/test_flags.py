@@ -50,7 +50,8 @@ WITHOUT_EFFECT = {
     dqn_lambda: {"output_dir", "save_every", "eval_episodes", "eval_epsilon"},
     a3c: {"output_dir", "save_every", "log_every", "eval_episodes"},
     term_weighting: {"output_dir", "data_dir", "categories", "weightings"}
-    | {"optimizers", "batch_sizes", "seed", "seeds", "hours"},
+    | {"optimizers", "batch_sizes", "seed", "seeds", "workers"}
+    | {"hours"},
     batch_norm: {"output_dir", "experiments", "data_dir", "filters"}
     | {"batch_sizes", "updates", "optimizers", "reference_batch_size"}
     | {"large_batch_size", "epochs", "zetas", "seeds", "hours", "seed"},
