@@ -91,6 +91,15 @@ def test_stories_without_a_split_are_split_once_and_for_all(tmp_path):
         assert any(pair <= part for part in parts.values())
 
 
+def test_a_story_that_cannot_be_read_is_noted_once(tmp_path):
+    for i in range(40):
+        (tmp_path / f"{i}.story").write_text(f"Mat {i}.\n\n{STORY}")
+    (tmp_path / "gone.story").symlink_to(tmp_path / "nowhere")
+    noted = [read("cnn_dm", tmp_path, s, 1)[1].places for s in readers.SPLITS]
+    (place,) = sum(noted, [])
+    assert "gone.story" in place
+
+
 def test_documents_in_two_splits_are_said():
     def documents(*words):
         return [prepare.Document(f"{w}.txt", ["It is:", w]) for w in words]
