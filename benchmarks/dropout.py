@@ -9,7 +9,6 @@ minute.
 
 import sys
 import time
-from pathlib import Path
 
 from benchmarks import measure
 
@@ -76,13 +75,7 @@ def render(result: dict) -> str:
 def main(arguments=None) -> int:
     """Times, prints a table, writes JSON."""
     parser = measure.parser(MODULE, __doc__, quick="1,000 numbers, 3 rounds")
-    flags = parser.parse_args(arguments)
-    result = run(flags.quick)
-    print(render(result))
-    if flags.output:
-        measure.write_json(Path(flags.output), result)
-        print(f"-> {flags.output}")
-    return 0
+    return measure.measured(parser, run, render, arguments)
 
 
 if __name__ == "__main__":

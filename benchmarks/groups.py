@@ -11,7 +11,6 @@ two cores and 8 GiB; --quick half a minute.
 
 import sys
 import time
-from pathlib import Path
 
 from benchmarks import measure, optimizers, shapes
 
@@ -117,13 +116,7 @@ def render(result: dict) -> str:
 
 def main(arguments=None) -> int:
     parser = measure.parser(MODULE, __doc__, quick="small variables, 5 rounds")
-    flags = parser.parse_args(arguments)
-    result = run(flags.quick)
-    print(render(result))
-    if flags.output:
-        measure.write_json(Path(flags.output), result)
-        print(f"-> {flags.output}")
-    return 0
+    return measure.measured(parser, run, render, arguments)
 
 
 if __name__ == "__main__":

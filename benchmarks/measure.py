@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, TypedDict
+from typing import Any, Callable, Dict, Optional, Sequence, TypedDict
 
 import numpy as np
 
@@ -164,6 +164,32 @@ def parser(
         # What `fresh` hands to a process of its own.
         made.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     return made
+
+
+def measured(
+    made: argparse.ArgumentParser,
+    run: Callable[[bool], Dict[str, Any]],
+    render: Callable[[Dict[str, Any]], str],
+    arguments: Optional[Sequence[str]] = None,
+) -> int:
+    """Runs a benchmark that has --quick and --output alone.
+
+    Args:
+      made: of `parser`.
+      run: measures, quickly or not; gives what the JSON has.
+      render: the table of it, which is printed.
+      arguments: of the command line; None: the process' own.
+
+    Returns:
+      The exit status.
+    """
+    flags = made.parse_args(arguments)
+    result = run(flags.quick)
+    print(render(result))
+    if flags.output:
+        write_json(flags.output, result)
+        print(f"-> {flags.output}")
+    return 0
 
 
 def fresh(module: str, job: Dict[str, Any]) -> Dict[str, Any]:
