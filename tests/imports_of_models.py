@@ -4,7 +4,7 @@
 # pattern -> (frameworks, what of this repository it may import).
 DATA_TOOLS = (
     r"official_models\.common\."
-    r"(checkpoint_list|errors|files|importing|interrupts|processes|pypi|"
+    r"(checkpoint_list|errors|files|importing|interrupts|memory|processes|pypi|"
     r"readers|record_check|records)"
 )
 MODEL_TOOLS = (
@@ -25,7 +25,7 @@ ROOMS = {
     r"(official_models|tpu)/(\w+/)+__init__\.py": ((), ()),
     # Common: no model, no data set. A run takes a tf_keras model too.
     r"official_models/common/"
-    r"(checkpoint_list|errors|files|importing|interrupts|processes|pypi|"
+    r"(checkpoint_list|errors|files|importing|interrupts|memory|processes|pypi|"
     r"readers|record_check|records)\.py": (
         ("tensorflow",),
         (DATA_TOOLS,),

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
-from official_models.common import interrupts
+from official_models.common import interrupts, memory
 
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
@@ -94,7 +94,7 @@ def run(
     *,
     takes_rest: bool = False,
 ) -> None:
-    """Runs a script's `main` under absl.
+    """Runs a script's `main` under absl, and keeps the memory that it frees.
 
     An `InputError`, a flag that cannot be parsed, an argument that is no flag
     and a full disk end the program with status 2 and one line on stderr, Ctrl-C
@@ -112,6 +112,7 @@ def run(
     def wrapped(argv: list[str]) -> object:
         try:
             interrupts.raise_again()
+            memory.keep_freed_memory()
             if commands and (len(argv) < 2 or argv[1] not in commands):
                 raise InputError(
                     f"command: got {argv[1] if len(argv) > 1 else 'none'!r}, "
