@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import math
 import os
+import select
 import sys
 from collections.abc import Callable, Collection
 from typing import NoReturn
@@ -67,6 +68,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except SystemExit:  # absl has printed the help, and ends with 1
+        sys.stdout.flush()
         sys.exit(0)
     except (flags.Error, ValueError) as error:  # a number of 5,000 digits
         message = first_line(error)
@@ -79,6 +81,20 @@ def _parse_flags(argv: list[str]) -> list[str]:
                 f"{str(flag.value)[:80]}"
             )
     return rest
+
+
+def _leave_if_unread() -> None:
+    """Leaves with status 141 if stdout's reader has gone, as `| head` does.
+
+    It is the status of programs that SIGPIPE ends. A pipe to a process of ours
+    may break as well; then stdout can still be written.
+    """
+    stdout = select.poll()
+    stdout.register(sys.stdout, select.POLLOUT)
+    if any(event & select.POLLERR for _, event in stdout.poll(0)):
+        # Python writes what is left when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _is_in_range(value: object) -> bool:
@@ -98,8 +114,8 @@ def run(
 
     An `InputError`, a flag that cannot be parsed, an argument that is no flag
     and a full disk end the program with status 2 and one line on stderr, Ctrl-C
-    with status 130. Any other exception is a defect of the program and keeps
-    its traceback.
+    with status 130. Who pipes the output to `head` sees no traceback. Any other
+    exception is a defect of the program and keeps its traceback.
 
     Args:
         main: Called with `[program name]` after the flags are parsed, and the
@@ -124,7 +140,9 @@ def run(
                     f"unexpected argument {argv[-1]!r}: every option is a "
                     "--flag; quote a glob to keep the shell from expanding it"
                 )
-            return main(argv)
+            status = main(argv)
+            sys.stdout.flush()
+            return status
         except InputError as error:
             return refuse(str(error))
         except KeyboardInterrupt:
@@ -142,4 +160,8 @@ def run(
                 "command again: what was written before is whole"
             )
 
-    app.run(wrapped, flags_parser=_parse_flags)
+    try:
+        app.run(wrapped, flags_parser=_parse_flags)
+    except BrokenPipeError:
+        _leave_if_unread()
+        raise

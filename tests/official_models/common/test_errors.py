@@ -1,5 +1,6 @@
 """Scripts end with status 2 and one line when their input is wrong."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ def main(argv):
         signal.raise_signal(signal.SIGINT)
     if flags.FLAGS.input == "defect":
         raise ValueError("a defect")
+    if flags.FLAGS.input == "broken":
+        raise BrokenPipeError("of a worker")
 
 run(main)
 """
@@ -179,6 +182,27 @@ def test_python_s_handler_is_put_back_where_it_was_taken_away(monkeypatch):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["--input=good"]])
+def test_who_stops_reading_sees_no_traceback(words, unbuffered):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+def test_the_pipe_of_a_worker_keeps_its_traceback():
+    result = _run("--input=broken")
+    assert result.returncode == 1
+    assert "BrokenPipeError: of a worker" in result.stderr
 
 
 def test_a_defect_keeps_its_traceback():
