@@ -5,7 +5,8 @@
     tokenizer: the vocabulary.
     vocab_size: V.
     max_seq_length: T.
-    pair: name of the pair's label.
+    pair: name of the pair's label, the model's output for it.
+    task: "next_sentence" or "sentence_order": what that label says.
     description: what the text is, in a line.
     fill: texts with a [MASK].
     train(first_step, last_step, reader): training batches of these steps.
@@ -113,6 +114,7 @@ class PlainText:
         self.vocab_size = self.tokenizer.get_vocab_size()
         self.max_seq_length = shape.max_seq_length
         self.pair = families.chosen().pair
+        self.task = _task()
         self._max_predictions = shape.max_predictions
         self.fill = FLAGS.fill or self._fitting(_lines_to_fill(held_out))
         self._batch_size = batch_size
@@ -133,6 +135,7 @@ class PlainText:
             f"sequences, {examples:,} sequences held out"
             f"{_measured(examples, size)}, {_vocabulary(self.vocab_size)}, "
             f"{packing.unknown_words(self._train, self.tokenizer)}"
+            f"{_renamed(self.pair, self.task)}"
         )
 
     def _fitting(self, lines: list[str]) -> list[str]:
@@ -213,7 +216,8 @@ class Records:
         )
         self.vocab_size = self.tokenizer.get_vocab_size()
         self.max_seq_length = shape.max_seq_length
-        self.pair = families.chosen().pair
+        # Records do not say what their labels mean.
+        self.pair = self.task = families.chosen().pair
         self.fill = FLAGS.fill
         self._batch_size = batch_size
         self._arguments = {
@@ -300,6 +304,22 @@ def _measured(examples: int, size: int) -> str:
     if used == examples:
         return ""
     return f" (the first {used:,} are measured: whole batches of {size})"
+
+
+def _task() -> str:
+    """What the label of a pair of plain text says."""
+    return "sentence_order" if FLAGS.sentence_order else "next_sentence"
+
+
+def _renamed(pair: str, task: str) -> str:
+    """What is said where the model's output has the name of another task."""
+    if pair == task:
+        return ""
+    task, output = task.replace("_", " "), pair.replace("_", " ")
+    return (
+        f"; pairs are those of {task}, which metrics.csv calls {output}, by the "
+        "model's output"
+    )
 
 
 def _vocabulary(size: int) -> str:

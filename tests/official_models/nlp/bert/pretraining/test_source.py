@@ -4,6 +4,7 @@ import contextlib
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,12 @@ from absl import flags
 from absl.testing import flagsaver
 
 from official_models.nlp.bert import pretrain
-from official_models.nlp.bert.pretraining import families, inputs, source
+from official_models.nlp.bert.pretraining import (
+    families,
+    inputs,
+    report,
+    source,
+)
 from official_models.nlp.bert.pretraining.inputs import Shape
 from tests.official_models.nlp.bert.pretrain_script import ROOT, write_corpus
 from tests.official_models.scripts import flags_of, refusal
@@ -126,6 +132,35 @@ def test_records_have_the_same_interface(corpus, tmp_path):
         loss, accuracy = text.unigram
         assert 0 < loss < np.log(text.vocab_size) and 0 < accuracy < 1
         assert text.fill == [] and "held out" in text.description
+
+
+@pytest.mark.parametrize(
+    ("model", "flag", "output", "task"),
+    [
+        ("bert", "--nosentence_order", "next_sentence", "next_sentence"),
+        ("bert", "--sentence_order", "next_sentence", "sentence_order"),
+        ("albert", "--nosentence_order", "sentence_order", "next_sentence"),
+    ],
+)
+def test_the_report_names_what_the_pairs_are(
+    corpus, tmp_path, monkeypatch, model, flag, output, task
+):
+    load(tmp_path, f"--input={corpus}")
+    words = f"--vocab_file={tmp_path / 'vocab.txt'}", f"--model={model}"
+    text = load(tmp_path, f"--input={corpus}", flag, *words)
+    said = f"which metrics.csv calls {output.replace('_', ' ')}"
+    assert (said in text.description) is (output != task)
+    scores = {f"{output}_accuracy": 0.75, "masked_lm_loss": 1.0}
+    trained = SimpleNamespace(
+        evaluate=lambda *_, **__: {**scores, "masked_lm_accuracy": 0.5},
+        count_params=lambda: 1,
+    )
+    monkeypatch.setattr(report.report, "skipped_steps", lambda _: 0)
+    run = SimpleNamespace(end_step=1, speed=lambda: 1.0)
+    figures = report.measure(trained, text, run, fill=False)
+    assert figures["pair"] == task
+    assert figures[f"{task}_accuracy"] == 0.75
+    assert f"{task.replace('_', ' ')}: model" in report.show(figures)
 
 
 def test_held_out_batches_are_of_all_replicas(corpus, tmp_path):
