@@ -317,8 +317,8 @@ def _renamed(pair: str, task: str) -> str:
         return ""
     task, output = task.replace("_", " "), pair.replace("_", " ")
     return (
-        f"; pairs are those of {task}, which metrics.csv calls {output}, by the "
-        "model's output"
+        f"; pairs are those of {task}, which metrics.csv calls {output}, by "
+        "the model's output"
     )
 
 
