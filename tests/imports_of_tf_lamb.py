@@ -78,7 +78,7 @@ TF_LAMB = {
     "configs": PURE,
     "saved": {"tf_lamb.exclusion"},
     "saved_state": {"tf_lamb.exclusion", "tf_lamb.saved"},
-    "known_variables": set(),
+    "known_variables": {"tf_lamb.check", "tf_lamb.exclusion"},
     "layer_adaptive": {"tf_lamb.saved"} | UPDATE,
     "optimizers": OPTIMIZER,
     "keras_optimizer": {"tf_lamb.configs", "tf_lamb.saved_state"} | OPTIMIZER,
@@ -126,8 +126,10 @@ TF_LAMB = {
     | KERAS,
     "keras2_arguments": {"tensorflow", "tf_keras"},
     "addons_checkpoints": {"tensorflow"},
-    "v1": {"tensorflow", "tf_lamb.v1_variables"} | ON_TENSORFLOW | OPTIMIZER,
-    "v1_variables": set(),
+    "v1": {"tensorflow", "tf_lamb.known_variables", "tf_lamb.v1_variables"}
+    | ON_TENSORFLOW
+    | OPTIMIZER,
+    "v1_variables": {"tensorflow"},
     "wrapped": set(),
     "any_callback": set(),
     "same_model": {"tensorflow", "keras", "tf_keras"},

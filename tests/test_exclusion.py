@@ -1,5 +1,7 @@
 """Regexes on variable paths."""
 
+import re
+
 import pytest
 
 from tf_lamb import exclusion
@@ -216,3 +218,10 @@ def test_patterns_with_the_number_of_an_output_match():
         assert [t.decay for t in treatments] == expected, pattern
     with pytest.raises(ValueError, match="'0\\$' matches none"):
         exclusion.resolve(paths, ["0$"], None)
+
+
+@pytest.mark.parametrize("pattern", [re.compile("bias"), b"bias", None, 3])
+def test_a_pattern_that_is_no_string_is_refused(pattern):
+    with pytest.raises(ValueError, match="expected a string") as caught:
+        exclusion.check_patterns("exclude", ["norm", pattern])
+    assert str(caught.value).startswith("exclude: ")

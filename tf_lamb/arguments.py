@@ -125,6 +125,29 @@ def check_new_rate(value: Any, old: Any, schedule: type) -> Any:
     return value
 
 
+def check_attribute(optimizer: type, name: str, value: Any) -> None:
+    """Checks that a name that is set means something.
+
+    Args:
+      optimizer: class of the optimizer.
+      name: that is set.
+      value: that it is set to.
+
+    Raises:
+      AttributeError: it would change nothing.
+    """
+    todo = {
+        "exclude_from_weight_decay": "give it to the constructor, or call the "
+        "method exclude_from_weight_decay(var_names=[...]) before build",
+        "exclude_from_layer_adaptation": "give it to the constructor",
+        "lr": "set learning_rate",
+    }.get(name)
+    if todo and not (name == "lr" and hasattr(optimizer, name)):
+        raise AttributeError(
+            f"{name}: it cannot be set, got {check.shown(value)}; {todo}."
+        )
+
+
 def equal(value: Any, other: Any) -> bool:
     """Whether two values are equal; arrays are to nothing else."""
     try:

@@ -339,3 +339,48 @@ def floating_variables(
                 "dtype; make it with trainable=False, or leave it out of the "
                 "variables."
             )
+
+
+def gradients(
+    owner: str,
+    shapes: Sequence[Any],
+    variables: Sequence[tuple[str, tuple[int, ...]]],
+) -> None:
+    """Checks that gradients are those of the variables.
+
+    Args:
+      owner: name of the optimizer, for the message.
+      shapes: of the gradients; None for no gradient.
+      variables: path and shape of each variable.
+
+    Raises:
+      ValueError: there are more or fewer gradients than variables, or one is of
+        another shape than its variable, whose value it would be broadcast to.
+    """
+    if len(shapes) != len(variables):
+        raise ValueError(
+            f"{owner}: expected a gradient, or None, for each of "
+            f"{len(variables)} variables, got {len(shapes)}."
+        )
+    for shape, (path, expected) in zip(shapes, variables):
+        lengths = _known_lengths(shape)
+        if lengths is None:
+            continue
+        same = len(lengths) == len(expected) and all(
+            a is None or a == b for a, b in zip(lengths, expected)
+        )
+        if not same:
+            raise ValueError(
+                f"{owner}: expected a gradient of shape {expected} for "
+                f"variable {path!r}, got one of shape {tuple(lengths)}."
+            )
+
+
+def _known_lengths(shape: Any) -> list[int | None] | None:
+    """A shape's axes, None where one is not known; None: not even how many."""
+    if shape is None:
+        return None
+    try:  # of TensorFlow
+        return list(shape.as_list() if hasattr(shape, "as_list") else shape)
+    except ValueError:
+        return None

@@ -135,9 +135,14 @@ def check_patterns(
             f"None, got {check.shown(patterns)}."
         ) from None
     for pattern in checked:
+        if not isinstance(pattern, str):  # a compiled one fits in no config
+            raise ValueError(
+                f"{argument}: {check.shown(pattern)} is not a regular "
+                "expression: expected a string."
+            )
         try:
             re.compile(pattern)
-        except (re.error, TypeError) as error:
+        except re.error as error:
             raise ValueError(
                 f"{argument}: {pattern!r} is not a regular expression: {error}."
             ) from None

@@ -374,7 +374,8 @@ def slices(
       shape: of the variable.
 
     Returns:
-      `(axis, parts)`, an axis >= 0; None for one ratio of the whole.
+      `(axis, parts)`, an axis >= 0; None for one ratio of the whole, as of a
+      variable without elements.
 
     Raises:
       ValueError: it has no such axis, or the parts are not equal.
@@ -392,4 +393,6 @@ def slices(
             f"{per!r}; give such variables a group of their own before this "
             "one."
         )
+    if 0 in shape:
+        return None
     return axis % rank, parts or shape[axis]

@@ -240,8 +240,8 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
           `iterations`, the count of calls.
 
         Raises:
-          ValueError: no variable has a gradient, or the optimizer was not
-            built with one of them.
+          ValueError: no variable has a gradient, the optimizer was not built
+            with one of them, or a gradient is of another shape.
           NotImplementedError: under DTensor.
           RuntimeError: it was called outside the replicas of a strategy.
         """
@@ -277,6 +277,7 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
                     stacklevel=2,
                 )
             grads = self._executor().dense([g for g, _ in pairs])
+            known_variables.check_gradients(self, grads, [v for _, v in pairs])
             if self.loss_scale_factor:
                 # In float16, what is left could be 0.
                 wide = [arithmetic.widen(self._ops, g) for g in grads]

@@ -7,6 +7,7 @@ expects of an optimizer.
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 import keras
@@ -219,21 +220,20 @@ class _Keras3Optimizer(KerasOptimizer, keras.optimizers.Optimizer):
 
         Raises:
           RuntimeError: it was called outside the replicas of a strategy.
+          ValueError: gradients are not as many, or not of the shapes.
         """
         if BACKEND == "tensorflow" and not self.built:
             self._check_scope(trainable_variables or ())
         if BACKEND == "tensorflow":
             tf_contexts.require_replica(self._distribution_strategy, self.name)
-        dense = self._executor().dense
-        # The base class divides by `loss_scale_factor`, which a sparse gradient
-        # of TensorFlow does not know.
-        grads = [g if g is None else dense([g])[0] for g in grads]
+        # A sparse gradient cannot be divided by `loss_scale_factor`.
+        grads, variables = known_variables.with_dense_gradients(
+            self, grads, trainable_variables
+        )
         if self.loss_scale_factor:  # in float16, what is left could be 0
-            grads = [
-                g if g is None else arithmetic.widen(self._ops, g)
-                for g in grads
-            ]
-        super().apply(grads, trainable_variables)
+            wide = functools.partial(arithmetic.widen, self._ops)
+            grads = [g if g is None else wide(g) for g in grads]
+        super().apply(grads, variables)
 
     def _executor(self) -> KerasExecutor:
         if BACKEND == "tensorflow":

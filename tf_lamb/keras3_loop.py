@@ -21,7 +21,12 @@ class Loop(update.Loop):
     def dense(self, grads: Sequence[Array]) -> Sequence[Array]:
         """The gradients as dense arrays; rows of equal index are added up."""
         if BACKEND == "torch":
-            return [g.to_dense() for g in grads]
+            return [
+                g.to_dense()
+                if hasattr(g, "to_dense")
+                else ops.convert_to_tensor(g)
+                for g in grads
+            ]
         return [ops.convert_to_tensor(g, sparse=False) for g in grads]
 
     def accumulate_or_update(

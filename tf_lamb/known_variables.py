@@ -6,7 +6,9 @@ A part of the model that is unfrozen later, or another model, needs a new one.
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
+
+from tf_lamb import check, exclusion
 
 
 def _advice(optimizer: Any) -> str:
@@ -82,3 +84,50 @@ def of_values(optimizer: Any, values: Sequence[Any]) -> list[Any]:
                 f"{advice}."
             )
     return variables
+
+
+def with_dense_gradients(
+    optimizer: Any, grads: Sequence[Any], variables: Iterable[Any] | None
+) -> tuple[list[Any], list[Any] | None]:
+    """Gradients as dense arrays, checked, and their variables.
+
+    Args:
+      optimizer: of Keras 3.
+      grads: dense or sparse ones, or None.
+      variables: one for each of them; None for those that it was built with.
+
+    Raises:
+      ValueError: as `check_gradients`. Where `variables` is None, Keras counts.
+    """
+    dense = optimizer._executor().dense
+    grads = [g if g is None else dense([g])[0] for g in grads]
+    if variables is not None:
+        variables = list(variables)
+        check_gradients(optimizer, grads, variables)
+    elif len(grads) == len(optimizer._trainable_variables):
+        check_gradients(optimizer, grads, optimizer._trainable_variables)
+    return grads, variables
+
+
+def check_gradients(
+    optimizer: Any, grads: Sequence[Any], variables: Sequence[Any]
+) -> None:
+    """Checks that each gradient is of its variable's shape.
+
+    Args:
+      optimizer: of any front end.
+      grads: dense ones, or None.
+      variables: one for each of them.
+
+    Raises:
+      ValueError: there are more or fewer, or shapes differ.
+    """
+    paths = [getattr(v, "path", v.name) for v in variables]
+    check.gradients(
+        optimizer.name,
+        [getattr(g, "shape", None) for g in grads],
+        [
+            (exclusion.normalize_path(path), tuple(v.shape))
+            for path, v in zip(paths, variables)
+        ],
+    )

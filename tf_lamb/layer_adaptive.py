@@ -91,13 +91,8 @@ class LayerAdaptive:
             "exclude_from_layer_adaptation", exclude_from_layer_adaptation
         )
         self.unmatched = unmatched
-        self.groups = tuple(
-            group.with_functions(self._SCHEDULE)
-            for group in group_settings.check_groups("groups", groups)
-        )
-        self._group_hypers = [g.hyper(self._hyper) for g in self.groups]
-        for hyper in self._group_hypers:
-            arguments.check_limits(hyper.clip_by_unit, vars(self))
+        self.groups = group_settings.check_groups("groups", groups)
+        self._check_constants()
         self._no_decay_keys: frozenset[Hashable] = frozenset()
         self._exclusions = exclusions
 
@@ -105,7 +100,18 @@ class LayerAdaptive:
         """Calls the constructor of the optimizer that this is mixed into."""
         raise NotImplementedError
 
+    def _check_constants(self) -> None:
+        """Checks constants against each other, and finds those of groups.
+
+        Raises:
+          ValueError: one does not go with another one.
+        """
+        self._group_hypers = [g.hyper(self._hyper) for g in self.groups]
+        for hyper in (self._hyper.checked(), *self._group_hypers):
+            arguments.check_limits(hyper.clip_by_unit, vars(self))
+
     def __setattr__(self, name: str, value: Any) -> None:
+        arguments.check_attribute(type(self), name, value)
         if name in self._FIXED and getattr(self, "built", False):
             old = getattr(self, name)
             if not arguments.equal(value, old):
@@ -117,6 +123,11 @@ class LayerAdaptive:
                 )
         if name in self._checks:
             value = self._checks[name](name, value)
+        elif name == "groups":
+            value = tuple(
+                group.with_functions(self._SCHEDULE)
+                for group in group_settings.check_groups(name, value)
+            )
         elif name == "learning_rate":
             value = arguments.check_new_rate(
                 value, self._learning_rate, self._SCHEDULE
@@ -226,7 +237,8 @@ class LayerAdaptive:
         Args:
           var_list: variables to exclude; a config has them once the optimizer
             is built.
-          var_names: regexes, added to those of the constructor.
+          var_names: regexes, or `"biases_and_norms"`, added to those of the
+            constructor.
 
         Raises:
           ValueError: the optimizer is built already, or a regex does not
@@ -247,7 +259,8 @@ class LayerAdaptive:
             more = exclusion.check_patterns(
                 "exclude_from_weight_decay", var_names
             )
-            self._no_decay = (*(self._no_decay or ()), *(more or ()))
+            more = (more,) if isinstance(more, str) else more or ()
+            self._no_decay = (*(self._no_decay or ()), *more)
 
     def _var_key(self, variable: Variable) -> Hashable:
         """What identifies a variable."""
@@ -271,8 +284,10 @@ class LayerAdaptive:
         """How each variable is treated.
 
         Raises:
-          ValueError: a regex matches none of them.
+          ValueError: a regex matches none of them, or constants that were set
+            do not go with each other.
         """
+        self._check_constants()
         treatments = self._exclusions.resolve(
             self.name,
             [saved.Identity(_path(v), tuple(v.shape)) for v in variables],

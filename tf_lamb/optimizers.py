@@ -248,9 +248,21 @@ class LAMB(LayerAdaptive):
             **kwargs,
         )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "form" and "form" in vars(self):
+            if not arguments.equal(value, self.form):
+                raise AttributeError(
+                    f"form: it stays {self.form!r}, since defaults come with "
+                    f"it, got {check.shown(value)}; make a new optimizer."
+                )
+        super().__setattr__(name, value)
+
     def _resolve(self, variables: Sequence[Variable]) -> tuple[Treatment, ...]:
         treatments = super()._resolve(variables)
-        if LAMB_FORMS[self.form].undecayed != "not_adapted":
+        own = LAMB_FORMS[self.form]
+        fixed = {name: getattr(self, name) for name in own.fixed}
+        own.check_fixed(self.form, **fixed)
+        if own.undecayed != "not_adapted":
             return treatments
         return tuple(t._replace(adapt=t.adapt and t.decay) for t in treatments)
 

@@ -75,6 +75,9 @@ class Loop(keras3_loop.Loop):
         # A compiled graph is fused anyway; values within a scope are others.
         if torch.compiler.is_compiling() or _in_stateless_scope():
             return super().apply(parts)
+        trained = [id(row.variable) for part in parts for row in part.rows]
+        if len(set(trained)) < len(trained):  # one after the other, as Keras
+            return super().apply(parts)
         ratios: list[Any] = [None] * len(parts)
         alike: dict[Any, list[_Member]] = {}
         with torch.no_grad():

@@ -15,14 +15,15 @@ first `apply_gradients`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, ContextManager, Hashable, Iterable, Sequence
+from typing import Any, ClassVar, Hashable, Iterable, Sequence
 
 import tensorflow as tf
 
 from tf_lamb import exclusion, optimizers, tf_contexts, tf_ops, tf_update
 from tf_lamb.bundles import Row
+from tf_lamb.known_variables import check_gradients
 from tf_lamb.layer_adaptive import LayerAdaptive
-from tf_lamb.v1_variables import check_resource, identity
+from tf_lamb.v1_variables import after, check_resource, constrain, identity
 
 __all__ = ["LAMBOptimizer", "LARSOptimizer"]
 
@@ -198,11 +199,13 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
                 f"No gradients provided for any variable: {names}."
             )
         self._check_dtypes([v for _, v in pairs])
+        grads = [tf.convert_to_tensor(g) for g, _ in pairs]
+        check_gradients(self, grads, [v for _, v in pairs])
         self.build(variables)
         return tf.distribute.get_replica_context().merge_call(
             self._across_replicas,
             args=(
-                [tf.convert_to_tensor(g) for g, _ in pairs],
+                grads,
                 [v for _, v in pairs],
                 global_step,
             ),
@@ -280,11 +283,14 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
                 )
                 if treatment.adapt
             }
-            with _after(replicas.operations):
+            fixed = map(self._is_frozen, treatments)
+            with after(replicas.operations):
+                replicas.operations += constrain(distribution, variables, fixed)
+            with after(replicas.operations):
                 done = tf.cast(proceed, tf.int32)
                 last = list(map(add, self._counters, (done, 1 - done)))
             if global_step is not None:
-                with _after(last):
+                with after(last):
                     last = [add(global_step, 1)]
             return self._train_op(last)
 
@@ -292,7 +298,7 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
         """The operation that runs all updates, in the collection TRAIN_OP."""
         if tf.executing_eagerly():
             return None
-        with _after(updates):
+        with after(updates):
             operation = tf.no_op(name="train")
         if not tf.inside_function():
             collection = tf.compat.v1.get_collection_ref(
@@ -390,11 +396,3 @@ def _first(distribution: tf.distribute.Strategy, value: Any) -> tf.Tensor:
 
 def _add(variable: tf.Variable, amount: tf.Tensor) -> tf.Tensor:
     return variable.assign_add(tf.cast(amount, variable.dtype))
-
-
-def _after(updates: Sequence[Any]) -> ContextManager[Any]:
-    """Control dependencies on all that `extended.update` returned."""
-    if tf.executing_eagerly():
-        return tf.control_dependencies([])
-    flat = [u for u in tf.nest.flatten(updates) if u is not None]
-    return tf.control_dependencies(flat)

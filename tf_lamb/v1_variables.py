@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Hashable
+from typing import Any, ContextManager, Hashable, Iterable, Sequence
 
-# TensorFlow's, also one that replicas share.
+import tensorflow as tf
+
+# TensorFlow's own, also one that replicas share.
 Variable = Any
 
 
@@ -40,3 +42,41 @@ def identity(variable: Variable) -> Hashable:
         variable = container()
     unique: Hashable = variable._unique_id
     return unique
+
+
+def constrain(
+    distribution: tf.distribute.Strategy,
+    variables: Sequence[Variable],
+    fixed: Iterable[bool],
+) -> list[Any]:
+    """Applies the constraints of variables that have one, after an update.
+
+    Args:
+      distribution: the strategy, outside whose replicas it is called.
+      variables: those of the update.
+      fixed: whether each of them stays as it is.
+
+    Returns:
+      What `extended.update` returned for each constraint.
+    """
+
+    def assign(variable: Variable) -> tf.Tensor:
+        return variable.assign(variable.constraint(variable.read_value()))
+
+    return [
+        distribution.extended.update(v, assign, group=False)
+        for v, stays in zip(variables, fixed)
+        if not stays and getattr(v, "constraint", None) is not None
+    ]
+
+
+def after(updates: Sequence[Any]) -> ContextManager[Any]:
+    """Control dependencies on all that `extended.update` returned.
+
+    Args:
+      updates: what it returned.
+    """
+    if tf.executing_eagerly():
+        return tf.control_dependencies([])
+    flat = [u for u in tf.nest.flatten(updates) if u is not None]
+    return tf.control_dependencies(flat)

@@ -14,7 +14,7 @@ from tests.argument_cases import (
     check_refused,
     check_refused_by_assignment,
 )
-from tf_lamb import keras2
+from tf_lamb import Group, keras2
 
 keras = keras2.keras
 CASES = [(o, a) for o, table in REFUSED_BY_KERAS.items() for a in table]
@@ -164,3 +164,41 @@ def test_by_name(name):
     ):
         with pytest.raises(ValueError, match=line):
             asked()
+
+
+@pytest.mark.parametrize("shape", [(2,), (), (4,), (2, 2, 1)])
+def test_a_gradient_of_another_shape_is_refused(shape):
+    """One that fits by broadcasting, too."""
+    kernel = tf.Variable(tf.ones((2, 2)), name="kernel")
+    text = r"gradient of shape \(2, 2\) for variable 'kernel', got one of"
+    with pytest.raises(ValueError, match=text):
+        keras2.LAMB(0.1).apply_gradients([(tf.ones(shape), kernel)])
+
+
+def test_a_gradient_whose_length_is_not_known_is_taken():
+    kernel = tf.Variable(tf.ones((2, 2)), name="kernel")
+    optimizer = keras2.LAMB(0.1)
+
+    step = tf.function(
+        lambda grad: optimizer.apply_gradients([(grad, kernel)]),
+        input_signature=[tf.TensorSpec((None, 2))],
+        autograph=False,
+    )
+    step(tf.ones((2, 2)))
+    np.testing.assert_allclose(kernel, 0.9, rtol=1e-5)
+
+
+def test_what_is_set_before_build_holds():
+    optimizer = keras2.LAMB(0.1)
+    optimizer.groups = [Group("kernel", frozen=True)]
+    kernel = tf.Variable(tf.ones((2, 2)), name="kernel")
+    other = tf.Variable(tf.ones((2, 2)), name="other")
+    ones = tf.ones((2, 2))
+    optimizer.apply_gradients([(ones, kernel), (ones, other)])
+    np.testing.assert_array_equal(kernel, 1)
+    np.testing.assert_allclose(other, 0.9, rtol=1e-5)
+    for name in ("exclude_from_weight_decay", "exclude_from_layer_adaptation"):
+        with pytest.raises(AttributeError, match=f"^{name}: it cannot be set"):
+            setattr(optimizer, name, ["kernel"])
+    optimizer.lr = 0.25  # another name of the rate, in Keras 2
+    assert float(optimizer.learning_rate) == 0.25

@@ -146,3 +146,62 @@ def test_scales_of_float8_neither_decay_nor_adapt():
     ]
     optimizer.apply([keras.ops.ones((2, 2)), keras.ops.ones(1) * 7])
     assert keras.ops.convert_to_numpy(scale)[0] == 7
+
+
+@pytest.mark.parametrize("per", ["filter", "layer", 1])
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_ratios_of_parts_of_a_variable_without_elements(per, shape):
+    groups = [tf_lamb.Group("", trust_ratio_per=per)]
+    optimizer = tf_lamb.LAMB(0.1, groups=groups)
+    values = {
+        "empty": np.zeros(shape, "float32"),
+        "kernel": np.ones((2, 2), "float32"),
+    }
+    variables = problems.make_variables(values)
+    problems.apply(optimizer, variables, values)
+    kernel = keras.ops.convert_to_numpy(variables[1])
+    np.testing.assert_allclose(kernel, 0.9, rtol=1e-5)
+
+
+@pytest.mark.parametrize("accumulated", [None, 2])
+def test_gradients_that_are_not_those_of_the_variables(accumulated):
+    """What fits by broadcasting, or as a flat array, is refused too."""
+    values = {"kernel": np.ones((2, 2), "float32"), "bias": np.ones(2)}
+    variables = problems.make_variables(values)
+    optimizer = tf_lamb.LAMB(0.1, gradient_accumulation_steps=accumulated)
+    optimizer.build(variables)
+    ones = keras.ops.ones
+    for shape in ((2,), (), (1, 2), (4,), (2, 2, 1), (3, 2)):
+        text = r"gradient of shape \(2, 2\) for variable 'kernel', got one of"
+        for given in (variables, None):
+            with pytest.raises(ValueError, match=text):
+                optimizer.apply([ones(shape), ones(2)], given)
+    for grads in ([ones((2, 2))], [ones((2, 2)), ones(2), ones(2)]):
+        with pytest.raises(ValueError, match=f"2 variables, got {len(grads)}"):
+            optimizer.apply(grads, variables)
+    for variable in variables:
+        np.testing.assert_array_equal(variable, 1)
+
+
+def test_a_variable_with_two_gradients_is_updated_twice():
+    """As Keras' own optimizers do it."""
+    grads = [np.ones((2, 2), "float32"), np.full((2, 2), -3, "float32")]
+    (kernel,) = problems.make_variables({"kernel": np.ones((2, 2), "float32")})
+    (theirs,) = problems.make_variables({"kernel": np.ones((2, 2), "float32")})
+    optimizer, keras_own = tf_lamb.LAMB(0.1), keras.optimizers.Lamb(0.1)
+    for of, variable in ((optimizer, kernel), (keras_own, theirs)):
+        of.build([variable])
+        tensors = [keras.ops.array(g) for g in grads]
+        of.apply(tensors, [variable, variable])
+    problems.assert_equal([kernel], [theirs])
+
+
+def test_gradients_may_be_of_numpy():
+    grad = np.array([[1, 2], [3, -4]], "float32")
+    results = []
+    for given in (grad, grad.tolist(), keras.ops.array(grad)):
+        (kernel,) = problems.make_variables({"kernel": np.ones((2, 2))})
+        tf_lamb.LAMB(0.1).apply([given], [kernel])
+        results.append(keras.ops.convert_to_numpy(kernel))
+    for result in results[:2]:
+        np.testing.assert_array_equal(result, results[2])
