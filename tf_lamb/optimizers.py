@@ -249,8 +249,10 @@ class LAMB(LayerAdaptive):
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "form" and "form" in vars(self):
-            if not arguments.equal(value, self.form):
+        is_made = name == "form" and "form" in vars(self)
+        if is_made and not getattr(self, "built", False):
+            value = self._checks[name](name, value)
+            if value != self.form:
                 raise AttributeError(
                     f"form: it stays {self.form!r}, since defaults come with "
                     f"it, got {check.shown(value)}; make a new optimizer."
