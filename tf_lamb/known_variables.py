@@ -2,13 +2,14 @@
 
 An optimizer has state for the variables that were trainable when it was built.
 A part of the model that is unfrozen later, or another model, needs a new one.
+And where gradients are not those of the variables.
 """
 
 from __future__ import annotations
 
 from typing import Any, Iterable, Sequence
 
-from tf_lamb import check, exclusion
+from tf_lamb import exclusion
 
 
 def _advice(optimizer: Any) -> str:
@@ -122,12 +123,41 @@ def check_gradients(
     Raises:
       ValueError: there are more or fewer, or shapes differ.
     """
-    paths = [getattr(v, "path", v.name) for v in variables]
-    check.gradients(
-        optimizer.name,
-        [getattr(g, "shape", None) for g in grads],
-        [
-            (exclusion.normalize_path(path), tuple(v.shape))
-            for path, v in zip(paths, variables)
-        ],
-    )
+    if len(grads) != len(variables):
+        raise ValueError(
+            f"{optimizer.name}: expected a gradient, or None, for each of "
+            f"{len(variables)} variables, got {len(grads)}."
+        )
+    for grad, variable in zip(grads, variables):
+        lengths = _known_lengths(grad)
+        if lengths is None:
+            continue
+        expected = tuple(variable.shape)
+        same = len(lengths) == len(expected) and all(
+            a is None or a == b for a, b in zip(lengths, expected)
+        )
+        if not same:
+            path = getattr(variable, "path", variable.name)
+            raise ValueError(
+                f"{optimizer.name}: expected a gradient of shape {expected} "
+                f"for variable {exclusion.normalize_path(path)!r}, got one of "
+                f"shape {tuple(lengths)}."
+            )
+
+
+def _known_lengths(grad: Any) -> list[int | None] | None:
+    """A gradient's axes, None where one is not known.
+
+    Args:
+      grad: dense, or None.
+
+    Returns:
+      None without a gradient, or where not even the number of axes is known.
+    """
+    shape = getattr(grad, "shape", None)
+    if shape is None:
+        return None
+    try:  # of TensorFlow
+        return list(shape.as_list() if hasattr(shape, "as_list") else shape)
+    except ValueError:
+        return None
