@@ -125,6 +125,15 @@ def check_new_rate(value: Any, old: Any, schedule: type) -> Any:
     return value
 
 
+# Attributes that would change nothing, and what does.
+_NOT_SET = {
+    "exclude_from_weight_decay": "give it to the constructor, or call the "
+    "method exclude_from_weight_decay(var_names=[...]) before build",
+    "exclude_from_layer_adaptation": "give it to the constructor",
+    "lr": "set learning_rate",  # where Keras does not take it itself
+}
+
+
 def check_attribute(optimizer: type, name: str, value: Any) -> None:
     """Checks that a name that is set means something.
 
@@ -136,12 +145,7 @@ def check_attribute(optimizer: type, name: str, value: Any) -> None:
     Raises:
       AttributeError: it would change nothing.
     """
-    todo = {
-        "exclude_from_weight_decay": "give it to the constructor, or call the "
-        "method exclude_from_weight_decay(var_names=[...]) before build",
-        "exclude_from_layer_adaptation": "give it to the constructor",
-        "lr": "set learning_rate",
-    }.get(name)
+    todo = _NOT_SET.get(name)
     if todo and not (name == "lr" and hasattr(optimizer, name)):
         raise AttributeError(
             f"{name}: it cannot be set, got {check.shown(value)}; {todo}."
