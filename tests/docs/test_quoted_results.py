@@ -205,6 +205,23 @@ def test_fine_tuning_is_that_of_the_json():
                 ), (name, row)
 
 
+def test_pairs_of_sentences_are_those_of_the_jsons():
+    rows = _pages_rows("official_models/nlp/albert/README.md")
+    for task in ("sop", "nsp"):
+        name = f"official_models/nlp/albert/results/pairs_{task}.json"
+        found = _json(name)
+        of_tasks = "next_sentence", "sentence_order"
+        for kind in ("trained", "untrained"):
+            shown = [
+                round(100 * found[kind][of][key], 1)
+                for of in of_tasks
+                for key in ("head", "probe")
+            ]
+            assert shown in rows, (task, kind)
+        lengths = [found["trained"][of]["lengths"] for of in of_tasks]
+        assert [round(100 * x, 1) for x in lengths] in rows, task
+
+
 def test_lottery_tickets_are_those_of_the_json():
     rows = _pages_rows("docs/guides/lottery_tickets.md")
     result = _json(f"{RESULTS}/diagnostics/prune_digits.json")["rows"]
