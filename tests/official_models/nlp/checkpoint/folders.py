@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from official_models.common import weights
+
 FIXTURE = Path(__file__).parents[1] / "bert/hf_fixture.npz"
 V = 60
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -45,3 +47,16 @@ def write(folder, state=None, words=WORDS, **changes):
     if words:
         (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     return folder
+
+
+def values(model):
+    """{path: array} of a model's variables."""
+    return {p: v.numpy() for p, v in weights.by_path(model).items()}
+
+
+def same_values(one, other):
+    """Asserts that two models have equal variables."""
+    one, other = values(one), values(other)
+    assert one.keys() == other.keys()
+    for path, array in one.items():
+        np.testing.assert_array_equal(other[path], array, err_msg=path)
