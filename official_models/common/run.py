@@ -291,6 +291,7 @@ class Run:
         row = (first - begin) // self.steps_per_row
         dataset = make_dataset((first - begin) * k, (end - begin) * k)
         self._check_length(dataset, first, end)
+        _build_metrics(self.model, dataset)
         self.model.fit(
             dataset,
             initial_epoch=row,
@@ -361,3 +362,15 @@ def _steps_per_row(total_steps, log_every, batches_per_step, per_execution):
             f"{total_steps * batches_per_step} batches of the run"
         )
     return max(fitting)
+
+
+def _build_metrics(model, dataset):
+    """Makes the variables of losses and metrics before `fit` does.
+
+    Keras 3 makes them within the step, on TensorFlow without a strategy. Then
+    TensorFlow traces the step, of which they were no part, once more.
+    """
+    build = getattr(model, "_symbolic_build", None)
+    alone = getattr(model, "_distribute_strategy", True) is None
+    if build and alone and isinstance(dataset, tf.data.Dataset):
+        build(data_batch=dataset.element_spec)

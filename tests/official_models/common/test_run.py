@@ -238,3 +238,18 @@ def test_a_phase_has_its_own_steps_and_checkpoints(tmp_path):
     assert resumed.first_step == 6
     resumed.fit(second)
     assert asked[1:] == [(2, 4)]
+
+
+def test_the_step_is_traced_once(tmp_path):
+    traced = []
+
+    class Counting(keras.Model):
+        def train_step(self, data):
+            traced.append(data)
+            return super().train_step(data)
+
+    x = keras.Input((3,))
+    model = Counting(x, keras.layers.Dense(1)(x))
+    model.compile(tf_lamb.LAMB(0.1), "mse", metrics=["mae"])
+    start(tmp_path / "run", model).fit(batches)
+    assert len(traced) == 1
