@@ -105,11 +105,13 @@ class Checkpoints:
             status = self._checkpoint.restore(path)
             status.assert_consumed()
         except (ValueError, AssertionError) as error:
+            _leave_unsaid()
             raise InputError(
                 f"checkpoint {path} is of another model: {first_line(error)}; "
                 "name another --output_dir"
             ) from error
         except (tf.errors.OpError, IndexError, MemoryError) as error:
+            _leave_unsaid()
             raise InputError(
                 f"checkpoint {path} cannot be read: {first_line(error)}; "
                 "remove its files to resume from the one before"
@@ -126,6 +128,17 @@ class Checkpoints:
             copy.assign(keras.ops.convert_to_numpy(variable))
         self._checkpoint.step.assign(step)
         self._manager.save(checkpoint_number=step)
+
+
+def _leave_unsaid() -> None:
+    """Has TensorFlow not list, at its end, what was not restored.
+
+    The refusal says it, in one line.
+    """
+    said = ("Detecting that an object", "Value in checkpoint could not")
+    tf.get_logger().addFilter(
+        lambda record: not record.getMessage().startswith(said)
+    )
 
 
 def _tensorflow_variable(variable) -> tf.Variable:

@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import math
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Collection
@@ -30,10 +31,11 @@ def first_line(error: BaseException) -> str:
     """What an exception says, for the middle of a one-line message.
 
     TensorFlow's errors carry their message beside a text that also names the
-    operation; that message is taken. At most 200 characters, without a full
-    stop at the end.
+    operation; that message is taken, without the node that it may begin with.
+    At most 200 characters, without a full stop at the end.
     """
     text = str(getattr(error, "message", "") or error).strip()
+    text = re.sub(r"^\{\{function_node .*?\}\} *", "", text)
     line = text.split("\n")[0].rstrip(".")[:200]
     return line or type(error).__name__
 

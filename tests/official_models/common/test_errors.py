@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from official_models.common import interrupts
+from official_models.common import errors, interrupts
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -209,3 +209,16 @@ def test_a_defect_keeps_its_traceback():
     result = _run("--input=defect")
     assert result.returncode == 1
     assert "Traceback" in result.stderr and "a defect" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("short.\nmore", "short"),
+        ("{{function_node __wrapped__A_device_/CPU:0}} it is cut [Op:A]", 0),
+        ("", "ValueError"),
+    ],
+)
+def test_the_first_line_of_an_exception(text, expected):
+    found = errors.first_line(ValueError(text))
+    assert found == (expected or "it is cut [Op:A]")
