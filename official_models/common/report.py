@@ -84,14 +84,15 @@ def write(
         folder: the run's, with its metrics.csv.
         figures: what report.json says, as JSON values.
         picture: file name of the curves.
-        panels: as for `plot_curves`, like all that follow.
+        panels: as for `plot_curves`, like all that follow; of none, there is
+            no picture.
         baselines: {} if None.
         title: above all panels.
     """
     files.write_json(folder / "report.json", figures)
-    plot_curves(
-        folder / "metrics.csv", folder / picture, panels, baselines or {}, title
-    )
+    if panels:
+        table = folder / "metrics.csv"
+        plot_curves(table, folder / picture, panels, baselines or {}, title)
     ratios = folder / "trust_ratio.csv"
     if ratios.exists():
         plot_trust_ratios(ratios, folder / "trust_ratio.png")

@@ -138,6 +138,14 @@ def check() -> None:
             f"--batch_size {FLAGS.batch_size}: expected at most the "
             f"--cache_size {FLAGS.cache_size}"
         )
+    played, needed = FLAGS.prepopulate // FLAGS.environments, FLAGS.block_size
+    if played <= needed:
+        raise InputError(
+            f"--prepopulate {FLAGS.prepopulate}: {played} transitions of each "
+            f"of --environments {FLAGS.environments}, expected at least "
+            f"{(needed + 1) * FLAGS.environments}, as a block is --block_size "
+            f"{needed} and the state after it"
+        )
     played = FLAGS.steps - FLAGS.prepopulate
     if played <= 0 or played % FLAGS.refresh_every:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Records an episode of a trained network, and evaluates it.
+r"""Records an episode of a trained network, and evaluates it.
 
     python -m official_models.rl.dqn_lambda.play --checkpoint runs/dqn-lambda
     python -m official_models.rl.dqn_lambda.play --episodes 100 \
@@ -17,7 +17,7 @@ import keras
 from absl import flags, logging
 
 from official_models.common import errors, weights
-from official_models.common.errors import InputError
+from official_models.common.errors import InputError, first_line
 from official_models.rl.dqn_lambda import (
     environments,
     evaluation,
@@ -92,6 +92,18 @@ def is_actor_critic(model: keras.Model) -> bool:
     return kind == networks.ACTOR_CRITIC and len(model.outputs) == 2
 
 
+def _check_output(path: Path) -> None:
+    """Refuses, before anything is played, a file that cannot be written."""
+    if not path.parent.is_dir():
+        raise InputError(f"--output {path}: its folder does not exist")
+    if path.is_dir():
+        raise InputError(f"--output {path}: a folder, expected a GIF's name")
+    if path.suffix.lower() != ".gif":
+        raise InputError(
+            f"--output {path}: expected a name that ends with .gif"
+        )
+
+
 def main(_) -> None:
     """Records an episode, and evaluates if asked to."""
     logging.set_verbosity(logging.WARNING)
@@ -112,10 +124,7 @@ def main(_) -> None:
             "leave --game out"
         )
     output = Path(FLAGS.output or path.with_name("episode.gif"))
-    if not output.parent.is_dir():
-        raise InputError(f"--output {output}: its folder does not exist")
-    if output.is_dir():
-        raise InputError(f"--output {output}: a folder, expected a GIF's name")
+    _check_output(output)
     drawn = is_actor_critic(model)
     epsilon = FLAGS.epsilon
     if epsilon is None:
@@ -125,9 +134,15 @@ def main(_) -> None:
     def policy():
         return sampling_policy(model, 0) if drawn else greedy_policy(model)
 
-    total, frames = evaluation.record(
-        policy(), game, history, output, longest=FLAGS.longest, **chosen
-    )
+    try:
+        total, frames = evaluation.record(
+            policy(), game, history, output, longest=FLAGS.longest, **chosen
+        )
+    except OSError as error:
+        raise InputError(
+            f"--output {output}: cannot be written: {first_line(error)}; name "
+            "another file"
+        ) from error
     print(f"{output}: {game}, return {total:g}, {frames} frames")
     if FLAGS.episodes:
         scores = evaluation.evaluate(

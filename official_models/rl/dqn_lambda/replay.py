@@ -52,7 +52,7 @@ class Replay:
 
     Raises:
         InputError: A ring does not hold a block, its history and the state
-            that follows.
+            that follows, or there is no memory for so many frames.
     """
 
     def __init__(
@@ -73,7 +73,14 @@ class Replay:
             )
         self.slots, self.history, self.block = slots, history, block
         shape = environments, slots
-        self.frames = np.zeros((*shape, *frame_shape), "uint8")
+        try:
+            self.frames = np.zeros((*shape, *frame_shape), "uint8")
+        except (MemoryError, ValueError) as error:
+            size = float(np.prod((*shape, *frame_shape), dtype=float))
+            raise InputError(
+                f"--replay_capacity {capacity}: {size / 1e9:,.0f} GB of frames"
+                ", more than can be had here; give fewer"
+            ) from error
         self.actions = np.zeros(shape, "uint8")
         self.rewards = np.zeros(shape, "float32")
         self.dones = np.zeros(shape, bool)

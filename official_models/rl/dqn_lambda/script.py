@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import bisect
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,16 +71,28 @@ def check_replayed(learner: Learner, path: Path) -> None:
         path: Of metrics.csv.
 
     Raises:
-        InputError: Another number of episodes has ended than then.
+        InputError: In a row up to there, another number of episodes had ended,
+            or they had another mean return.
     """
-    rows = dict(read_table(path).get("episodes", []))
-    then, now = rows.get(learner.steps), len(learner.scores)
-    if then is not None and then != now:
-        raise InputError(
-            f"{path}: {then:.0f} episodes had ended at step {learner.steps}, "
-            f"played again it is {now}; go on with the versions of the games "
-            "that the run began with, or name another --output_dir"
-        )
+    columns = read_table(path)
+    returns_then = dict(columns.get("return", []))
+    ends = [step for step, _ in learner.scores]
+    for step, count in columns.get("episodes", []):
+        if step > learner.steps:
+            break
+        now = bisect.bisect_right(ends, step)
+        last = [score for _, score in learner.scores[:now][-RECENT:]]
+        for what, then, found in (
+            ("episodes", count, now),
+            ("mean return", returns_then.get(step), np.mean(last or [0])),
+        ):
+            if then is not None and not math.isclose(then, found):
+                raise InputError(
+                    f"{path}: {what} {then:g} at step {step:.0f}, played again "
+                    f"it is {found:g}: the saved actions are damaged, or the "
+                    "games are of another version than those that the run "
+                    "began with; name another --output_dir"
+                )
 
 
 def returns(trained: Sequence[float], last: Sequence[float]) -> dict[str, Any]:
@@ -117,16 +131,56 @@ def run(
     identity = run_flags.identity()
     folder = run_folder.open_run(FLAGS.output_dir, identity)
     if (folder / REPORT).exists():
-        figures = files.read_json(folder / REPORT, "remove it to run again")
+        figures = read_report(folder / REPORT)
+        _say_what_was_before(folder / REPORT, figures["flags"])
     else:
         learner = options.make_learner()
         run_folder.record_run(folder, identity)
         fit(learner, folder)
         figures = finish(learner, folder)
-    scores, training = figures["evaluation"], figures["training"]
+    scores, mean = figures["evaluation"], figures["training"]["mean_return"]
     print(
         f"{folder}: mean return {scores['mean']:.2f} ± "
         f"{scores['standard_error']:.2f} over {scores['episodes']} episodes "
-        f"({scores['cut']} cut); in training {training['mean_return']}; "
+        f"({scores['cut']} cut); in training "
+        f"{'no episode ended' if mean is None else f'{mean:.2f}'}; "
         f"{REPORT}, model.keras, learning_curve.png, episode.gif"
     )
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What a run has written of itself.
+
+    Args:
+        path: Of its report.json.
+
+    Raises:
+        InputError: It is damaged, or of something else.
+    """
+    remedy = "remove it and give the run's command again"
+    figures = files.read_json(path, remedy)
+    try:
+        for name in ("mean", "standard_error", "episodes", "cut"):
+            float(figures["evaluation"][name])
+        float(figures["training"]["mean_return"] or 0)
+        dict(figures["flags"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: lacks figures of a training or of its evaluation; "
+            f"{remedy}"
+        ) from error
+    return figures
+
+
+def _say_what_was_before(path: Path, before: Mapping[str, Any]) -> None:
+    """Says which flags of this command have no effect on a complete run."""
+    other = [
+        f"--{name} {before[name]}"
+        for name, value in run_flags.values().items()
+        if name.startswith("eval_") and before.get(name, value) != value
+    ]
+    if other:
+        print(
+            f"{path}: evaluated with {', '.join(other)}; remove it to evaluate "
+            "as this command has it"
+        )

@@ -277,6 +277,7 @@ def serve(job: Job, source: int, target: int) -> None:
 def main() -> None:
     """Serves the job of the command line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run ends its actors
+    np.seterr(all="ignore")  # the run says which loss is not finite
     # What libraries print must not get between the answers.
     target = os.dup(1)
     os.dup2(2, 1)

@@ -67,11 +67,12 @@ def fit(learner: Learner, folder: Path) -> None:
         replayed = [iter(scores) for scores in actors.replay(played)]
         for number in order:
             learner.count(next(replayed[number]))
+        # Made anew where it is missing or damaged.
+        table = StepTable(folder / METRICS, _COLUMNS, learner.steps)
         if restored:
             script.check_replayed(learner, folder / METRICS)
             bar.write(f"{folder}: resuming from step {learner.steps}.")
         bar.update(learner.steps)
-        table = StepTable(folder / METRICS, _COLUMNS, learner.steps)
         _train(learner, actors, state, table, bar)
 
 
@@ -161,15 +162,21 @@ def finish(learner: Learner, folder: Path) -> dict[str, Any]:
     late = FLAGS.steps - FLAGS.steps // 10
     last = [score for step, score in learner.scores if step > late]
     columns = read_table(folder / METRICS)
-    rates = [rate for _, rate in columns["steps_per_second"]]
+    # None, if the table was lost after the last update.
+    ages, rates = (
+        [x for _, x in columns.get(name, [])]
+        for name in ("age", "steps_per_second")
+    )
     figures = {
         **report.environment(),
         "flags": run_flags.values(),
         "parameters": network.count_params(),
         "training": {
             **script.returns(trained, last),
-            "mean_age": float(np.mean([x for _, x in columns["age"]])),
-            "median_steps_per_second": float(np.median(rates)),
+            "mean_age": float(np.mean(ages)) if ages else None,
+            "median_steps_per_second": (
+                float(np.median(rates)) if rates else None
+            ),
         },
         "evaluation": scores,
         "episode_gif": {"return": shown, "frames": length},

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from official_models.rl.dqn_lambda import play, run_state, train
+from official_models.rl.dqn_lambda import play, run_state, script, train
 from tests.official_models import scripts
 from tests.official_models.scripts import refusal
 
@@ -87,8 +88,19 @@ def test_a_run_that_is_complete_is_left_alone(whole, capsys):
     before = (folder / "model.keras").stat().st_mtime_ns
     assert run(folder) == report
     assert (folder / "model.keras").stat().st_mtime_ns == before
-    assert "mean return" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    mean = report["training"]["mean_return"]
+    assert f"in training {mean:.2f};" in said
     refusal(lambda: run(folder, "--lambda=0.5"), "lambda = 0.75")
+    run(folder, "--eval_epsilon=0.1")
+    said = capsys.readouterr().out.splitlines()
+    path = folder / "report.json"
+    assert said[0].startswith(f"{path}: evaluated with --eval_epsilon 0.05;")
+    content = path.read_text()
+    for damaged in ("{}", "[1]", '{"evaluation": {"mean": 1}}'):
+        path.write_text(damaged)
+        refusal(lambda: run(folder), f"{path}: lacks figures", "remove it")
+    path.write_text(content)
 
 
 def test_a_run_that_was_killed(whole, tmp_path, capsys):
@@ -145,12 +157,37 @@ def test_damaged_and_foreign_states_are_refused(whole, tmp_path):
     actions.write_bytes(content[:-1] + b"\xc8")
     refusal(again, "action 200, expected less than 6")
     actions.write_bytes(bytes(180))
-    refusal(again, "episodes had ended at step 180, played again")
+    refusal(again, "episodes", "at step 140, played again it is", "damaged")
     actions.write_bytes(content)
+    (folder / "metrics.csv").unlink()
+    (folder / "learning_curve.png").unlink()
+    again()
+    assert not (folder / "learning_curve.png").exists()
+    (folder / "report.json").unlink()
     refusal(lambda: again("--network=drqn"), "network = 'cnn'")
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, "history": 1}))
     refusal(lambda: again("--history=1"), "ckpt-2", "of another model")
+
+
+def test_games_that_did_not_repeat(tmp_path):
+    """As many episodes as then say nothing, if their returns are others."""
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,return,episodes\n10,,0\n20,1.5,2\n30,2.0,3\n")
+
+    def check(scores, steps=30):
+        learner = SimpleNamespace(scores=scores, steps=steps)
+        script.check_replayed(learner, path)
+
+    good = [(12, 1.0), (20, 2.0), (21, 3.0)]
+    check(good)
+    check(good[:2], steps=20)
+    for scores, part in (
+        (good[:2], "episodes 3 at step 30, played again it is 2"),
+        ([(5, 1.0), *good[1:]], "episodes 0 at step 10, played again it is 1"),
+        ([(12, 2.0), *good[1:]], "return 1.5 at step 20, played again it is 2"),
+    ):
+        refusal(lambda scores=scores: check(scores), path, part)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +248,11 @@ def test_accumulated_batches_are_the_whole_batch(tmp_path):
         (["--cache_size=61"], ["--cache_size 61", "--block_size 10"]),
         (["--batch_size=61"], ["--batch_size 61", "--cache_size 60"]),
         (["--gradient_accumulation_steps=3"], ["--batch_size 20"]),
-        (["--prepopulate=20"], ["--prepopulate: 5 transitions"]),
+        (
+            ["--prepopulate=40", "--steps=80"],
+            ["--prepopulate 40: 10 transitions", "at least 44"],
+        ),
+        (["--replay_capacity=4000000000"], ["--replay_capacity 40", " GB of"]),
         (["--network=drqn", "--history=1"], ["drqn", "--history 2 or more"]),
         (["--momentum=0.5"], ["--momentum: for --optimizer lars or sgd"]),
         (["--learning_rate=-1"], ["--learning_rate"]),
@@ -220,9 +261,7 @@ def test_accumulated_batches_are_the_whole_batch(tmp_path):
 )
 def test_flags_that_are_refused(tmp_path, arguments, parts):
     refusal(lambda: run(tmp_path / "run", *arguments), *parts)
-    assert not (tmp_path / "run" / "metrics.csv").exists() or (
-        arguments == ["--prepopulate=20"]
-    )
+    assert {path.name for path in tmp_path.glob("run/*")} <= {".lock"}
 
 
 def test_another_backend(tmp_path, monkeypatch):
@@ -273,6 +312,10 @@ def test_checkpoints_that_play_refuses(
         refusal(lambda: playing(good), "KERAS_BACKEND jax: this script")
     refusal(lambda: playing(good, "--output=no/a.gif"), "--output no/a.gif")
     refusal(lambda: playing(good, f"--output={tmp_path}"), "a folder, expected")
+    png = f"--output={tmp_path / 'a.png'}"
+    refusal(lambda: playing(good, png), "a.png", "with .gif")
+    # Even root cannot write there.
+    refusal(lambda: playing(good, "--output=/proc/a.gif"), "/proc/a.gif: cann")
     refusal(
         lambda: playing(good, "--game=minatar/asterix"),
         "is a network of minatar/breakout",

@@ -139,8 +139,11 @@ def test_damaged_states_are_refused(whole, tmp_path):
     path.write_bytes(b"\x01" + content[1:])
     refusal(again, "actor 1, expected less than 1")
     path.write_bytes(bytes(210))
-    refusal(again, "episodes had ended at step 200, played again")
+    refusal(again, "episodes", "at step 100, played again it is")
     path.write_bytes(content)
+    (folder / "metrics.csv").unlink()
+    assert again()["training"]["mean_age"] is None
+    assert (folder / "metrics.csv").read_text().startswith("step,return,")
     refusal(lambda: again("--rollout=5"), "rollout = 10")
 
 
