@@ -7,14 +7,15 @@
 
 A part is a list of settings: `lambda`, `partial` (one frame or four an
 observation, DQN and DRQN), `optimizers` (LAMB and Adam, rates tuned alike on
-seeds of their own) and `a3c`, which is by `a3c.train`.
+seeds of their own; `tuning` in the JSON is how each rate trained) and `a3c`,
+which is by `a3c.train`.
 
 A setting is flags of `official_models.rl.dqn_lambda.train`, a comma between
 two of them. Each run is a process with one thread; a run that is complete in
 the folder is not run again, and one that was stopped goes on, so that the same
 command goes on with the study. Runs of other `--flags` have folders of their
-own. Seeds are the outer loop: what is written after
-each run compares settings of about as many seeds.
+own. Seeds are the outer loop: what is written after each run compares settings
+of about as many seeds.
 
 The score of a run is the mean return of its evaluation (30 episodes, epsilon
 0.05), and beside it that of its training episodes. `iqm` is the mean of the
@@ -33,7 +34,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import measure
+from official_models.common import files
 from official_models.common.errors import InputError, refuse
+from official_models.rl.dqn_lambda.environments import MINATAR_GAMES
 from tf_lamb.diagnostics import command_line
 
 MODULE = "benchmarks.dqn_lambda_study"
@@ -44,11 +47,7 @@ LAMBDAS = tuple(f"lambda={x}" for x in ("0", "0.25", "0.5", "0.75", "1"))
 RULES = ("lambda_rule=median", "lambda_rule=bounded")
 PARTS = {
     "lambda": (*LAMBDAS, *RULES),
-    "partial": (
-        "history=1",
-        "history=4",
-        "network=drqn,history=4",
-    ),
+    "partial": ("history=1", "history=4", "network=drqn,history=4"),
     "a3c": (*LAMBDAS, *RULES),
 }
 TUNING_SEEDS = (101, 102)
@@ -77,13 +76,15 @@ def run(folder, setting, game, seed, extra, module=TRAIN, end=None):
 
     Raises:
       OutOfTime: it would have to be trained, and the time is up.
-      InputError: the training failed.
+      InputError: the training failed, or its report is damaged.
     """
     given = *extra, *setting.split(",")
     name = "-".join(given).replace("=", "_").replace("/", "_")
-    target = Path(folder) / game / name / f"seed_{seed}"
+    # The training runs in the project's folder, which need not be this one.
+    target = Path.cwd() / folder / game / name / f"seed_{seed}"
     flags = [f"--{flag}" for flag in given]
-    if not (target / "report.json").exists():
+    path = target / "report.json"
+    if not path.exists():
         if end is not None and time.monotonic() >= end:
             raise OutOfTime(str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,11 @@ def run(folder, setting, game, seed, extra, module=TRAIN, end=None):
                 f"{target}: its training ended with status {ended.returncode}; "
                 "what it printed is above"
             )
-    return json.loads((target / "report.json").read_text())
+    remedy = "remove it, and the same command evaluates this run again"
+    report = files.read_json(path, remedy)
+    if not isinstance(report, dict) or not {*SCORES} <= report.keys():
+        raise InputError(f"{path}: lacks {' or '.join(SCORES)}; {remedy}")
+    return report
 
 
 def score(report):
@@ -208,8 +213,6 @@ def plot(rows, path):
     """Interquartile means with their intervals, a panel for each game."""
     from matplotlib.figure import Figure
 
-    from official_models.common import files
-
     rows = [r for r in rows if r["score"] == "evaluation"]
     games = list(dict.fromkeys(r["game"] for r in rows))
     figure = Figure(figsize=(4.5 * len(games), 3.5), layout="constrained")
@@ -247,6 +250,15 @@ def main(argv=None):
         help="after which no run is begun; the same command does the others",
     )
     args = parser.parse_args(argv)
+    _check(parser, args)
+    try:
+        study(args)
+    except InputError as error:
+        refuse(str(error))
+
+
+def _check(parser, args):
+    """Refuses, before hours of runs, what would spoil them."""
     if args.hours is not None and not args.hours > 0:
         parser.error(f"--hours {args.hours:g}: expected a number above 0")
     for flag in (*args.flags, *",".join(args.settings or []).split(",")):
@@ -256,19 +268,27 @@ def main(argv=None):
                 f"{flag}: each run has a {name} of its own; see --games, "
                 "--seeds, --folder"
             )
-    try:
-        study(args)
-    except OutOfTime as missing:
-        print(
-            f"the time is up before {missing}; the same command does what is "
-            "missing"
+    for name in ("games", "settings"):
+        given = getattr(args, name) or []
+        for value in given:
+            if given.count(value) > 1:
+                parser.error(
+                    f"--{name}: {value} is there twice, and its runs would be "
+                    "counted twice; give it once"
+                )
+    for game in args.games:
+        if game not in MINATAR_GAMES:
+            parser.error(
+                f"--games {game}: expected some of {', '.join(MINATAR_GAMES)}"
+            )
+    if args.output and args.output.suffix == ".png":
+        parser.error(
+            f"--output {args.output}: that is the plot's name; give the JSON's"
         )
-    except InputError as error:
-        refuse(str(error))
 
 
-def tuned(train, games, tuning_seeds=TUNING_SEEDS):
-    """Of each optimizer, the rate that trained best.
+def tuning(train, games, tuning_seeds=TUNING_SEEDS):
+    """How well each rate of each optimizer trained.
 
     Args:
       train: (setting, game, seed) -> a report.
@@ -278,23 +298,21 @@ def tuned(train, games, tuning_seeds=TUNING_SEEDS):
       tuning_seeds: on which nothing else is run.
 
     Returns:
-      Settings.
+      {setting: mean over games and seeds}.
 
     Raises:
       InputError: every run returned 0 in every game.
     """
     found = {
-        (optimizer, rate): [
+        setting: [
             [
-                score(train(f"{optimizer},learning_rate={rate}", game, seed))[
-                    "training"
-                ]
+                score(train(setting, game, seed))["training"]
                 for seed in tuning_seeds
             ]
             for game in games
         ]
-        for optimizer, rates in RATES.items()
-        for rate in rates
+        for optimizer in RATES
+        for setting in _of_rates(optimizer)
     }
     means = np.mean(list(found.values()), axis=(0, 2), keepdims=True)[0]
     told = means[:, 0] != 0
@@ -304,19 +322,39 @@ def tuned(train, games, tuning_seeds=TUNING_SEEDS):
             "which tells no rate from another; give other games, or more steps "
             "by --flags"
         )
-    scores = {
-        k: float(np.mean((np.array(x)[told] / means[told])))
-        for k, x in found.items()
+    return {
+        setting: float(np.mean((np.array(x)[told] / means[told])))
+        for setting, x in found.items()
     }
-    best = {
-        optimizer: max(rates, key=lambda rate: scores[optimizer, rate])
-        for optimizer, rates in RATES.items()
-    }
-    return [f"{name},learning_rate={rate}" for name, rate in best.items()]
+
+
+def _of_rates(optimizer):
+    return [f"{optimizer},learning_rate={rate}" for rate in RATES[optimizer]]
+
+
+def tuned(scores):
+    """Of each optimizer, the setting that trained best, by `tuning`.
+
+    One at an end of its rates is said: a better one may lie beyond, and its
+    optimizer would then be tuned less well than the other.
+    """
+    best = []
+    for optimizer in RATES:
+        settings = _of_rates(optimizer)
+        best.append(max(settings, key=scores.get))
+        if best[-1] in (settings[0], settings[-1]):
+            print(
+                f"{best[-1]} trained best and is at the end of the rates tried:"
+                " a better one may lie beyond"
+            )
+    return best
 
 
 def study(args):
-    """Runs what is missing, seed by seed, and writes after each run."""
+    """Runs what is missing, seed by seed, and writes after each run.
+
+    It ends with the table of what there is, when the time is up as well.
+    """
     module = TRAIN_A3C if args.part == "a3c" else TRAIN
     folder = Path(args.folder) / ("a3c" if args.part == "a3c" else "")
     end = args.hours and time.monotonic() + 3600 * args.hours
@@ -324,28 +362,37 @@ def study(args):
     def train(setting, game, seed):
         return run(folder, setting, game, seed, args.flags, module, end)
 
+    runs, rows, beside = [], [], {}
     settings = args.settings or PARTS.get(args.part)
-    settings = settings or tuned(train, args.games)
-    runs = []
-    for seed in range(1, args.seeds + 1):
-        for game in args.games:
-            for setting in settings:
-                report = train(setting, game, seed)
-                where = {"setting": setting, "game": game, "seed": seed}
-                runs.append({**where, **score(report)})
-                print(json.dumps(runs[-1]), flush=True)
-                rows = summary(runs)
-                if args.output:
-                    measure.write_json(
-                        args.output,
-                        {
-                            "provenance": measure.provenance(),
-                            "rows": rows,
-                            "runs": runs,
-                        },
-                    )
-                    plot(rows, args.output.with_suffix(".png"))
-    print(markdown(rows))
+    try:
+        if settings is None:
+            beside["tuning"] = tuning(train, args.games)
+            settings = tuned(beside["tuning"])
+        for seed in range(1, args.seeds + 1):
+            for game in args.games:
+                for setting in settings:
+                    report = train(setting, game, seed)
+                    where = {"setting": setting, "game": game, "seed": seed}
+                    runs.append({**where, **score(report)})
+                    print(json.dumps(runs[-1]), flush=True)
+                    rows = summary(runs)
+                    if args.output:
+                        write(
+                            args.output, {"rows": rows, "runs": runs, **beside}
+                        )
+    except OutOfTime as missing:
+        print(
+            f"the time is up before {missing}; the same command does what is "
+            "missing"
+        )
+    if rows:
+        print(markdown(rows))
+
+
+def write(path, found):
+    """The JSON of what was found, and its plot beside it."""
+    measure.write_json(path, {"provenance": measure.provenance(), **found})
+    plot(found["rows"], path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

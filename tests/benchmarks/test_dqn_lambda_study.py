@@ -73,7 +73,7 @@ def test_a_game_in_which_nothing_was_scored_is_left_out_of_all():
     assert of_all == (pytest.approx(0.5), 4)
 
 
-def test_a_run_that_is_there_is_not_run_again(tmp_path, monkeypatch):
+def test_a_run_that_is_there_is_not_run_again(tmp_path, monkeypatch, capsys):
     calls = []
 
     def train(command, **_):
@@ -88,7 +88,9 @@ def test_a_run_that_is_there_is_not_run_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(study.subprocess, "run", train)
     output = tmp_path / "study.json"
-    arguments = ["--folder", str(tmp_path), "--output", str(output)]
+    # A folder beside the reader is not one beside the project.
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--folder", ".", "--output", str(output)]
     arguments += ["--settings", "lambda=0,n=3", "--flags", "steps=10"]
     study.main([*arguments, "--seeds", "1"])
     study.main([*arguments, "--seeds", "2"])
@@ -97,6 +99,16 @@ def test_a_run_that_is_there_is_not_run_again(tmp_path, monkeypatch):
     assert calls[1][3:-1] == [*flags, "--seed=2"]
     assert output.with_suffix(".png").exists()
     assert '"iqm": 2.5' in output.read_text()
+    assert "tuning" not in output.read_text()
+    # A report that is damaged is not taken for the run's.
+    (path,) = tmp_path.glob("breakout/*/seed_1/report.json")
+    content = path.read_text()
+    for damaged, part in (("{", "not JSON"), ("[1]", "lacks evaluation")):
+        path.write_text(damaged)
+        with pytest.raises(SystemExit):
+            study.main([*arguments, "--seeds", "2"])
+        assert f"{path}: {part}" in capsys.readouterr().err
+    path.write_text(content)
     # Of other flags, it is another run.
     study.main([*arguments, "steps=20", "--seeds", "1"])
     assert len(calls) == 3 and "--steps=20" in calls[2]
@@ -120,13 +132,27 @@ def test_the_rate_that_trained_best_on_all_games(monkeypatch):
             "training": {"mean_return": returns[setting][game]},
         }
 
-    found = study.tuned(train, ["small", "large"])
-    assert found == ["o=a,learning_rate=1", "o=b,learning_rate=3"]
+    found = study.tuning(train, ["small", "large"])
+    assert list(found) == list(returns)
+    best = ["o=a,learning_rate=1", "o=b,learning_rate=3"]
+    assert study.tuned(found) == best
     assert set(seeds) == set(study.TUNING_SEEDS) and len(seeds) == 16
     for values in returns.values():
         values["nothing"] = 0.0
-    assert study.tuned(train, ["nothing", "small", "large"]) == found
-    refusal(lambda: study.tuned(train, ["nothing"]), "--games nothing", "0")
+    assert study.tuning(train, ["nothing", "small", "large"]) == found
+    refusal(lambda: study.tuning(train, ["nothing"]), "--games nothing", "0")
+
+
+def test_a_best_rate_at_the_end_of_those_tried_is_said(monkeypatch, capsys):
+    """Its optimizer would be tuned less well than the other."""
+    monkeypatch.setattr(study, "RATES", {"o=a": "123", "o=b": "456"})
+    settings = [x for name in study.RATES for x in study._of_rates(name)]
+    assert study.tuned(dict(zip(settings, (1, 3, 2, 4, 5, 6)))) == [
+        "o=a,learning_rate=2",
+        "o=b,learning_rate=6",
+    ]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("o=b,learning_rate=6 trained best and is at the end")
 
 
 def test_what_cannot_be_studied(tmp_path, monkeypatch, capsys):
@@ -137,6 +163,10 @@ def test_what_cannot_be_studied(tmp_path, monkeypatch, capsys):
         ([], ["lambda_2/seed_1: its training ended with status 2"]),
         (["--flags", "seed=3"], ["seed=3: each run has a seed of its own"]),
         (["n=1,game=a"], ["game=a: each run has a game of its own"]),
+        (["lambda=2"], ["lambda=2 is there twice", "counted twice"]),
+        (["--games", "freeway", "freeway"], ["--games: freeway is there twi"]),
+        (["--games", "freeway", "pong"], ["--games pong: expected some of as"]),
+        (["--output", "a.png"], ["--output a.png: that is the plot's name"]),
     ):
         with pytest.raises(SystemExit) as ended:
             study.main([*given, *arguments])
@@ -170,7 +200,9 @@ def test_a_study_that_ends_on_time(tmp_path, monkeypatch, capsys):
     flags = [f"--folder={tmp_path}", "--part=a3c", "--seeds=1"]
     study.main([*flags, "--hours=1.5"])
     assert len(begun) == 2 and study.TRAIN_A3C in begun[0]
-    assert "the time is up before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the time is up before" in said
+    assert "| breakout | lambda=0.25 | 1 |" in said
     study.main([*flags, "--hours=24"])
     assert len(begun) == len(study.PARTS["a3c"])
     assert "| breakout | lambda_rule=median | 1 |" in capsys.readouterr().out
