@@ -116,6 +116,42 @@ def test_errors_telescope():
     )
 
 
+RLAX = (
+    # lambda, lambda_returns of rlax 0.1.9
+    (0.0, (1.45, 0.4, 2, 1.8, 0.925, 0.775, 0.35, 3.2)),
+    (
+        0.75,
+        (1.838125, 1.075, 2, 1.6232036, 1.7380795, 1.9545623, 1.4974998, 3.2),
+    ),
+    (1.0, (2.17, 1.3, 2, 2.4055195, 2.6727996, 2.6919997, 1.8799998, 3.2)),
+    (
+        (0.5, 0, 0.5, 0.5, 0, 0.5, 0.5, 0.5),
+        (1.405, 0.4, 2, 1.31625, 0.925, 1.38925, 1.115, 3.2),
+    ),
+)
+
+
+@pytest.mark.parametrize(("lambda_", "expected"), RLAX)
+def test_returns_are_those_of_rlax(lambda_, expected):
+    """Whose discounts are gamma (1 - done); its `v_t` is of the next state."""
+    given = rlax_block()
+    found = returns.lambda_returns(*given, GAMMA, lambda_)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_n_step_returns_are_those_of_rlax():
+    """`n_step_bootstrapped_returns` of rlax 0.1.9, n = 3."""
+    found = returns.n_step_returns(*rlax_block(), GAMMA, 3)
+    expected = (2.17, 1.3, 2, 0.85275, 1.4335, 2.692, 1.88, 3.2)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def rlax_block():
+    rewards = np.array([1, -0.5, 2, 0, 0.25, 1, -1, 0.5])
+    dones = np.arange(8) == 2
+    return rewards, dones, np.array([0.5, 1, -1, 2, 0.75, -0.25, 1.5, 3])
+
+
 @pytest.mark.parametrize("lambda_", [0.0, 0.5, 1.0])
 def test_nothing_leaks_across_an_end(lambda_):
     rewards, dones, values = blocks(share_of_ends=0)
