@@ -25,6 +25,8 @@ from official_models.rl.dqn_lambda.replay import Blocks, Replay
 
 RETURNS = ("peng", "watkins", "watkins_published", "n_step")
 LAMBDA_RULES = ("fixed", "median", "bounded")
+# What is said of the lambdas of a refresh's blocks, where the rule is bounded.
+OF_LAMBDAS = ("mean_lambda", "share_of_lambda_0")
 _PLAY, _BLOCKS, _BATCHES = range(3)  # purposes
 
 
@@ -49,10 +51,16 @@ class Estimator(NamedTuple):
 
     def __call__(self, blocks: Blocks, q: np.ndarray) -> np.ndarray:
         """Returns [N, T] of blocks by Q of their states, [N, T + 1, A]."""
+        return self.with_lambdas(blocks, q)[0]
+
+    def with_lambdas(
+        self, blocks: Blocks, q: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The same, and the lambdas [N] of blocks if the rule is bounded."""
         best = q.max(axis=-1)
         given = blocks.rewards, blocks.dones, best[:, 1:]
         if self.kind == "n_step":
-            return returns.n_step_returns(*given, self.gamma, self.n)
+            return returns.n_step_returns(*given, self.gamma, self.n), None
         taken = taken_values(blocks, q)
         trace: float | np.ndarray = 1.0
         if self.kind != "peng":
@@ -61,12 +69,13 @@ class Estimator(NamedTuple):
             )
             trace = returns.watkins_trace(taken >= best[:, :-1], form)
         if self.rule == "median":
-            return returns.median_returns(*given, self.gamma, trace)
+            return returns.median_returns(*given, self.gamma, trace), None
         if self.rule == "bounded":
             return returns.bounded_returns(
                 *given, taken, self.gamma, self.limit, trace
-            )[0]
-        return returns.lambda_returns(*given, self.gamma, self.lambda_ * trace)
+            )
+        lambdas = self.lambda_ * trace
+        return returns.lambda_returns(*given, self.gamma, lambdas), None
 
 
 def taken_values(blocks: Blocks, q: np.ndarray) -> np.ndarray:
@@ -159,6 +168,7 @@ class Learner:
         self._running = np.zeros(len(self._frames))
         self.actions: list[np.ndarray] = []
         self.scores: list[tuple[int, float]] = []
+        self._lambdas: np.ndarray | None = None
 
     @property
     def steps(self) -> int:
@@ -217,7 +227,7 @@ class Learner:
         )
         q = self.agent.values(blocks)
         self._check_finite("the values of states are not", q)
-        targets = self.estimator(blocks, q)
+        targets, self._lambdas = self.estimator.with_lambdas(blocks, q)
         share = (period - 1) / settings.periods
         indices = replay.draw(
             settings.random(_BATCHES, period),
@@ -231,6 +241,13 @@ class Learner:
         for weight in self.agent.network.trainable_variables:
             self._check_finite(f"{weight.path} is not", weight.numpy())
         return float(losses.mean())
+
+    def of_lambdas(self) -> dict[str, float]:
+        """`OF_LAMBDAS` of the last refresh; {} of another rule."""
+        if self._lambdas is None:
+            return {}
+        found = self._lambdas.mean(), (self._lambdas == 0).mean()
+        return dict(zip(OF_LAMBDAS, map(float, found)))
 
     def _check_finite(self, what: str, values: np.ndarray) -> None:
         if not np.isfinite(values).all():

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
@@ -56,7 +57,9 @@ def fit(learner: learning.Learner, folder: Path) -> None:
     ) as bar:
         state = run_state.RunState(folder, learner)
         done = state.restore(bar.update)
-        table = StepTable(folder / METRICS, _COLUMNS, learner.steps)
+        bounded = learner.estimator.rule == "bounded"
+        columns = _COLUMNS + learning.OF_LAMBDAS * bounded
+        table = StepTable(folder / METRICS, columns, learner.steps)
         if done is None:
             learner.collect(0, bar.update)
         else:
@@ -74,6 +77,7 @@ def fit(learner: learning.Learner, folder: Path) -> None:
                     settings.refresh_every / (time.perf_counter() - began)
                 ),
             }
+            row |= learner.of_lambdas()
             mean = script.recent_return(learner)
             if mean is not None:
                 row["return"] = mean
@@ -115,6 +119,13 @@ def finish(learner: learning.Learner, folder: Path) -> dict[str, Any]:
         "loss": "mean squared error",
     }
     columns = read_table(folder / METRICS)
+    if bounded := {
+        name: float(np.mean([x for _, x in columns[name]]))
+        for name in learning.OF_LAMBDAS
+        if columns.get(name)
+    }:
+        figures["lambda"] = bounded
+        _say_if_out_of_scale(bounded["share_of_lambda_0"])
     report.write(
         folder,
         figures,
@@ -124,6 +135,19 @@ def finish(learner: learning.Learner, folder: Path) -> dict[str, Any]:
         title=f"{FLAGS.game}, {FLAGS.returns}, {FLAGS.optimizer.upper()}",
     )
     return figures
+
+
+def _say_if_out_of_scale(share: float) -> None:
+    """Says that a bound is so low that it made most returns one-step's.
+
+    A game's rewards decide how large TD errors are.
+    """
+    if share > 0.5:
+        print(
+            f"--max_td_error {FLAGS.max_td_error:g}: lambda was 0 in "
+            f"{share:.0%} of the blocks, as their one-step returns were off by "
+            "more already; a higher one lets the rule choose"
+        )
 
 
 def main(_) -> None:

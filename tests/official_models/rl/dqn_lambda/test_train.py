@@ -208,6 +208,24 @@ def test_other_optimizers_networks_and_returns(tmp_path, arguments):
     assert report["evaluation"]["episodes"] == 2
 
 
+def test_lambdas_of_the_bounded_rule_are_told(tmp_path, capsys):
+    """A bound that is out of a game's scale is one of one-step returns."""
+    folder = tmp_path / "low"
+    options = "--lambda_rule=bounded", "--steps=180"
+    report = run(folder, *options, "--max_td_error=1e-9")
+    assert report["lambda"] == {"mean_lambda": 0, "share_of_lambda_0": 1}
+    assert {row["mean_lambda"] for row in table(folder)} == {"0.0"}
+    said = capsys.readouterr().out
+    assert "--max_td_error 1e-09: lambda was 0 in 100% of the blocks" in said
+    report = run(tmp_path / "high", *options, "--max_td_error=1e9")
+    assert report["lambda"] == {"mean_lambda": 1, "share_of_lambda_0": 0}
+    assert "lambda was 0" not in capsys.readouterr().out
+    one_step = run(tmp_path / "one_step", "--lambda=0", "--steps=180")
+    assert "lambda" not in one_step
+    # So low a bound is lambda 0 by another name.
+    scripts.same_weights(folder, tmp_path / "one_step", 2)
+
+
 def test_accumulated_batches_are_the_whole_batch(tmp_path):
     """The same samples, in parts, move the weights alike.
 
