@@ -139,9 +139,9 @@ def interval(by_game, rng, samples=2000):
       samples: how many.
 
     Returns:
-      Lower and upper end; None if no game has two seeds.
+      Lower and upper end; None if a game has one seed: it would be certain.
     """
-    if max(map(len, by_game)) < 2:
+    if min(map(len, by_game)) < 2:
         return None
     drawn = [
         np.asarray(x)[rng.integers(len(x), size=(samples, len(x)))]
