@@ -185,7 +185,9 @@ def bounded_returns(
 
     $$\frac{1}{T} \sum_i (R^\lambda_i - Q(s_i, a_i))^2 \le \delta$$
 
-    It is 1 if that holds there, and 0 if it holds nowhere on the way.
+    It is 1 if that holds there, and 0 if it holds nowhere on the way. The
+    published code has max Q(s_i, a) in place of Q(s_i, a_i), and 0 also where
+    only a larger lambda holds.
 
     Args:
         rewards: [..., T], as in `lambda_returns`, like those that follow.
