@@ -285,7 +285,7 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
             variables = [v for _, v in pairs]
             self._accumulate_or_apply(grads, variables, aggregate)
             for variable in variables:
-                if variable.constraint is not None:
+                if known_variables.is_constrained(self, variable):
                     variable.assign(variable.constraint(variable))
             return self._count_call()
 

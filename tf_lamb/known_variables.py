@@ -92,22 +92,49 @@ def with_dense_gradients(
 ) -> tuple[list[Any], list[Any] | None]:
     """Gradients as dense arrays, checked, and their variables.
 
+    Not those of frozen variables with a constraint, which Keras would apply.
+
     Args:
       optimizer: of Keras 3.
       grads: dense or sparse ones, or None.
-      variables: one for each of them; None for those that it was built with.
+      variables: one for each of them, with which it is built if it is not;
+        None for those that it was built with.
 
     Raises:
       ValueError: as `check_gradients`. Where `variables` is None, Keras counts.
     """
     dense = optimizer._executor().dense
     grads = [g if g is None else dense([g])[0] for g in grads]
-    if variables is not None:
-        variables = list(variables)
-        check_gradients(optimizer, grads, variables)
-    elif len(grads) == len(optimizer._trainable_variables):
-        check_gradients(optimizer, grads, optimizer._trainable_variables)
-    return grads, variables
+    known = optimizer._trainable_variables if variables is None else variables
+    known = list(known)
+    if variables is not None or len(grads) == len(known):
+        check_gradients(optimizer, grads, known)
+    if len(grads) != len(known) or not any(map(_has_constraint, known)):
+        return grads, None if variables is None else known
+    optimizer.build(known)
+    pairs = [
+        (g, v)
+        for g, v in zip(grads, known)
+        if is_constrained(optimizer, v) or not _has_constraint(v)
+    ]
+    return [g for g, _ in pairs], [v for _, v in pairs]
+
+
+def _has_constraint(variable: Any) -> bool:
+    return getattr(variable, "constraint", None) is not None
+
+
+def is_constrained(optimizer: Any, variable: Any) -> bool:
+    """Whether an update applies a constraint: not to what is frozen.
+
+    Args:
+      optimizer: of Keras, built.
+      variable: one of its own.
+    """
+    if not _has_constraint(variable):
+        return False
+    treatment = optimizer._treatments[optimizer._index(variable)]
+    return not optimizer._is_frozen(treatment)
 
 
 def check_gradients(

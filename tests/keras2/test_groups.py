@@ -86,3 +86,18 @@ def test_a_config_has_the_groups_and_the_other_keras_reads_it():
     back = from_config(other.get_config())
     assert isinstance(back.groups[1].weight_decay, keras2.WarmupPolynomial)
     assert [g.pattern for g in back.groups] == ["hidden/bias", "hidden", ""]
+
+
+def test_a_constraint_moves_nothing_that_is_frozen():
+    def bounded(x):
+        return tf.clip_by_value(x, 0.9, 1.1)
+
+    kept, trained = (
+        tf.Variable(np.full(3, 2.0, "float32"), name=name, constraint=bounded)
+        for name in ("kept", "trained")
+    )
+    groups = [Group("kept", frozen=True)]
+    optimizer = keras2.LAMB(0.1, groups=groups)
+    optimizer.apply_gradients([(tf.ones(3), kept), (tf.ones(3), trained)])
+    np.testing.assert_array_equal(kept, 2.0)
+    np.testing.assert_allclose(trained, 1.1)

@@ -110,3 +110,22 @@ def test_two_variables_of_one_path_are_loaded_without_a_word(tmp_path, recwarn):
     ):
         a, b = map(keras.ops.convert_to_numpy, (a, b))
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "built"])
+def test_a_constraint_moves_nothing_that_is_frozen(given):
+    variables = [
+        keras.Variable(np.full(3, 2.0, "float32"), name=name)
+        for name in ("kept", "trained")
+    ]
+    for variable in variables:
+        variable.constraint = keras.constraints.UnitNorm(axis=0)
+    optimizer = tf_lamb.LAMB(0.1, groups=[Group("kept", frozen=True)])
+    if not given:
+        optimizer.build(variables)
+    grads = [keras.ops.ones(3)] * 2
+    optimizer.apply(grads, variables if given else None)
+    kept, trained = map(keras.ops.convert_to_numpy, variables)
+    np.testing.assert_array_equal(kept, 2.0)
+    assert np.linalg.norm(trained) == pytest.approx(1, 1e-5)
+    assert int(optimizer.iterations) == 1
