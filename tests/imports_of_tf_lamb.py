@@ -78,7 +78,7 @@ TF_LAMB = {
     "configs": PURE,
     "saved": {"tf_lamb.exclusion"},
     "saved_state": {"tf_lamb.exclusion", "tf_lamb.saved"},
-    "known_variables": {"tf_lamb.exclusion"},
+    "known_variables": {"tf_lamb.arithmetic", "tf_lamb.exclusion"},
     "layer_adaptive": {"tf_lamb.saved"} | UPDATE,
     "optimizers": OPTIMIZER,
     "keras_optimizer": {"tf_lamb.configs", "tf_lamb.saved_state"} | OPTIMIZER,

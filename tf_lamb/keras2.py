@@ -276,13 +276,15 @@ class _Keras2Optimizer(KerasOptimizer, AddonsCheckpoints, Keras2Arguments):
                     " as they are; does the loss depend on them?",
                     stacklevel=2,
                 )
-            grads = self._executor().dense([g for g, _ in pairs])
-            known_variables.check_gradients(self, grads, [v for _, v in pairs])
+            executor = self._executor()
+            grads = executor.dense([g for g, _ in pairs])
+            variables = [v for _, v in pairs]
+            known_variables.check_gradients(self, grads, variables)
+            grads = executor.shaped(grads, variables)
             if self.loss_scale_factor:
                 # In float16, what is left could be 0.
                 wide = [arithmetic.widen(self._ops, g) for g in grads]
                 grads = [g / self.loss_scale_factor for g in wide]
-            variables = [v for _, v in pairs]
             self._accumulate_or_apply(grads, variables, aggregate)
             for variable in variables:
                 if known_variables.is_constrained(self, variable):

@@ -29,6 +29,12 @@ class Loop(update.Loop):
             ]
         return [ops.convert_to_tensor(g, sparse=False) for g in grads]
 
+    def shaped(
+        self, grads: Sequence[Array], variables: Sequence[Variable]
+    ) -> list[Array]:
+        """The gradients: outside TensorFlow a shape is always known."""
+        return list(grads)
+
     def accumulate_or_update(
         self,
         is_update_step: Array,

@@ -26,6 +26,11 @@ class KerasExecutor(Executor, Protocol):
     def dense(self, grads: Sequence[Any]) -> Sequence[Array]:
         """The gradients as dense arrays."""
 
+    def shaped(
+        self, grads: Sequence[Array], variables: Sequence[Variable]
+    ) -> list[Array]:
+        """Gradients, checked in the step where shapes are not known before."""
+
     def sum_over_replicas(self, grads: Sequence[Array]) -> Sequence[Array]:
         """The sums of all replicas' gradients, in every replica."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Sequence
 
-from tf_lamb import exclusion
+from tf_lamb import arithmetic, exclusion
 
 
 def _advice(optimizer: Any) -> str:
@@ -103,12 +103,13 @@ def with_dense_gradients(
     Raises:
       ValueError: as `check_gradients`. Where `variables` is None, Keras counts.
     """
-    dense = optimizer._executor().dense
-    grads = [g if g is None else dense([g])[0] for g in grads]
+    executor = optimizer._executor()
+    grads = [g if g is None else executor.dense([g])[0] for g in grads]
     known = optimizer._trainable_variables if variables is None else variables
     known = list(known)
     if variables is not None or len(grads) == len(known):
         check_gradients(optimizer, grads, known)
+        grads = list(executor.shaped(grads, known))
     if len(grads) != len(known) or not any(map(_has_constraint, known)):
         return grads, None if variables is None else known
     optimizer.build(known)
@@ -140,7 +141,7 @@ def is_constrained(optimizer: Any, variable: Any) -> bool:
 def check_gradients(
     optimizer: Any, grads: Sequence[Any], variables: Sequence[Any]
 ) -> None:
-    """Checks that each gradient is of its variable's shape.
+    """Checks that each gradient is real, and of its variable's shape.
 
     Args:
       optimizer: of any front end.
@@ -148,7 +149,7 @@ def check_gradients(
       variables: one for each of them.
 
     Raises:
-      ValueError: there are more or fewer, or shapes differ.
+      ValueError: there are more or fewer, one is complex, or shapes differ.
     """
     if len(grads) != len(variables):
         raise ValueError(
@@ -156,35 +157,37 @@ def check_gradients(
             f"{len(variables)} variables, got {len(grads)}."
         )
     for grad, variable in zip(grads, variables):
-        lengths = _known_lengths(grad)
-        if lengths is None:
-            continue
-        expected = tuple(variable.shape)
-        same = len(lengths) == len(expected) and all(
-            a is None or a == b for a, b in zip(lengths, expected)
+        if grad is not None:
+            _check_gradient(optimizer, grad, variable)
+
+
+def _check_gradient(optimizer: Any, grad: Any, variable: Any) -> None:
+    expected = tuple(variable.shape)
+    lengths = _known_lengths(grad)
+    found = expected if lengths is None else lengths
+    same = len(found) == len(expected) and all(
+        a is None or a == b for a, b in zip(found, expected)
+    )
+    dtype = arithmetic.dtype_name(grad)
+    if not same or dtype.startswith("complex"):
+        path = getattr(variable, "path", variable.name)
+        of_shape = "" if same else f" of shape {expected}"
+        got = dtype if same else f"one of shape {tuple(found)}"
+        raise ValueError(
+            f"{optimizer.name}: expected a {'real ' if same else ''}gradient"
+            f"{of_shape} for variable {exclusion.normalize_path(path)!r}, got "
+            f"{got}."
         )
-        if not same:
-            path = getattr(variable, "path", variable.name)
-            raise ValueError(
-                f"{optimizer.name}: expected a gradient of shape {expected} "
-                f"for variable {exclusion.normalize_path(path)!r}, got one of "
-                f"shape {tuple(lengths)}."
-            )
 
 
 def _known_lengths(grad: Any) -> list[int | None] | None:
-    """A gradient's axes, None where one is not known.
-
-    Args:
-      grad: dense, or None.
+    """A dense gradient's axes, None where one is not known.
 
     Returns:
-      None without a gradient, or where not even the number of axes is known.
+      None where not even the number of axes is known.
     """
-    shape = getattr(grad, "shape", None)
-    if shape is None:
-        return None
     try:  # of TensorFlow
+        shape = grad.shape
         return list(shape.as_list() if hasattr(shape, "as_list") else shape)
     except ValueError:
         return None

@@ -38,7 +38,8 @@ def norm_by_blocks(
     """
     blocks = _BLOCKS if function is None else _BLOCKS_OF_DIRECTION
     size = x.shape.num_elements()
-    large = x.shape.rank > 1 and size >= _SMALL
+    # A gradient may have a shape that is known only when it runs.
+    large = size is not None and x.shape.rank > 1 and size >= _SMALL
     height = size // x.shape[-1] // blocks if large else 0
     if not height:
         return arithmetic.norm(ops, x, kind)

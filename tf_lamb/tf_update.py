@@ -190,6 +190,22 @@ class Devices:
         """
         return [tf.convert_to_tensor(g) for g in grads]
 
+    @staticmethod
+    def shaped(
+        grads: Sequence[tf.Tensor | None], variables: Sequence[Variable]
+    ) -> list[Any]:
+        """Gradients, each of its variable's shape.
+
+        Where TensorFlow does not know a shape before the step runs, it is
+        checked then; a mismatch is a `tf.errors.InvalidArgumentError`.
+        """
+        return [
+            g
+            if g is None or g.shape.is_fully_defined()
+            else tf.ensure_shape(g, v.shape)
+            for g, v in zip(grads, variables)
+        ]
+
     def sum_over_replicas(
         self, grads: Sequence[tf.Tensor]
     ) -> Sequence[tf.Tensor]:

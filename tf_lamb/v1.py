@@ -200,15 +200,13 @@ class _Optimizer(LayerAdaptive, tf.compat.v1.train.Optimizer):
             )
         self._check_dtypes([v for _, v in pairs])
         grads = [tf.convert_to_tensor(g) for g, _ in pairs]
-        check_gradients(self, grads, [v for _, v in pairs])
+        of_grads = [v for _, v in pairs]
+        check_gradients(self, grads, of_grads)
+        grads = tf_update.Devices.shaped(grads, of_grads)
         self.build(variables)
         return tf.distribute.get_replica_context().merge_call(
             self._across_replicas,
-            args=(
-                grads,
-                [v for _, v in pairs],
-                global_step,
-            ),
+            args=(grads, of_grads, global_step),
             kwargs={"name": name},
         )
 

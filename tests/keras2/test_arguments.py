@@ -175,17 +175,31 @@ def test_a_gradient_of_another_shape_is_refused(shape):
         keras2.LAMB(0.1).apply_gradients([(tf.ones(shape), kernel)])
 
 
-def test_a_gradient_whose_length_is_not_known_is_taken():
+@pytest.mark.parametrize("shape", [(None, 2), None], ids=["length", "rank"])
+def test_a_gradient_whose_shape_is_not_known_is_taken(shape):
     kernel = tf.Variable(tf.ones((2, 2)), name="kernel")
     optimizer = keras2.LAMB(0.1)
 
     step = tf.function(
         lambda grad: optimizer.apply_gradients([(grad, kernel)]),
-        input_signature=[tf.TensorSpec((None, 2))],
+        input_signature=[tf.TensorSpec(shape)],
         autograph=False,
     )
     step(tf.ones((2, 2)))
     np.testing.assert_allclose(kernel, 0.9, rtol=1e-5)
+    # It would fit, by broadcasting.
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[1,2\]"):
+        step(tf.ones((1, 2)))
+    np.testing.assert_allclose(kernel, 0.9, rtol=1e-5)
+
+
+def test_a_complex_gradient_is_refused():
+    kernel = tf.Variable(tf.ones((2, 2)), name="kernel")
+    text = "expected a real gradient for variable 'kernel', got complex64"
+    with pytest.raises(ValueError, match=text):
+        keras2.LAMB(0.1).apply_gradients(
+            [(tf.ones((2, 2), tf.complex64), kernel)]
+        )
 
 
 def test_what_is_set_before_build_holds():

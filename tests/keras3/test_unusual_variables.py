@@ -176,6 +176,9 @@ def test_gradients_that_are_not_those_of_the_variables(accumulated):
         for given in (variables, None):
             with pytest.raises(ValueError, match=text):
                 optimizer.apply([ones(shape), ones(2)], given)
+    text = "expected a real gradient for variable 'bias', got complex64"
+    with pytest.raises(ValueError, match=text):
+        optimizer.apply([ones((2, 2)), ones(2, dtype="complex64")], variables)
     for grads in ([ones((2, 2))], [ones((2, 2)), ones(2), ones(2)]):
         with pytest.raises(ValueError, match=f"2 variables, got {len(grads)}"):
             optimizer.apply(grads, variables)
@@ -205,3 +208,27 @@ def test_gradients_may_be_of_numpy():
         results.append(keras.ops.convert_to_numpy(kernel))
     for result in results[:2]:
         np.testing.assert_array_equal(result, results[2])
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="shapes are always known outside TensorFlow",
+)
+@pytest.mark.parametrize("shape", [(None, 2), None], ids=["length", "rank"])
+def test_a_gradient_whose_shape_is_not_known(shape):
+    import tensorflow as tf
+
+    (kernel,) = problems.make_variables({"kernel": np.ones((2, 2), "float32")})
+    optimizer = tf_lamb.LAMB(0.1)
+    optimizer.build([kernel])
+    step = tf.function(
+        lambda grad: optimizer.apply([grad]),
+        input_signature=[tf.TensorSpec(shape)],
+        autograph=False,
+    )
+    step(tf.ones((2, 2)))
+    np.testing.assert_allclose(kernel.numpy(), 0.9, rtol=1e-5)
+    # It would fit, by broadcasting.
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[1,2\]"):
+        step(tf.ones((1, 2)))
+    np.testing.assert_allclose(kernel.numpy(), 0.9, rtol=1e-5)

@@ -82,3 +82,26 @@ def test_a_gradient_of_another_shape_is_refused(shape):
     text = r"expected a gradient of shape \(2,\) for variable 'w', got one of"
     with pytest.raises(ValueError, match=text):
         v1.LAMBOptimizer(0.5).apply_gradients([(tf.ones(shape), weight)])
+
+
+def test_a_complex_gradient_is_refused():
+    weight = tf.Variable([1.0, 1.0], name="w")
+    text = "expected a real gradient for variable 'w', got complex64"
+    with pytest.raises(ValueError, match=text):
+        v1.LAMBOptimizer(0.5).apply_gradients(
+            [(tf.ones(2, tf.complex64), weight)]
+        )
+
+
+def test_a_gradient_of_unknown_rank_is_taken():
+    weight = tf.Variable([1.0, 1.0], name="w")
+    optimizer = v1.LAMBOptimizer(0.5)
+
+    @functools.partial(
+        tf.function, autograph=False, input_signature=[tf.TensorSpec(None)]
+    )
+    def step(grad):
+        optimizer.apply_gradients([(grad, weight)])
+
+    step(tf.ones(2))
+    np.testing.assert_allclose(weight, 0.5, rtol=1e-5)
