@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests import warm
+
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 300  # seconds
 
@@ -54,7 +56,7 @@ class Cluster:
         command = [sys.executable, "-m", module, *map(str, arguments)]
         self._log = open(log, "a")  # noqa: SIM115
         self.processes = {
-            (kind, index): subprocess.Popen(
+            (kind, index): warm.popen(
                 command,
                 cwd=ROOT,
                 env=_environment(addresses, kind, index, dict(extra)),

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +15,7 @@ from benchmarks.batch_scaling import __main__ as program
 from benchmarks.batch_scaling import grid, report, studies
 from benchmarks.batch_scaling.store import Store
 from official_models.common.errors import InputError
+from tests import warm
 
 STUDY = grid.Study(
     batches=(32, 128, 2048),
@@ -306,7 +306,7 @@ def test_program_trains_cells_and_goes_on(tmp_path):
     command += ["--epochs", "2"]
     counts = []
     for _ in range(2):
-        process = subprocess.run(
+        process = warm.run(
             command, cwd=measure.ROOT, capture_output=True, text=True
         )
         assert process.returncode == 0, process.stderr
@@ -320,7 +320,7 @@ def test_program_trains_cells_and_goes_on(tmp_path):
 
 
 def test_program_refuses_what_is_not_there(tmp_path):
-    process = subprocess.run(
+    process = warm.run(
         [
             *(sys.executable, "-m", program.MODULE, "--task", "cifar10"),
             *("--data_dir", str(tmp_path / "nothing"), "--workers", "1"),

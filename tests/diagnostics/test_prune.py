@@ -1,7 +1,6 @@
 """Lottery tickets as a command: both controls, resuming, what is refused."""
 
 import json
-import subprocess
 import sys
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 import tf_lamb
+from tests import warm
 from tests.diagnostics.saved_models import classifier, refused, run
 from tf_lamb.diagnostics import tickets
 
@@ -74,7 +74,7 @@ def test_a_process_of_its_own_reads_a_model_with_lamb(tmp_path):
     files = [str(tmp_path / n) for n in ("model.keras", "data.npz", "out")]
     files.insert(2, "--output_dir")
     flags = "--batch_size 16 --steps 2 --rounds 1 --seeds 1".split()
-    subprocess.run([*command, *files, *flags], check=True)
+    warm.run([*command, *files, *flags], check=True)
     assert len(read(tmp_path)["rows"]) == 4
 
 

@@ -3,13 +3,14 @@
 import os
 import re
 import signal
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
+from tests import warm
 
 ROOT = Path(__file__).parents[3]
 
@@ -21,7 +22,7 @@ def environment() -> dict[str, str]:
 
 def run(command: list[str]) -> str:
     """Runs a job to its end; gives what it printed."""
-    done = subprocess.run(
+    done = warm.run(
         command,
         cwd=ROOT,
         env=environment(),
@@ -42,7 +43,7 @@ def kill_once_saved(command: list[str], folder: Path, step: int) -> int:
         step: of the checkpoint that is waited for.
     """
     with tempfile.TemporaryFile("w+") as log:
-        job = subprocess.Popen(
+        job = warm.popen(
             command, cwd=ROOT, env=environment(), stdout=log, stderr=log
         )
         try:

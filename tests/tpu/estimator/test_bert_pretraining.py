@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from official_models.nlp.albert import model as albert
 from official_models.nlp.bert import config as bert_config
 from official_models.nlp.bert import model
 from official_models.nlp.bert.pretraining import records
+from tests import warm
 from tests.official_models.scripts import flags_of, refusal
 from tests.official_models.scripts import run as run_here
 from tests.tpu.estimator import bert_job, job_process
@@ -158,7 +158,7 @@ def test_losses_are_those_of_keras_fit(folder, flag, config, checkpoint):
         *(flag, folder / config),
         *("--init_checkpoint", folder / checkpoint),
     )
-    done = subprocess.run(
+    done = warm.run(
         [
             *(KERAS_3, "-m", "tests.tpu.estimator.keras_fit"),
             *(str(folder), str(steps), config, checkpoint),
@@ -268,7 +268,7 @@ def test_a_run_that_cannot_go_on(folder, whole, refused, tmp_path, case, parts):
 
 
 def test_a_refusal_ends_with_status_2(folder):
-    done = subprocess.run(
+    done = warm.run(
         bert_job.command(folder, "refused", "--optimizer=sgdd"),
         cwd=job_process.ROOT,
         env={**job_process.environment(), "PYTHONUNBUFFERED": "1"},

@@ -1,7 +1,5 @@
 """ResNet's job on this machine: trained, killed, resumed, served, refused."""
 
-import subprocess
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +8,7 @@ from absl.testing import flagsaver
 
 from official_models.vision.datasets.imagenet import batches
 from official_models.vision.resnet import model as resnet
+from tests import warm
 from tests.official_models.scripts import flags_of, refusal
 from tests.official_models.scripts import run as run_here
 from tests.tpu.estimator import job_process, resnet_job, tpu_graph
@@ -317,7 +316,7 @@ def test_rates_by_the_optimizer(arguments, rate, warmup, decay):
 
 
 def test_a_refusal_ends_with_status_2(folder):
-    done = subprocess.run(
+    done = warm.run(
         resnet_job.command(folder, "refused", "--resnet_depth=51"),
         cwd=job_process.ROOT,
         env=job_process.environment(),

@@ -10,6 +10,7 @@ import pytest
 
 from official_models.common import errors
 from official_models.nlp.bert import pretrain
+from tests import warm
 from tests.official_models import scripts
 
 ROOT = Path(__file__).parents[4]
@@ -48,7 +49,7 @@ def run(corpus, output_dir, *arguments):
 
 def script(corpus, output_dir, *arguments):
     """The script as a process."""
-    return subprocess.Popen(
+    return warm.popen(
         [
             *(sys.executable, "-m", "official_models.nlp.bert.pretrain"),
             *(f"--output_dir={output_dir}", f"--input={corpus}"),

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from official_models.nlp.bert import finetune_classifier
 from official_models.nlp.checkpoint.opening import open_source
 from official_models.nlp.checkpoint.source import make
 from official_models.nlp.checkpoint.tokenizer import find
+from tests import warm
 from tests.official_models import scripts
 from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.official_models.nlp.bert.finetuning.small_checkpoints import (
@@ -382,7 +382,7 @@ def test_on_jax(bert, sst2, tmp_path):
 
 
 def process(checkpoint, data, output_dir, *arguments, **environment):
-    return subprocess.run(
+    return warm.run(
         [
             *(sys.executable, "-m"),
             "official_models.nlp.bert.finetune_classifier",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -12,6 +11,7 @@ import tensorflow as tf
 from official_models.common.errors import InputError
 from official_models.nlp.datasets import glue
 from official_models.nlp.text.wordpiece import SPECIAL_TOKENS
+from tests import warm
 from tests.official_models.scripts import rows
 
 # In a process with tf_keras: does the module compute what the model does?
@@ -39,7 +39,7 @@ assert all(v.trainable for v in layer.trainable_variables)
 
 def _python(*arguments, legacy):
     environment = {**os.environ, "TF_USE_LEGACY_KERAS": str(int(legacy))}
-    return subprocess.run(
+    return warm.run(
         [sys.executable, *map(str, arguments)],
         env=environment,
         capture_output=True,

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from official_models.nlp.bert.finetuning import answers
 from official_models.nlp.checkpoint.opening import open_source
 from official_models.nlp.checkpoint.source import make
 from official_models.nlp.datasets import squad
+from tests import warm
 from tests.official_models import scripts
 from tests.official_models.nlp.bert.finetuning import small_tasks
 from tests.official_models.nlp.bert.finetuning.small_checkpoints import (
@@ -285,7 +285,7 @@ def test_on_jax_and_a_file_that_is_missing(bert, data, tmp_path):
     ]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     options = {"cwd": ROOT, "capture_output": True, "text": True}
-    done = subprocess.run(
+    done = warm.run(
         command, env={**environment, "KERAS_BACKEND": "jax"}, **options
     )
     assert done.returncode == 0, done.stderr
@@ -293,9 +293,7 @@ def test_on_jax_and_a_file_that_is_missing(bert, data, tmp_path):
     assert report["backend"] == "jax"
     losses = [epoch["loss"] for epoch in report["seeds"][0]["epochs"]]
     assert losses[1] < losses[0]
-    done = subprocess.run(
-        [*command, "--train_file=none"], env=environment, **options
-    )
+    done = warm.run([*command, "--train_file=none"], env=environment, **options)
     assert done.returncode == 2
     lines = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
     assert lines == [

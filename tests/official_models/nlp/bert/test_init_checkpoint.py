@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from official_models.nlp.bert import pretrain
 from official_models.nlp.checkpoint.opening import open_source
 from official_models.nlp.checkpoint.source import make
 from official_models.nlp.text import wordpiece
+from tests import warm
 from tests.official_models import scripts
 from tests.official_models.nlp.bert.pretrain_script import write_corpus
 from tests.official_models.nlp.checkpoint import folders
@@ -184,7 +184,7 @@ def test_checkpoints_that_do_not_fit(corpus, words, tmp_path):
 
 
 def checkpoint(*arguments):
-    return subprocess.run(
+    return warm.run(
         [sys.executable, "-m", "official_models.nlp.checkpoint", *arguments],
         cwd=ROOT,
         capture_output=True,

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import shutil
-import subprocess
 import sys
 import warnings
 
@@ -16,6 +15,7 @@ from absl import flags
 
 from official_models.common import flags as run_flags
 from official_models.nlp.bert import pretrain
+from tests import warm
 from tests.official_models.nlp.bert.pretrain_script import (
     ROOT,
     refuses,
@@ -196,7 +196,7 @@ def test_records_in_place_of_text(corpus, tmp_path):
     run(corpus, tmp_path / "text")
     vocab = tmp_path / "text" / "vocab.txt"
     for name, files in (("train", "[a-h].txt"), ("eval", "[ij].txt")):
-        made = subprocess.run(
+        made = warm.run(
             [
                 *(
                     sys.executable,

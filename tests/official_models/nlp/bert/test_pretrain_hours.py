@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from official_models.common import hours
 from official_models.nlp.bert import pretrain
+from tests import warm
 from tests.official_models.nlp.bert.pretrain_script import (
     refuses,
     run,
@@ -90,8 +90,6 @@ def test_the_main_command_ends_within_ten_minutes(words, expected):
     # The tests themselves run under a make, which says where it is.
     env = {k: v for k, v in os.environ.items() if "MAKE" not in k}
     make = ["make", "--dry-run", "run", *words]
-    found = subprocess.run(
-        make, cwd=root, env=env, capture_output=True, text=True
-    )
+    found = warm.run(make, cwd=root, env=env, capture_output=True, text=True)
     last = " ".join(found.stdout.splitlines()[-1].split())
     assert last.endswith(expected)

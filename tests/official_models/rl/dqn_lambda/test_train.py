@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from official_models.rl.dqn_lambda import play, run_state, script, train
+from tests import warm
 from tests.official_models import scripts
 from tests.official_models.scripts import refusal
 
@@ -107,7 +108,7 @@ def test_a_run_that_was_killed(whole, tmp_path, capsys):
     """SIGKILL in a process of its own once it has saved; resumed here."""
     folder = tmp_path / "run"
     command = [sys.executable, "-m", train.__name__, *SMALL]
-    process = subprocess.Popen(
+    process = warm.popen(
         [*command, f"--output_dir={folder}"],
         cwd=ROOT,
         env={**os.environ, "KERAS_BACKEND": "tensorflow"},

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests import warm
 from tests.official_models.scripts import (
     same_weights,
     signal_once_there,
@@ -21,7 +22,7 @@ from tests.processes import Cluster
 
 def script(output_dir, *arguments):
     """The script as a process, on the real digits."""
-    return subprocess.Popen(
+    return warm.popen(
         [
             *(sys.executable, "-m", "official_models.vision.resnet.train"),
             f"--output_dir={output_dir}",

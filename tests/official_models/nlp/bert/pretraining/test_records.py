@@ -23,6 +23,7 @@ from official_models.nlp.bert.pretraining import (
 )
 from official_models.nlp.bert.pretraining.packing import PackedPairs
 from official_models.nlp.text import corpus, wordpiece
+from tests import warm
 from tests.official_models.nlp.bert.pretraining import small_examples as small
 from tests.official_models.scripts import refusal
 
@@ -191,9 +192,7 @@ def slow(features, floats):
 records.serialize = slow
 small_examples.write({str(tmp_path / "out")!r}, num_shards=2)
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stderr=subprocess.PIPE
-    )
+    process = warm.popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
     deadline = time.time() + 60
     while not (tmp_path / "reached").exists() and time.time() < deadline:
         assert process.poll() is None, process.stderr.read().decode()
@@ -255,7 +254,7 @@ def test_bad_reading_arguments(tmp_path, arguments, part):
 
 def _script(*arguments, **paths):
     arguments = [*arguments, *(f"--{k}={v}" for k, v in paths.items())]
-    return subprocess.run(
+    return warm.run(
         [
             sys.executable,
             "-m",

@@ -15,6 +15,7 @@ import pytest
 from official_models.rl.dqn_lambda import play
 from official_models.rl.dqn_lambda.a3c import learner, train
 from official_models.rl.dqn_lambda.a3c.actors import Actors
+from tests import warm
 from tests.official_models import scripts
 from tests.official_models.scripts import refusal
 
@@ -51,7 +52,7 @@ def table(folder):
 
 def killed(folder, *arguments):
     """SIGKILL once a process of its own has saved."""
-    process = subprocess.Popen(
+    process = warm.popen(
         [sys.executable, "-m", train.__name__, *SMALL, *arguments]
         + [f"--output_dir={folder}"],
         cwd=ROOT,

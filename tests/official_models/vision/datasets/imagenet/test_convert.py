@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from official_models.vision.datasets.imagenet import (
 from official_models.vision.datasets.imagenet import (
     convert as imagenet_convert,
 )
+from tests import warm
 from tests.official_models.scripts import refusal
 from tests.official_models.vision.datasets.imagenet import (
     small_imagenet as small,
@@ -288,7 +288,7 @@ def test_two_workers_write_the_same(raw, tmp_path):
 def test_script_refuses_in_one_line(raw, tmp_path):
     bad = raw / "train" / "n02" / "bad.JPEG"
     bad.write_bytes(b"")
-    done = subprocess.run(
+    done = warm.run(
         [
             *(sys.executable, "-m"),
             "official_models.vision.datasets.imagenet.convert",
