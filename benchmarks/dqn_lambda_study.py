@@ -54,7 +54,7 @@ TUNING_SEEDS = (101, 102)
 # Adam with LAMB's schedule, batch and weight decay, which is 0.
 RATES = {
     "optimizer=lamb": ("0.0025", "0.005", "0.01", "0.02", "0.04"),
-    "optimizer=adamw": ("5e-4", "1e-3", "2e-3", "4e-3", "8e-3"),
+    "optimizer=adamw": ("1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2"),
 }
 
 
