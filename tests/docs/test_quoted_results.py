@@ -266,3 +266,26 @@ def test_damaged_images_are_those_of_the_jsons():
     silent = row["silently different pixels"]
     assert f"skipped {row['skipped and counted']}, named" in page
     assert f"and {silent} became other pixels" in page
+
+
+@pytest.mark.parametrize(
+    "part", ["lambda", "optimizers", "batches", "partial", "a3c"]
+)
+def test_scores_of_dqn_lambda_are_those_of_the_json(part):
+    folder = "official_models/rl/dqn_lambda"
+    page = " ".join(_text(f"{folder}/README.md").split())
+    rows = _json(f"{folder}/results/study_{part}.json")["rows"]
+    shown = [r for r in rows if r["score"] == "evaluation"]
+    shown += [
+        r
+        for r in rows
+        if r["score"] == "training" and (part != "lambda" or "all" in r["game"])
+    ]
+    for row in shown:
+        places = 2 if row["iqm"] < 10 else 1
+        numbers = [row["iqm"], *row["interval_95"]]
+        iqm, low, high = (f"{x:.{places}f}" for x in numbers)
+        if part == "partial" and row["score"] == "training":
+            assert f" {iqm}" in page, row
+        else:
+            assert f"{iqm} ({low}-{high})" in page, row
