@@ -128,6 +128,7 @@ class _Server:
             pid, status = json.loads(line)
             if status is None:
                 self._pids.append(pid)
+                self._ended.pop(pid, None)  # an older process had that number
             else:
                 self._ended[pid] = os.waitstatus_to_exitcode(status)
         return True
